@@ -1,0 +1,167 @@
+"""A task as the scripts of the example fleet see it: input in, one JSON result out.
+
+agentd gives the environment: HUB_TASK, HUB_TASK_DIR (with `input.json` and `parents/<task>.json`),
+HUB_OUTPUT for artefacts, HUB_WORKSPACE, and HUB_URL with HUB_TOKEN_FILE for messages. The result
+goes to stdout; `progress: ...` lines and, when the work cannot be done, the reason go to stderr.
+"""
+
+import http.client
+import inspect
+import json
+import os
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from repository import WorkError, read_revision
+
+MESSAGE_TIMEOUT_S = 3.0
+
+Result = dict[str, object]
+Operation = Callable[..., Result]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One assignment. `parents` holds the results of the tasks it depends on, by task name."""
+
+    name: str
+    workspace: Path
+    output: Path
+    input: Mapping[str, Any]
+    parents: Mapping[str, Any]
+
+
+def perform(operations: Mapping[str, Operation]) -> int:
+    """Do what the input's `do` names and print the result; returns the exit code.
+
+    An operation takes the task and, as keyword-only arguments, the other keys of the input; a
+    default says which type a key has. Its result needs `ok`, `summary` and `figures`; `do`, `task`
+    and `revision` are added here.
+    """
+    try:
+        task = _read_task(os.environ)
+        name, operation = _choose(operations, task.input)
+        given = {key: value for key, value in task.input.items() if key != "do"}
+        _check_arguments(name, operation, given)
+        head = {"do": name, "task": task.name, "revision": read_revision(task.workspace)}
+        result = head | operation(task, **given)
+    except (WorkError, OSError) as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+def progress(text: str) -> None:
+    """Tell the hub, through agentd, that the work goes on."""
+    sys.stderr.write(f"progress: {text}\n")
+    sys.stderr.flush()
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`count(1, "file")` is `1 file`, `count(2, "file")` is `2 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or noun + 's'}"
+
+
+def send(type_name: str, payload: Result, *, to: str = "", topic: str = "") -> Result:
+    """Send an event to an agent or a topic, and say how it went.
+
+    Never raises: no result depends on a message.
+    """
+    target = {"to": to} if to else {"topic": topic}
+    envelope = {
+        "id": str(uuid.uuid4()),
+        "type": type_name,
+        "pattern": "event",
+        **target,
+        "payload": payload,
+    }
+    note: Result = {"type": type_name, **target}
+    url, token_file = os.environ.get("HUB_URL", ""), os.environ.get("HUB_TOKEN_FILE", "")
+    if not url or not token_file:
+        return note | {"status": "not sent", "reason": "HUB_URL or HUB_TOKEN_FILE is not set"}
+    try:
+        token = Path(token_file).read_text(encoding="utf-8").strip()
+        status, answer = _post(url, token, json.dumps(envelope).encode())
+    except (OSError, ValueError, http.client.HTTPException) as exc:
+        return note | {"status": "not sent", "reason": str(exc) or type(exc).__name__}
+    if status == 202:
+        return note | {"status": "accepted"}
+    return note | {"status": "refused", "reason": f"{status} {answer}"}
+
+
+def _post(url: str, token: str, body: bytes) -> tuple[int, str]:
+    hub = urlsplit(url)
+    connection = http.client.HTTPConnection(hub.hostname or "", hub.port, timeout=MESSAGE_TIMEOUT_S)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    try:
+        connection.request("POST", f"{hub.path.rstrip('/')}/api/hub/messages", body, headers)
+        response = connection.getresponse()
+        return response.status, response.read(65536).decode(errors="replace")[:500]
+    finally:
+        connection.close()
+
+
+def _read_task(env: Mapping[str, str]) -> Task:
+    missing = [key for key in ("HUB_TASK_DIR", "HUB_WORKSPACE") if not env.get(key)]
+    if missing:
+        raise WorkError(f"{' and '.join(missing)} not set; agentd sets them for every executor")
+    folder = Path(env["HUB_TASK_DIR"])
+    given = _read_json(folder / "input.json")
+    if not isinstance(given, dict):
+        raise WorkError('the input is not an object; it needs at least {"do": "..."}')
+    return Task(
+        name=env.get("HUB_TASK", folder.name),
+        workspace=Path(env["HUB_WORKSPACE"]).resolve(),
+        output=Path(env.get("HUB_OUTPUT", folder / "output")),
+        input=given,
+        parents={f.stem: _read_json(f) for f in sorted(folder.glob("parents/*.json"))},
+    )
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WorkError(f"{file} is missing; agentd writes it for every task") from None
+    except ValueError as exc:
+        raise WorkError(f"{file} is not JSON: {exc}") from exc
+
+
+def _choose(operations: Mapping[str, Operation], given: Mapping[str, Any]) -> tuple[str, Operation]:
+    name = given.get("do")
+    if not isinstance(name, str) or name not in operations:
+        raise WorkError(
+            f"the input's 'do' is {json.dumps(name)}; it must be one of {', '.join(operations)}"
+        )
+    return name, operations[name]
+
+
+def _check_arguments(name: str, operation: Operation, given: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(operation).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for key, value in given.items():
+        if key not in known:
+            takes = ", ".join(known) or "nothing else"
+            raise WorkError(
+                f"the input has {key!r}, which '{name}' does not take; it takes {takes}"
+            )
+        if not _fits(value, known[key]):
+            example = json.dumps(known[key])
+            raise WorkError(
+                f"the input's {key!r} is {json.dumps(value)}; it must be like {example}"
+            )
+
+
+def _fits(value: object, default: object) -> bool:
+    """Same type as the default; numbers not negative; a list holds text only."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if isinstance(default, int):
+        return type(value) is int and value >= 0
+    return isinstance(value, str)

@@ -1,0 +1,191 @@
+"""HTTP over the hub's unix socket.
+
+One call in, one `Answer` out; a socket that does not answer is `HubGoneError`.
+
+The token is read from its file at each call, since the hub rotates it by renaming a new file into
+its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import random
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+from reconciler.agentd.message import Message
+
+CALL_TIMEOUT_S = 15.0
+_MAX_BODY_BYTES = 64 * 2**20
+_MAX_RETRY_AFTER_S = 300.0
+_PASSING = frozenset({401, 408, 425, 429})
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class HubGoneError(Exception):
+    """Nobody answered. The same call may succeed later."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the hub said.
+
+    `code` is the problem's code; `retry_after_s` is 0 where the hub named no time.
+    """
+
+    status: int
+    body: Mapping[str, object] = field(default_factory=dict)
+    retry_after_s: float = 0.0
+    is_last: bool = False
+
+    @property
+    def is_ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_passing(self) -> bool:
+        """A refusal that may pass by itself: overload, outage, a token just rotated."""
+        return self.status in _PASSING or self.status >= 500
+
+    @property
+    def code(self) -> str:
+        return str(self.body.get("code", ""))
+
+    @property
+    def explanation(self) -> str:
+        """For a log line: status, code and reason."""
+        why = self.body.get("reason") or self.body.get("title") or ""
+        return f"{self.status} {self.code} {why}".strip()
+
+
+class Hub:
+    """The hub's agent plane, from any thread.
+
+    `last_ok` tells when (CLOCK_BOOTTIME) it last accepted a call.
+    """
+
+    def __init__(self, socket_path: str, token_file: str) -> None:
+        self._socket_path = socket_path
+        self._token_file = token_file
+        self.last_ok = boottime_s()
+
+    def send(self, message: Message, *, wait_s: float = 0) -> Answer:
+        """Post one message on a connection of its own. Raises HubGoneError."""
+        query = f"?{urlencode({'wait': f'{wait_s:g}'})}" if wait_s else ""
+        with contextlib.closing(self.connect()) as connection:
+            return connection.call("POST", f"/api/hub/messages{query}", message.body, CALL_TIMEOUT_S + wait_s)
+
+    def connect(self) -> Connection:
+        """A connection that is kept, and breaks when the router ends. Raises HubGoneError."""
+        return Connection(self, self._socket_path)
+
+    def read_token(self) -> str:
+        """Raises HubGoneError, whose message never holds what the file holds."""
+        try:
+            with open(self._token_file, encoding="ascii") as file:
+                token = file.read(4096).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise HubGoneError(f"the token file cannot be read ({type(error).__name__})") from error
+        if not _TOKEN.fullmatch(token):
+            raise HubGoneError("the token file holds no token")
+        return token
+
+
+class Connection:
+    """One connection to the router for calls in sequence. `abort` may come from another thread."""
+
+    def __init__(self, hub: Hub, socket_path: str) -> None:
+        self._hub = hub
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(CALL_TIMEOUT_S)
+        try:
+            self._socket.connect(socket_path)
+        except OSError as error:
+            self._socket.close()
+            raise HubGoneError(f"connecting to {socket_path}: {error.strerror or error}") from error
+        self._http = http.client.HTTPConnection("hub")
+        self._http.sock = self._socket
+        self._http.auto_open = 0
+
+    def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:
+        """One request and its answer.
+
+        Raises HubGoneError, after which the connection is of no more use.
+        """
+        headers = {"Authorization": f"Bearer {self._hub.read_token()}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            self._socket.settimeout(timeout_s)
+            self._http.request(method, path, body=body, headers=headers)
+            response = self._http.getresponse()
+            content = response.read(_MAX_BODY_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise HubGoneError(f"{method} {path.partition('?')[0]}: {error or type(error).__name__}") from error
+        answer = _read_answer(response, content)
+        if answer.is_ok:
+            self._hub.last_ok = boottime_s()
+        return answer
+
+    def abort(self) -> None:
+        """Make a call that is waiting in another thread fail at once."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._http.close()
+        self._socket.close()
+
+
+class Backoff:
+    """Exponential pauses with jitter: base, twice that, ... up to the cap, each times 0.5 to 1."""
+
+    def __init__(self, *, base_s: float = 0.2, cap_s: float = 15.0) -> None:
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._failures = 0
+
+    def next_s(self) -> float:
+        """The pause after one more failure."""
+        exact = min(self._cap_s, self._base_s * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        return exact * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    def reset(self) -> None:
+        self._failures = 0
+
+
+def boottime_s() -> float:
+    """Seconds that also count while the machine sleeps, where the system offers that."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+def _read_answer(response: http.client.HTTPResponse, content: bytes) -> Answer:
+    try:
+        body = json.loads(content) if content else {}
+    except (ValueError, RecursionError):
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    named = response.headers.get("Retry-After") or body.get("retry_after_s")
+    return Answer(
+        status=response.status,
+        body=body,
+        retry_after_s=_read_retry_after_s(named),
+        is_last=response.will_close,
+    )
+
+
+def _read_retry_after_s(named: object) -> float:
+    try:
+        seconds = float(str(named))
+    except ValueError:
+        return 0.0
+    return min(seconds, _MAX_RETRY_AFTER_S) if seconds > 0 else 0.0

@@ -1,0 +1,178 @@
+"""The composition root: the only place that builds real adapters and knows where everything is.
+
+`open_home` takes the data directory (lock, fleet id, keys, state.db); `build_world` puts the adapters together.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.clock import SystemClock
+from reconciler.core.reading import Ok, Reading, Unavailable
+from reconciler.errors import ForeignFleetError, SourceError, StoreError
+from reconciler.home import FLEET_FILE, Home, data_folder, lock, open_home, open_source, prepare_run
+from reconciler.identity.seal import FLEET_LABEL, HOME_LABEL
+from reconciler.kinds.kind import World
+from reconciler.kinds.tree import ParseCache, Tree
+from reconciler.loop.desired import load_hub
+from reconciler.loop.inspections import Inspections
+from reconciler.ports import PolicyEngine, Runtime, RuntimeFacts, Source
+from reconciler.router.client import RouterLink
+from reconciler.settings import OperatorSpec
+from reconciler.store import records
+from reconciler.store.store import FILE_NAME, Store
+
+def choose_runtime(home: Home, operator: OperatorSpec, wish: str, used: str | None) -> tuple[Runtime, str]:
+    """The runtime, and a sentence for the person when it is not the obvious one.
+
+    A fleet keeps the runtime that it was started with: an engine that is away for a moment is no reason to leave it.
+    """
+    may_process = operator.runtime.process_runtime
+    docker = _docker(home)
+    if used == "docker" or (wish == "docker" and used is None):
+        return docker, ""
+    if used == "process":
+        return _process(home), ""
+    facts: Reading[RuntimeFacts] = docker.facts() if "docker" in operator.runtime.allow and wish != "process" else (
+        Unavailable(reason="not asked for")
+    )
+    if isinstance(facts, Ok):
+        return docker, ""
+    if may_process:
+        why = facts.reason if isinstance(facts, Unavailable) else "no engine"
+        return _process(home), f"no container engine ({why}): agents run as plain processes (SandboxNotEnforced)"
+    return docker, ""
+
+
+def _docker(home: Home) -> Runtime:
+    from reconciler.runtime.docker import DockerRuntime
+
+    return DockerRuntime(home.fleet)
+
+
+def _process(home: Home) -> Runtime:
+    from reconciler.runtime.process import ProcessRuntime
+
+    return ProcessRuntime(home.fleet, home.run / "process")
+
+
+def check_same_fleet(home: Home, known: str | None, source: str, recorded_source: str | None) -> None:
+    """Refuse a state.db that belongs to another fleet or another repository. Raises ForeignFleetError."""
+    if known is not None and known != home.fleet:
+        raise ForeignFleetError(
+            f"{home.state} mixes two fleets: its state belongs to {known}, its keys to {home.fleet}; "
+            "restore the backup of one of them, or start with an empty --data"
+        )
+    if recorded_source and recorded_source != source and Path(recorded_source).exists():
+        raise ForeignFleetError(
+            f"{home.state} holds the fleet of {recorded_source}, not of {source}; name the right --data"
+        )
+
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A fleet opened for work: its world, the cache of inspections, and what to tell the person."""
+
+    home: Home
+    world: World
+    inspections: Inspections
+    notice: str = ""
+
+
+def build_policy() -> PolicyEngine:
+    """The chain of engines; the worker of the embedded one starts when it is first asked."""
+    from reconciler.policy.chain import PolicyChain
+
+    return PolicyChain()
+
+
+@contextmanager
+def open_fleet(
+    source_path: str, data: str | None, operator: OperatorSpec, *, branch: str | None = None
+) -> Iterator[Built]:
+    """Lock a data directory and put the world together. Raises any ReconcilerError."""
+    state = data_folder(source_path, data)
+    with lock(state):
+        home = open_home(state, create=True)
+        if home is None:
+            raise StoreError(f"the fleet of {state} could not be made")
+        prepare_run(home)
+        store = Store(state / FILE_NAME)
+        absolute = str(Path(source_path).absolute())
+        check_same_fleet(home, store.get_meta("fleet"), absolute, store.get_meta("source"))
+        source = open_source(source_path, branch=_branch(source_path, operator, branch, store))
+        runtime, notice = choose_runtime(home, operator, _wish(source, operator), _used(store))
+        check_not_lost(home, runtime)
+        for key, value in (("fleet", home.fleet), ("source", absolute), ("runtime", runtime.name)):
+            if store.get_meta(key) != value:
+                store.set_meta(key, value)
+        inspections = Inspections(runtime)
+        router = RouterLink(home.fleet, home.run, state)
+        policy = build_policy()
+        world = World(
+            fleet=home.fleet,
+            seal_key=home.seal_key,
+            run=home.run,
+            state=state,
+            store=store,
+            runtime=runtime,
+            router=router,
+            policy=policy,
+            source=source,
+            clock=SystemClock(),
+            inspections=inspections,
+            operator=operator,
+        )
+        try:
+            yield Built(home=home, world=world, inspections=inspections, notice=notice)
+        finally:
+            policy.close()
+            store.close()
+
+
+def check_not_lost(home: Home, runtime: Runtime) -> None:
+    """A new fleet must not stand beside a running one of the same place. Raises ForeignFleetError."""
+    if not home.is_new:
+        return
+    found = runtime.list_labelled(HOME_LABEL, str(home.state))
+    others = [c for c in found.value if c.labels.get(FLEET_LABEL) != home.fleet] if isinstance(found, Ok) else []
+    if not others:
+        return
+    fleets = ", ".join(sorted({c.labels.get(FLEET_LABEL, "?") for c in others}))
+    (home.state / FLEET_FILE).unlink(missing_ok=True)
+    raise ForeignFleetError(
+        f"{home.state} is new, but {len(others)} containers of fleet {fleets} were made from it: its data was lost; "
+        "restore its backup, or remove them with `reconciler recycle`"
+    )
+
+
+def _used(store: Store) -> str | None:
+    """The runtime that the fleet's instances are on; None when it has none."""
+    return store.get_meta("runtime") if records.instances(store) else None
+
+
+def _wish(source: Source, operator: OperatorSpec) -> str:
+    head = source.head()
+    snapshot = source.snapshot(head.value.id) if isinstance(head, Ok) else Unavailable(reason="no revision")
+    if not isinstance(snapshot, Ok):
+        return "docker"
+    hub, _problems = load_hub(Tree(snapshot=snapshot.value, cache=ParseCache()), operator)
+    return hub.runtime.prefer if hub is not None else "docker"
+
+
+def _branch(path: str, operator: OperatorSpec, branch: str | None, store: Store) -> str | None:
+    """The branch to follow: as asked, as the operator says, as recorded at first start, or the current one."""
+    from reconciler.source.repository import current_branch
+
+    chosen = branch or operator.source.ref or store.get_meta("branch")
+    if chosen is None and (Path(path) / ".git").exists():
+        found = current_branch(path)
+        if not isinstance(found, Ok):
+            reason = found.reason if isinstance(found, Unavailable) else "it has no branch"
+            raise SourceError(f"choosing the branch to follow: {reason}")
+        chosen = found.value
+    if chosen is not None and store.get_meta("branch") != chosen:
+        store.set_meta("branch", chosen)
+    return chosen

@@ -1,0 +1,82 @@
+"""`doctor`: what this machine offers and lacks, and the command that mends each lack."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+
+from reconciler.cli.options import data_option, operator_option, source_option
+
+
+@click.command(name="doctor")
+@source_option
+@data_option
+@operator_option
+def doctor_command(source: str, data: str | None, operator: str | None) -> int:
+    """Say what this machine offers and lacks."""
+    failed = False
+    for good, subject, text, mend in _checks(source, data, operator):
+        failed |= good is False
+        mark = {True: "ok  ", False: "FAIL", None: "note"}[good]
+        click.echo(f"{mark} {subject:<16} {text}")
+        if mend:
+            click.echo(f"     {'':<16} → {mend}")
+    return 1 if failed else 0
+
+
+Check = tuple[bool | None, str, str, str]
+
+
+def _checks(source: str, data: str | None, operator: str | None) -> Iterator[Check]:
+    yield True, "python", f"{sys.version.split()[0]} ({sys.executable})", ""
+    yield _git()
+    yield from _engine()
+    yield from _files(source, data, operator)
+    opa = shutil.which("opa")
+    yield None, "opa", f"found at {opa}" if opa else "not installed; the embedded engine answers policies", ""
+
+
+def _git() -> Check:
+    git = shutil.which("git")
+    if git is None:
+        return False, "git", "not installed", "apt-get install git"
+    version = subprocess.run([git, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    return True, "git", version, ""
+
+
+def _engine() -> Iterator[Check]:
+    from reconciler.core.reading import Ok, Unavailable
+    from reconciler.runtime.docker import DockerRuntime
+
+    facts = DockerRuntime("doctor").facts()
+    if not isinstance(facts, Ok):
+        reason = facts.reason if isinstance(facts, Unavailable) else "no answer"
+        mend = "apt-get install docker.io, or run with --allow-process-runtime"
+        yield None, "container engine", reason, mend
+        return
+    yield True, "container engine", f"{facts.value.name} {facts.value.version}", ""
+    for limitation in facts.value.limitations:
+        yield None, "", limitation, ""
+
+
+def _files(source: str, data: str | None, operator: str | None) -> Iterator[Check]:
+    from reconciler.cli.plan import load_revision
+    from reconciler.errors import ReconcilerError
+    from reconciler.home import data_folder, is_locked, open_home, read_operator
+
+    spec, problems = read_operator(operator)
+    yield not problems, "operator.yaml", "; ".join(str(p) for p in problems) or "read, or safe defaults", ""
+    try:
+        desired, found = load_revision(source, spec, worktree=False)
+        if found:
+            yield False, "repository", f"{len(found)} problems; first: {found[0]}", f"reconciler validate {source}"
+        elif desired is not None:
+            yield True, "repository", f"valid at revision {desired.revision.id[:12]}", ""
+        state = data_folder(source, data)
+        home = open_home(state, create=False)
+        text = f"{state}: fleet {home.fleet}, hub {'running' if is_locked(state) else 'not running'}" if home else "new"
+        yield True, "data", text, ""
+    except ReconcilerError as exc:
+        yield False, "repository", str(exc), ""

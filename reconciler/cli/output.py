@@ -1,0 +1,114 @@
+"""Printing for people: tables within 100 columns, colours on terminals only, JSON on request."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reconciler.core.plan import Plan
+    from reconciler.core.problem import Problem
+
+WIDTH = 100
+
+
+def console(*, err: bool = False) -> "Console":
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    width = None if stream.isatty() else WIDTH
+    return Console(stderr=err, highlight=False, soft_wrap=False, width=width)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_problems(problems: "Iterable[Problem]") -> None:
+    """One per line on stderr, with a count at the end."""
+    found = list(problems)
+    for problem in found:
+        click.echo(str(problem), err=True)
+    click.echo(f"{len(found)} problem{'s' if len(found) != 1 else ''}", err=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A plain table; the last column takes what is left of the width."""
+    from rich.table import Table
+
+    out = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for index, column in enumerate(columns):
+        last = index == len(columns) - 1
+        out.add_column(column, overflow="fold" if last else "ellipsis", no_wrap=not last)
+    for row in rows:
+        out.add_row(*(escape(cell) for cell in row))
+    console().print(out)
+
+
+def escape(text: object) -> str:
+    from rich.markup import escape as rich_escape
+
+    return rich_escape(str(text))
+
+
+def age(iso: str) -> str:
+    """How long ago, in one unit: `12s`, `5m`, `3h`, `2d`."""
+    from datetime import UTC, datetime
+
+    if not iso:
+        return "-"
+    seconds = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(iso)).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+ACTION_SIGNS: dict[str, tuple[str, str]] = {
+    "create": ("+", "green"),
+    "remove": ("-", "red"),
+    "recycle": ("-", "red"),
+    "replace": ("±", "yellow"),
+    "update": ("~", "yellow"),
+    "restart": ("~", "yellow"),
+    "cancel": ("-", "red"),
+    "hold": ("!", "cyan"),
+    "keep": ("=", "dim"),
+}
+
+
+def print_plan(plan: "Plan", *, everything: bool) -> None:
+    """The plan as people read it: one line per change, its differing fields below."""
+    out = console()
+    compared = {"nothing": "nothing (as if new)", "state": "the recorded state", "engine": "the live engine"}
+    revision = plan.revision[:12] if ":" not in plan.revision else plan.revision[:21]
+    out.print(f"revision {escape(revision)} compared with {compared.get(plan.compared_with, plan.compared_with)}")
+    shown = [c for c in plan.changes if everything or str(c.action) not in ("keep",)]
+    for change in shown:
+        sign, style = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
+        unit = f"{change.kind}/{change.instance or change.name}"
+        text = f"[{style}]{sign} {change.action:<9} {escape(unit):<32}[/] {escape(change.reason)}"
+        out.print(text + (" [red](interrupts work)[/]" if change.disruptive else ""))
+        for f in change.fields:
+            out.print(f"    {escape(f.path)}: {_short(f.before)} → {_short(f.after)}", overflow="fold")
+    kept = sum(str(c.action) == "keep" for c in plan.changes)
+    counts: dict[str, int] = {}
+    for change in plan.pending:
+        counts[str(change.action)] = counts.get(str(change.action), 0) + 1
+    done = ", ".join(f"{n} to {a}" for a, n in sorted(counts.items())) or "nothing to change"
+    out.print(f"{done}; {kept} as they should be")
+    for refusal in plan.refused:
+        out.print(f"[red]refused by {refusal.guard}[/]: {escape(refusal.reason)}")
+        if refusal.confirm:
+            out.print(f"  if this is meant: reconciler apply --confirm {refusal.confirm}")
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return escape(text if len(text) <= 60 else text[:57] + "…")

@@ -1,0 +1,153 @@
+"""`validate`, `plan` and `apply`: one revision, looked at or made so."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reconciler.cli.options import data_option, operator_option, output_option, process_option, source_option
+from reconciler.cli.output import print_json, print_plan, print_problems
+
+if TYPE_CHECKING:
+    from reconciler.core.plan import Plan
+    from reconciler.core.problem import Problem
+    from reconciler.kinds.kind import Desired
+    from reconciler.settings import OperatorSpec
+
+
+@click.command(name="validate")
+@click.argument("path", default=".")
+@click.option("--worktree", is_flag=True, help="Check the files as they are, not the last commit.")
+@operator_option
+@output_option
+def validate_command(path: str, worktree: bool, operator: str | None, output: str) -> int:
+    """Check the files of the repository at PATH; needs no hub and no engine."""
+    from reconciler.home import read_operator
+
+    spec, faults = read_operator(operator)
+    desired, problems = (None, faults) if faults else load_revision(path, spec, worktree=worktree)
+    if output == "json":
+        revision = desired.revision.id if desired else ""
+        print_json({"valid": not problems, "revision": revision, "problems": [p.to_json() for p in problems]})
+    elif problems:
+        print_problems(problems)
+    elif desired is not None:
+        counts = ", ".join(_count(kind, desired) for kind in ("agent", "task", "schema", "policy") if desired.of(kind))
+        click.echo(f"valid: {counts or 'no resources'} at revision {desired.revision.id[:21]}")
+    return 1 if problems else 0
+
+
+@click.command(name="plan")
+@click.argument("path", required=False)
+@click.option("--all", "everything", is_flag=True, help="List what stays as it is, too.")
+@click.option("--worktree", is_flag=True, help="Plan the files as they are, not the last commit.")
+@source_option
+@data_option
+@operator_option
+@output_option
+def plan_command(
+    path: str | None,
+    everything: bool,
+    worktree: bool,
+    source: str,
+    data: str | None,
+    operator: str | None,
+    output: str,
+) -> int:
+    """Show what the newest revision would change. Exit 2 when something is pending, 3 when a guard refuses."""
+    from reconciler.home import read_operator
+
+    place = path or source
+    spec, faults = read_operator(operator)
+    desired, problems = (None, faults) if faults else load_revision(place, spec, worktree=worktree)
+    if desired is None:
+        if output == "json":
+            print_json({"problems": [p.to_json() for p in problems], "changes": [], "refused": []})
+        else:
+            print_problems(problems)
+        return 1
+    plan = _compare(desired, place, data)
+    if output == "json":
+        print_json(plan.to_json(everything=everything))
+    else:
+        print_plan(plan, everything=everything)
+    return 3 if plan.refused else 2 if plan.pending else 0
+
+
+@click.command(name="apply")
+@click.option("--confirm", default=None, metavar="DIGEST", help="Carry out the refused plan that has this digest.")
+@click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait for convergence.")
+@source_option
+@data_option
+@operator_option
+@process_option
+def apply_command(
+    confirm: str | None,
+    timeout: float,
+    source: str,
+    data: str | None,
+    operator: str | None,
+    allow_process_runtime: bool,
+) -> int:
+    """Make the newest revision so, leave it running, and exit. Exit 2 when not converged, 3 when refused."""
+    from reconciler.cli.run import run_apply
+
+    return run_apply(
+        source, data, operator, confirm=confirm, timeout_s=timeout, allow_process=allow_process_runtime
+    )
+
+
+def load_revision(
+    path: str, operator: "OperatorSpec", *, worktree: bool
+) -> tuple["Desired | None", Sequence["Problem"]]:
+    """The newest revision of a repository or directory, or its problems. Raises ReconcilerError."""
+    from reconciler.core.problem import Problem
+    from reconciler.core.reading import Ok, Unavailable
+    from reconciler.home import open_source
+    from reconciler.kinds import KINDS
+    from reconciler.kinds.tree import ParseCache
+    from reconciler.loop.desired import load_desired
+    from reconciler.policy.embedded import EmbeddedEngine
+
+    source = open_source(path, branch=None, worktree=worktree)
+    head = source.head()
+    if not isinstance(head, Ok):
+        reason = head.reason if isinstance(head, Unavailable) else "it has no commit yet; commit something first"
+        return None, (Problem(file=path, message=reason),)
+    snapshot = source.snapshot(head.value.id)
+    if not isinstance(snapshot, Ok):
+        reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its newest revision is gone"
+        return None, (Problem(file=path, message=reason),)
+    engine = EmbeddedEngine()
+    try:
+        candidate = load_desired(snapshot.value, KINDS, operator, ParseCache(), engine)
+    finally:
+        engine.close()
+    return candidate.desired, candidate.problems
+
+
+def _compare(desired: "Desired", place: str, data: str | None) -> "Plan":
+    """The plan against the best there is: the record, or nothing."""
+    from reconciler.home import data_folder
+
+    file = data_folder(place, data) / "state.db"
+    if file.exists():
+        from reconciler.loop.recorded import plan_against_record
+        from reconciler.store.store import Store
+
+        store = Store(file, read_only=True)
+        try:
+            return plan_against_record(desired, store)
+        finally:
+            store.close()
+    from reconciler.loop.nothing import plan_against_nothing
+
+    return plan_against_nothing(desired)
+
+
+def _count(kind: str, desired: Any) -> str:
+    number = len(desired.of(kind))
+    plural = {"policy": "policies"}.get(kind, f"{kind}s")
+    return f"{number} {kind if number == 1 else plural}"
+
+

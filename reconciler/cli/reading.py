@@ -1,0 +1,152 @@
+"""What the reading commands know of a fleet: its state.db, opened read-only, and whether a hub runs."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlmodel import col, select
+
+from reconciler.home import data_folder, is_locked, open_home
+from reconciler.core.condition import Condition, derive_mode
+from reconciler.errors import UsageError
+from reconciler.store import records
+from reconciler.store.records import InstanceRecord, RevisionRecord, TaskRecord, UnitRecord
+from reconciler.store.store import FILE_NAME, Store
+from reconciler.store.tables import AuditRow
+
+HISTORY = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetView:
+    """Everything the record says, at one moment."""
+
+    id: str
+    store: Store
+    state: Path
+    run: Path
+    is_running: bool
+    runtime: str
+    revision: str
+    instances: tuple[InstanceRecord, ...]
+    tasks: tuple[TaskRecord, ...]
+    revisions: tuple[RevisionRecord, ...]
+    conditions: tuple[Condition, ...]
+    units: tuple[UnitRecord, ...]
+
+    @property
+    def mode(self) -> str:
+        return str(derive_mode(self.conditions))
+
+    def agents(self) -> dict[str, list[InstanceRecord]]:
+        out: dict[str, list[InstanceRecord]] = {}
+        for record in self.instances:
+            out.setdefault(record.agent, []).append(record)
+        return out
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it; token digests and seals stay out."""
+        return {
+            "fleet": self.id,
+            "running": self.is_running,
+            "mode": self.mode if self.is_running else "offline",
+            "runtime": self.runtime,
+            "revision": self.revision,
+            "agents": {n: [i.name for i in rows] for n, rows in sorted(self.agents().items())},
+            "instances": [_public(i) for i in self.instances],
+            "tasks": [_without(asdict(t), "manifest") for t in self.tasks],
+            "revisions": [_without(asdict(r), "tree") for r in self.revisions],
+            "conditions": [c.to_json() for c in self.conditions],
+            "units": [asdict(u) for u in self.units],
+        }
+
+    def task(self, name: str) -> TaskRecord | None:
+        """The newest run of a task's name, or the run of that id."""
+        return next((t for t in reversed(self.tasks) if name in (t.name, t.run)), None)
+
+    def describe(self, kind: str, name: str) -> dict[str, Any] | None:
+        """One resource with its audit history; None where there is none."""
+        if kind == "task":
+            return self._describe_task(name)
+        rows = [i for i in self.instances if name in (i.name, i.agent if kind == "agent" else "")]
+        if not rows:
+            return None
+        manifest = json.loads(rows[0].manifest)
+        shown: dict[str, Any] = {"agent": rows[0].agent, "labels": manifest["labels"], "spec": manifest["spec"]}
+        for row in rows:
+            shown[row.name] = {k: v for k, v in _public(row).items() if v not in ("", 0, 0.0)}
+        return {**shown, "history": self._history("agent", [r.name for r in rows])}
+
+    def _describe_task(self, name: str) -> dict[str, Any] | None:
+        run = self.task(name)
+        if run is None:
+            return None
+        found = records.results(self.store, [run.run]).get(run.run)
+        shown = {k: v for k, v in asdict(run).items() if v not in ("", 0, 0.0) and k != "manifest"}
+        shown["spec"] = json.loads(run.manifest)["spec"]
+        shown["executions"] = [asdict(a) for a in records.attempts(self.store, run.run)]
+        if found is not None:
+            shown |= {
+                "exit_code": found.exit_code,
+                "result": json.loads(found.result),
+                "error": found.error,
+                "stderr": found.stderr_tail,
+                "artefacts": json.loads(found.artefacts),
+                "duration_s": found.duration_s,
+            }
+        return {**shown, "history": self._history("task", [run.name])}
+
+    def _history(self, kind: str, names: list[str]) -> list[dict[str, Any]]:
+        with self.store.read() as session:
+            rows = session.exec(
+                select(AuditRow)
+                .where(col(AuditRow.kind) == kind, col(AuditRow.name).in_(names))
+                .order_by(col(AuditRow.seq).desc())
+                .limit(HISTORY)
+            ).all()
+            return [
+                {
+                    "seq": r.seq,
+                    "time": r.time,
+                    "action": r.action,
+                    "outcome": r.outcome,
+                    "actor": r.actor,
+                    "cause": r.cause,
+                    "revision": r.revision,
+                    "reason": r.reason,
+                }
+                for r in reversed(rows)
+            ]
+
+
+def read_fleet(source: str, data: str | None) -> FleetView:
+    """Open a fleet's record. Raises UsageError where there is none, StoreError where it cannot be read."""
+    state = data_folder(source, data)
+    home = open_home(state, create=False)
+    if home is None or not (state / FILE_NAME).exists():
+        raise UsageError(f"there is no fleet in {state} yet; start one with `reconciler run`, or name it with --data")
+    store = Store(state / FILE_NAME, read_only=True)
+    conditions = tuple(c for c in records.conditions(store).values() if c.status)
+    return FleetView(
+        id=home.fleet,
+        store=store,
+        state=state,
+        run=home.run,
+        is_running=is_locked(state),
+        runtime=store.get_meta("runtime") or "",
+        revision=store.get_meta("applied_revision") or "",
+        instances=tuple(records.instances(store).values()),
+        tasks=tuple(records.tasks(store)),
+        revisions=tuple(sorted(records.revisions(store), key=lambda r: r.applied_at)),
+        conditions=conditions,
+        units=tuple(records.units(store).values()),
+    )
+
+
+def _public(record: InstanceRecord) -> dict[str, Any]:
+    return _without(asdict(record), "manifest", "fields", "token_sha256")
+
+
+def _without(value: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {k: v for k, v in value.items() if k not in keys}

@@ -1,0 +1,351 @@
+"""`run` and `down`, and what `apply` shares with them: a fleet opened, a loop over it, and a view for the person."""
+
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reconciler.cli.options import data_option, operator_option, process_option, source_option
+from reconciler.cli.output import print_problems
+
+if TYPE_CHECKING:
+    from reconciler.bootstrap import Built
+    from reconciler.loop.run import Loop
+    from reconciler.loop.serve import Hub
+    from reconciler.settings import OperatorSpec
+
+ONCE_TIMEOUT_S = 900.0
+
+
+@click.command(name="run")
+@click.option("--once", is_flag=True, help="Exit when converged and leave nothing running. Exit 2 when it can't be.")
+@click.option("--timeout", default=ONCE_TIMEOUT_S, show_default=True, help="With --once: seconds to wait.")
+@source_option
+@data_option
+@operator_option
+@process_option
+def run_command(
+    once: bool, timeout: float, source: str, data: str | None, operator: str | None, allow_process_runtime: bool
+) -> int:
+    """Run the hub on a repository, until Ctrl-C; agents go on then, and the next start adopts them."""
+    spec = _operator(operator, allow_process=allow_process_runtime)
+    if spec is None:
+        return 1
+    with ExitStack() as stack:
+        running = _start(stack, source, data, spec)
+        if once:
+            return _once(running, timeout)
+        running.view.say("the hub serves until Ctrl-C, which leaves the agents running")
+        running.hub.serve()
+        return _end(running)
+
+
+@click.command(name="down")
+@click.option("--now", is_flag=True, help="Do not wait for running tasks; they are resumed at the next start.")
+@source_option
+@data_option
+@operator_option
+def down_command(now: bool, source: str, data: str | None, operator: str | None) -> int:
+    """Drain and stop everything of a fleet; its record and its files stay."""
+    import time
+
+    from reconciler.api.client import HubAwayError, call
+    from reconciler.errors import LockedError, UsageError
+    from reconciler.home import data_folder, is_locked, open_home
+
+    state = data_folder(source, data)
+    home = open_home(state, create=False)
+    if home is None:
+        raise UsageError(f"there is no fleet in {state}; name it with --data")
+    with suppress(HubAwayError):
+        call(home.run / "api.sock", "POST", f"/api/v1/down{'?now=1' if now else ''}")
+        click.echo("the running hub drains and stops everything …")
+        while is_locked(state):
+            time.sleep(0.1)
+        click.echo("down: nothing of the fleet is running")
+        return 0
+    if is_locked(state):
+        raise LockedError(f"a hub holds {state} but does not answer; wait for it, or end its process")
+    spec = _operator(operator, allow_process=False)
+    if spec is None:
+        return 1
+    with ExitStack() as stack:
+        running = _start(stack, source, data, spec, quiet=True)
+        running.drain = not now
+        return _take_down(running)
+
+
+def run_apply(
+    source: str, data: str | None, operator: str | None, *, confirm: str | None, timeout_s: float, allow_process: bool
+) -> int:
+    """`apply`: converge once and leave everything running."""
+    from reconciler.loop.run import CONFIRMED
+
+    spec = _operator(operator, allow_process=allow_process)
+    if spec is None:
+        return 1
+    if confirm is not None and _confirm_running(source, data, confirm):
+        return 0
+    with ExitStack() as stack:
+        running = _start(stack, source, data, spec)
+        if confirm is not None:
+            running.built.world.store.set_meta(CONFIRMED, confirm)
+        converged = running.hub.run_once(timeout_s, wait_for_tasks=False)
+        last = running.hub.last
+        if last is not None and last.problems:
+            return 1
+        if last is not None and last.plan.refused:
+            return 3
+        return 0 if converged else 2
+
+
+def _confirm_running(source: str, data: str | None, digest: str) -> bool:
+    """Hand the confirmation to a running hub; whether there was one."""
+    from reconciler.api.client import HubAwayError, call
+    from reconciler.home import data_folder, open_home
+
+    home = open_home(data_folder(source, data), create=False)
+    if home is None:
+        return False
+    try:
+        call(home.run / "api.sock", "POST", f"/api/v1/plans/{digest}/confirm")
+    except HubAwayError:
+        return False
+    click.echo(f"confirmed {digest}; the running hub carries it out")
+    return True
+
+
+@dataclass(slots=True)
+class _Running:
+    """One fleet that this process works on."""
+
+    built: "Built"
+    loop: "Loop"
+    hub: "Hub"
+    view: "View"
+    drain: bool = True
+
+
+def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec", *, quiet: bool = False) -> _Running:
+    from reconciler.api.app import build_app
+    from reconciler.api.operations import HubOperations
+    from reconciler.api.server import ApiServer
+    from reconciler.bootstrap import open_fleet
+    from reconciler.kinds import KINDS
+    from reconciler.loop.inbox import InboxStep
+    from reconciler.loop.run import Loop
+    from reconciler.loop.serve import Hub
+
+    built = stack.enter_context(open_fleet(source, data, spec))
+    world = built.world
+    view = View(quiet=quiet)
+    if built.notice:
+        view.say(built.notice)
+    loop = Loop(world, KINDS, report=view.on_done)
+    stack.callback(loop.close)
+    inbox = InboxStep(source, world, loop)
+    hub = Hub(
+        loop,
+        world,
+        KINDS,
+        built.inspections,
+        before_pass=inbox.look,
+        pause=inbox.again_in_s,
+        on_pass=view.on_pass,
+        on_fault=view.say,
+        watched=lambda: [*world.source.watch_paths(), *inbox.watch_paths()],
+    )
+    running = _Running(built=built, loop=loop, hub=hub, view=view)
+
+    def on_down(drain: bool) -> None:
+        running.drain = drain
+        hub.take_down()
+
+    api = ApiServer(build_app(HubOperations(hub, loop, world, on_down)), built.home.run)
+    api.start()
+    stack.callback(api.stop)
+    stack.callback(hub.stop)
+    _on_signals(hub.stop)
+    return running
+
+
+def _once(running: _Running, timeout_s: float) -> int:
+    converged = running.hub.run_once(timeout_s)
+    last = running.hub.last
+    running.view.summary(running.built.world, converged=converged)
+    code = 0 if converged and not _has_failed_tasks(running) else 2
+    if last is not None and last.problems:
+        print_problems(last.problems)
+        code = 1
+    elif last is not None and last.plan.refused:
+        code = 3
+    left = _take_down(running)
+    return code or left
+
+
+def _has_failed_tasks(running: _Running) -> bool:
+    from reconciler.store import records
+
+    latest = {t.name: t for t in records.tasks(running.built.world.store)}
+    return any(t.state in ("failed", "timed_out", "rejected") for t in latest.values())
+
+
+def _end(running: _Running) -> int:
+    if running.hub.is_going_down:
+        return _take_down(running)
+    running.view.say("stopped; router and agents go on, and the next `reconciler run` adopts them")
+    running.view.say("to end them too: reconciler down")
+    return 0
+
+
+def _take_down(running: _Running) -> int:
+    from reconciler.kinds import KINDS
+    from reconciler.loop.serve import nothing_desired, take_down
+
+    desired = running.loop.revisions.last_good() or nothing_desired()
+    done = take_down(running.built.world, KINDS, desired, drain=running.drain, report=running.view.on_done)
+    running.view.say("down: nothing of the fleet is running" if done else "error: some instances could not be removed")
+    return 0 if done else 1
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """The first Ctrl-C or SIGTERM stops in order; the second one ends at once."""
+
+    def handle(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def _operator(path: str | None, *, allow_process: bool) -> "OperatorSpec | None":
+    from reconciler.home import read_operator
+
+    spec, problems = read_operator(path)
+    if problems:
+        print_problems(problems)
+        return None
+    if allow_process:
+        allow = tuple(dict.fromkeys([*spec.runtime.allow, "process"]))
+        runtime = spec.runtime.model_copy(update={"process_runtime": True, "allow": allow})
+        spec = spec.model_copy(update={"runtime": runtime})
+    return spec
+
+
+class View:
+    """What the person sees while the hub works: a line per thing done, and a line per pass that changed the picture."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        from reconciler.cli.output import console
+
+        self._out = console()
+        self._quiet = quiet
+        self._seen: set[str] = set()
+        self._picture = ""
+
+    def say(self, text: str) -> None:
+        from reconciler.cli.output import escape
+
+        self._out.print(f"[dim]{_clock()}[/] {escape(text)}")
+
+    def on_done(self, done: Any) -> None:
+        """A change was applied or failed; skipped ones are not worth a line."""
+        from reconciler.cli.output import ACTION_SIGNS, escape
+        from reconciler.core.outcome import Applied, Skipped
+
+        change, outcome = done.change, done.outcome
+        if isinstance(outcome, Skipped):
+            return
+        sign, style = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
+        unit = f"{change.kind}/{change.instance or change.name}"
+        if isinstance(outcome, Applied):
+            text = outcome.note or change.reason
+            self._out.print(f"[dim]{_clock()}[/] [{style}]{sign} {change.action:<9}[/] {escape(unit):<30} {escape(text)}")
+        else:
+            self._out.print(f"[dim]{_clock()}[/] [red]✗ {change.action:<9}[/] {escape(unit):<30} {escape(outcome.reason)}")
+
+    def on_pass(self, report: Any) -> None:
+        """Problems, refusals and conditions once each; then how far the fleet is."""
+        news = [str(p) for p in report.problems]
+        news += [f"{c.type}: {c.message}" for c in report.conditions if c.type != "ConfigInvalid"]
+        for text in news:
+            if text not in self._seen:
+                self.say(text)
+        self._seen = set(news)
+        if self._quiet:
+            return
+        picture = _picture(report)
+        if picture != self._picture:
+            self._picture = picture
+            self.say(picture)
+
+    def summary(self, world: Any, *, converged: bool) -> None:
+        """What ran, where, with which result, and how to look further."""
+        from reconciler.cli.output import table
+        from reconciler.store import records
+
+        tasks = records.tasks(world.store)
+        results = records.results(world.store, [t.run for t in tasks])
+        self._out.print()
+        table(
+            ("TASK", "STATE", "RAN ON", "SECONDS", "RESULT"),
+            (
+                (
+                    t.name,
+                    t.state,
+                    t.instance or "-",
+                    f"{results[t.run].duration_s:.2f}" if t.run in results else "-",
+                    t.reason or _short_result(results[t.run].result if t.run in results else ""),
+                )
+                for t in tasks
+            ),
+        )
+        good = sum(t.state == "succeeded" for t in tasks)
+        instances = records.instances(world.store)
+        self._out.print()
+        self.say(
+            f"{'converged' if converged else 'NOT converged'}: {len(instances)} instances on the "
+            f"{world.runtime.name} runtime, {good} of {len(tasks)} tasks succeeded"
+        )
+        self.say("look further: reconciler status · reconciler task show NAME · reconciler audit show")
+
+
+def _picture(report: Any) -> str:
+    counts: dict[str, int] = {}
+    ready = waiting = 0
+    for change in report.plan.changes:
+        if change.kind == "agent":
+            ready += str(change.action) == "keep"
+            waiting += str(change.action) not in ("keep", "remove", "recycle")
+        if change.kind == "task":
+            state = change.reason.split(":")[-1].strip() if str(change.action) == "keep" else "open"
+            counts[state] = counts.get(state, 0) + 1
+    tasks = ", ".join(f"{n} {state}" for state, n in sorted(counts.items())) or "none"
+    revision = report.revision[:8] if ":" not in report.revision else "worktree"
+    mode = "" if str(report.mode) == "normal" else f" · {report.mode}"
+    return f"revision {revision or '-'} · agents {ready} ready, {waiting} on their way · tasks {tasks}{mode}"
+
+
+def _short_result(result: str) -> str:
+    import json
+
+    if not result:
+        return ""
+    value = json.loads(result)
+    if isinstance(value, dict) and isinstance(value.get("summary"), str):
+        text: str = value["summary"]
+    else:
+        text = result
+    return text if len(text) <= 120 else text[:117] + "…"
+
+
+def _clock() -> str:
+    from datetime import datetime
+
+    return datetime.now().astimezone().strftime("%H:%M:%S")
+
+

@@ -1,0 +1,144 @@
+"""`task`: submit, list, show, cancel and retry. Writes go through the running hub."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from reconciler.cli.options import data_option, output_option, source_option
+from reconciler.cli.output import print_json
+
+POLL_S = 0.2
+
+
+@click.group(name="task")
+def task_command() -> None:
+    """Submit, list, show, cancel and retry tasks."""
+
+
+@task_command.command(name="submit")
+@click.argument("file", type=click.File("rb"))
+@click.option("--wait", is_flag=True, help="Wait for the end; exit 0 only when it succeeded.")
+@source_option
+@data_option
+@output_option
+def submit(file: Any, wait: bool, source: str, data: str | None, output: str) -> int:
+    """Submit the task manifest FILE ('-' for standard input)."""
+    answer = _hub(source, data, "POST", "/api/v1/tasks", file.read())
+    if wait:
+        return _wait(answer["run"], source, data, output)
+    if output == "json":
+        print_json(answer)
+    else:
+        click.echo(f"task {answer['task']} is {answer['state']} (run {answer['run']})")
+        click.echo(f"look further: reconciler task show {answer['task']}")
+    return 0
+
+
+@task_command.command(name="list")
+@source_option
+@data_option
+@output_option
+@click.pass_context
+def list_tasks(ctx: click.Context, source: str, data: str | None, output: str) -> int:
+    """List all tasks."""
+    from reconciler.cli.status import get_command
+
+    result: int = ctx.invoke(get_command, kind="tasks", source=source, data=data, output=output)
+    return result
+
+
+@task_command.command(name="show")
+@click.argument("name")
+@click.option("--artefact", default=None, metavar="FILE", help="Write this artefact to standard output.")
+@source_option
+@data_option
+@output_option
+def show(name: str, artefact: str | None, source: str, data: str | None, output: str) -> int:
+    """Show the task NAME (or run id): state, result, artefacts, executions."""
+    from reconciler.cli.reading import read_fleet
+
+    fleet = read_fleet(source, data)
+    found = fleet.describe("task", name)
+    if found is None:
+        click.echo(f"error: there is no task {name!r}; see `reconciler task list`", err=True)
+        return 1
+    if artefact is not None:
+        return _artefact(found, artefact, fleet.state)
+    if output == "json":
+        print_json(found)
+        return 0
+    for key in ("name", "run", "state", "reason", "instance", "attempts", "duration_s", "error"):
+        if found.get(key):
+            click.echo(f"{key:<12}{found[key]}")
+    for item in found.get("artefacts", []):
+        click.echo(f"{'artefact':<12}{item['name']} ({item['size']} bytes): --artefact {item['name']}")
+    if found.get("stderr") and found.get("error"):
+        click.echo(f"{'stderr':<12}{found['stderr'].rstrip()}")
+    if found.get("result") is not None:
+        click.echo(f"result\n{json.dumps(found['result'], indent=2, ensure_ascii=False)}")
+    return 0
+
+
+@task_command.command(name="cancel")
+@click.argument("name")
+@source_option
+@data_option
+def cancel(name: str, source: str, data: str | None) -> int:
+    """Cancel the task NAME."""
+    answer = _hub(source, data, "POST", f"/api/v1/tasks/{name}/cancel")
+    click.echo(f"task {answer['task']} is being cancelled (run {answer['run']})")
+    return 0
+
+
+@task_command.command(name="retry")
+@click.argument("name")
+@source_option
+@data_option
+def retry(name: str, source: str, data: str | None) -> int:
+    """Run the finished task NAME again."""
+    answer = _hub(source, data, "POST", f"/api/v1/tasks/{name}/retry")
+    click.echo(f"task {answer['task']} is pending again (run {answer['run']})")
+    return 0
+
+
+def _artefact(found: dict[str, Any], name: str, state: Path) -> int:
+    item = next((a for a in found.get("artefacts", []) if a["name"] == name), None)
+    if item is None:
+        names = ", ".join(a["name"] for a in found.get("artefacts", [])) or "none"
+        click.echo(f"error: the task left no artefact {name!r}; it left: {names}", err=True)
+        return 1
+    sys.stdout.buffer.write((state / "artefacts" / item["sha256"][:2] / item["sha256"]).read_bytes())
+    return 0
+
+
+def _wait(run: str, source: str, data: str | None, output: str) -> int:
+    from reconciler.cli.reading import read_fleet
+    from reconciler.kinds.task.state import FINAL
+
+    while True:
+        fleet = read_fleet(source, data)
+        task = fleet.task(run)
+        fleet.store.close()
+        if task is not None and task.state in FINAL:
+            break
+        time.sleep(POLL_S)
+    if output == "json":
+        print_json(read_fleet(source, data).describe("task", run))
+    else:
+        click.echo(f"task {task.name}: {task.state}{': ' + task.reason if task.reason else ''}")
+    return 0 if task.state == "succeeded" else 1
+
+
+def _hub(source: str, data: str | None, method: str, target: str, body: bytes = b"") -> Any:
+    from reconciler.api.client import call
+    from reconciler.errors import UsageError
+    from reconciler.home import data_folder, open_home
+
+    home = open_home(data_folder(source, data), create=False)
+    if home is None:
+        raise UsageError(f"there is no fleet in {data_folder(source, data)}; start one with `reconciler run`")
+    return call(home.run / "api.sock", method, target, body)

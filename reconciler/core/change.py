@@ -1,0 +1,111 @@
+"""One change of one resource: what will be done, which fields differ, and why, decided when planning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+_MISSING = object()
+
+
+class Action(StrEnum):
+    """What applying does. `KEEP` answers the question why nothing happened."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    REPLACE = "replace"
+    RESTART = "restart"
+    REMOVE = "remove"
+    QUARANTINE = "quarantine"
+    AUTHORISE = "authorise"
+    DISPATCH = "dispatch"
+    CANCEL = "cancel"
+    COMPLETE = "complete"
+    TIME_OUT = "time_out"
+    RETRY = "retry"
+    RECYCLE = "recycle"
+    HOLD = "hold"
+    KEEP = "keep"
+
+
+class Cause(StrEnum):
+    """Why a change is due; the word that the audit row carries."""
+
+    COMMIT = "commit"
+    DRIFT = "drift"
+    CRASH = "crash"
+    POLICY = "policy"
+    OPERATOR = "operator"
+    TTL = "ttl"
+    SCHEDULE = "schedule"
+    INBOX = "inbox"
+    DELEGATION = "delegation"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """`path` is dotted, as in the manifest; `before` is None where the field is new, `after` where it goes."""
+
+    path: str
+    before: Any = None
+    after: Any = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, "before": self.before, "after": self.after}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One line of a plan.
+
+    `spec` is the resolved specification that applying uses; it is not part of the JSON, its digest is. `disruptive`
+    means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due. `instance` names the instance of an agent, where the change is about one.
+    """
+
+    kind: str
+    name: str
+    action: Action
+    cause: Cause = Cause.COMMIT
+    reason: str
+    instance: str | None = None
+    fields: tuple[FieldChange, ...] = ()
+    disruptive: bool = False
+    spec_digest: str = ""
+    spec: Any = None
+    wait_s: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """What backs off and stalls on its own: `agent/writer-0`, `task/changelog`."""
+        return f"{self.kind}/{self.instance or self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            **({"instance": self.instance} if self.instance else {}),
+            "action": str(self.action),
+            "cause": str(self.cause),
+            "reason": self.reason,
+            "fields": [f.to_json() for f in self.fields],
+            "disruptive": self.disruptive,
+            "spec_digest": self.spec_digest,
+        }
+
+
+def diff_fields(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> tuple[FieldChange, ...]:
+    """The leaves in which two nested mappings differ, in path order. Lists are compared whole."""
+    out: list[FieldChange] = []
+    for key in sorted(before.keys() | after.keys()):
+        path = f"{prefix}{key}"
+        old, new = before.get(key, _MISSING), after.get(key, _MISSING)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            out.extend(diff_fields(old, new, f"{path}."))
+        elif old != new:
+            out.append(
+                FieldChange(
+                    path=path, before=None if old is _MISSING else old, after=None if new is _MISSING else new
+                )
+            )
+    return tuple(out)

@@ -1,0 +1,55 @@
+"""The plan as a value: ordered, comparable, JSON-serialisable; the same for people, checks, API and loop."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.core.change import Action, Change
+from reconciler.core.digest import digest
+from reconciler.core.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A guard that refuses the plan whole; `confirm` is the digest that a person may confirm, or empty."""
+
+    guard: str
+    reason: str
+    confirm: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {"guard": self.guard, "reason": self.reason, "confirm": self.confirm}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`changes` holds KEEP entries too, in apply order. `compared_with`: engine, state, export, base or nothing."""
+
+    revision: str
+    compared_with: str
+    changes: tuple[Change, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def pending(self) -> tuple[Change, ...]:
+        """The changes that do something."""
+        return tuple(c for c in self.changes if c.action not in (Action.KEEP, Action.HOLD))
+
+    @property
+    def digest(self) -> str:
+        """Over (revision, kind, name, action, spec digest) of what would be done: what a person confirms."""
+        rows = [[c.kind, c.instance or c.name, str(c.action), c.spec_digest] for c in self.pending]
+        return digest([self.revision, rows])
+
+    def to_json(self, *, everything: bool = False) -> dict[str, Any]:
+        """As in the contracts; KEEP entries only when `everything`."""
+        shown = self.changes if everything else tuple(c for c in self.changes if c.action is not Action.KEEP)
+        return {
+            "revision": self.revision,
+            "compared_with": self.compared_with,
+            "digest": self.digest,
+            "changes": [c.to_json() for c in shown],
+            "kept": sum(c.action is Action.KEEP for c in self.changes),
+            "refused": [r.to_json() for r in self.refused],
+            "problems": [p.to_json() for p in self.problems],
+        }

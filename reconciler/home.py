@@ -1,0 +1,176 @@
+"""The places of a fleet: its data directory with lock, id and key, its run-time directory, its source, its operator.
+
+Nothing heavy is imported here, so that the quick commands stay quick.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.core.problem import Problem
+from reconciler.errors import LockedError, StoreError, UsageError
+from reconciler.ports import Source
+from reconciler.settings import Operator, OperatorSpec
+
+FLEET_FILE = "fleet.json"
+LOCK_FILE = "lock"
+MAX_SOCKET_PATH = 107
+LONGEST_INSTANCE = 43
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """One data directory: which fleet it is, and where its files are. `run` is on tmpfs and gone after a reboot."""
+
+    state: Path
+    run: Path
+    fleet: str
+    seal_key: bytes
+    is_new: bool
+
+
+def data_folder(source: str, data: str | None) -> Path:
+    """`--data`, or `.reconciler` beside the source."""
+    return Path(data).absolute() if data else Path(source).absolute() / ".reconciler"
+
+
+def read_operator(path: str | None) -> tuple[OperatorSpec, tuple[Problem, ...]]:
+    """`operator.yaml`: the file named, else the user's or the system's, else safe defaults."""
+    from pydantic import ValidationError
+
+    from reconciler.core.yaml import load_documents
+    from reconciler.kinds.manifest import validation_problems
+
+    candidates = [path] if path else _operator_places()
+    found = next((p for p in candidates if Path(p).is_file()), None)
+    if found is None:
+        if path:
+            return OperatorSpec(), (Problem(file=path, message="is not there; name another file with --operator"),)
+        return OperatorSpec(), ()
+    content = Path(found).read_bytes()
+    documents = load_documents(content, found)
+    if documents.problems:
+        return OperatorSpec(), documents.problems
+    try:
+        return Operator.model_validate(documents.values[0] if documents.values else None).spec, ()
+    except ValidationError as exc:
+        return OperatorSpec(), tuple(validation_problems(found, content, 0, exc, model=Operator))
+
+
+def _operator_places() -> list[str]:
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return [f"{config}/reconciler/operator.yaml", "/etc/reconciler/operator.yaml"]
+
+
+def open_source(path: str, *, branch: str | None, worktree: bool = False) -> Source:
+    """A git repository, or a plain directory where there is none (or `worktree`). Raises SourceError, UsageError."""
+    from reconciler.source.directory import DirectorySource
+    from reconciler.source.repository import LocalRepository
+
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UsageError(f"{path} is not a directory; name a repository with --source")
+    if (folder / ".git").exists() and not worktree:
+        return LocalRepository(str(folder.absolute()), branch)
+    return DirectorySource(str(folder.absolute()))
+
+
+@contextmanager
+def lock(state: Path) -> Iterator[None]:
+    """Hold the data directory: one hub at a time. Raises LockedError, StoreError."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        state.chmod(0o711)
+        handle = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StoreError(f"the data directory {state} cannot be used: {exc.strerror}; name another with --data") from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        owner = os.pread(handle, 20, 0).decode().strip() or "unknown"
+        os.close(handle)
+        message = f"another hub (pid {owner}) runs on {state}; stop it with `reconciler down`, or use another --data"
+        raise LockedError(message) from exc
+    os.truncate(handle, 0)
+    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_locked(state: Path) -> bool:
+    """Whether a hub runs on this data directory."""
+    try:
+        handle = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def open_home(state: Path, *, create: bool) -> Home | None:
+    """The fleet of a data directory; made at first start. None where there is none and `create` is False.
+
+    Raises StoreError when its files cannot be read or written.
+    """
+    file = state / FLEET_FILE
+    try:
+        if file.exists():
+            value = json.loads(file.read_text(encoding="utf-8"))
+            fleet, key, is_new = str(value["fleet"]), bytes.fromhex(value["key"]), False
+        elif not create:
+            return None
+        else:
+            state.mkdir(parents=True, exist_ok=True)
+            fleet, key, is_new = secrets.token_hex(4), secrets.token_bytes(32), True
+            temporary = state / f".{FLEET_FILE}.new"
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+                json.dump({"fleet": fleet, "key": key.hex()}, out)
+                out.flush()
+                os.fsync(out.fileno())
+            temporary.rename(file)
+    except (OSError, ValueError, KeyError) as exc:
+        raise StoreError(f"the fleet's identity in {file} cannot be used: {exc}") from exc
+    return Home(state=state, run=run_folder(fleet), fleet=fleet, seal_key=key, is_new=is_new)
+
+
+def run_folder(fleet: str) -> Path:
+    """Where sockets and tokens of a fleet live. Raises UsageError when its socket paths would be too long."""
+    if override := os.environ.get("RECONCILER_RUN"):
+        base = Path(override)
+    elif os.geteuid() == 0:
+        base = Path("/run/reconciler")
+    else:
+        runtime = os.environ.get("XDG_RUNTIME_DIR")
+        base = Path(runtime) / "reconciler" if runtime else Path(f"/tmp/reconciler-{os.geteuid()}")  # noqa: S108
+    folder = base / fleet
+    longest = len(str(folder)) + len("/hub/") + LONGEST_INSTANCE + len("/hub.sock")
+    if longest > MAX_SOCKET_PATH:
+        raise UsageError(
+            f"socket paths below {folder} would have {longest} bytes; the system allows {MAX_SOCKET_PATH}; "
+            "set RECONCILER_RUN to a shorter directory"
+        )
+    return folder
+
+
+def prepare_run(home: Home) -> None:
+    """Make the run-time directory: anyone may pass through it, nobody may list it. Raises StoreError."""
+    try:
+        home.run.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        home.run.mkdir(mode=0o711, exist_ok=True)
+        home.run.chmod(0o711)
+    except OSError as exc:
+        message = f"the run-time directory {home.run} cannot be made: {exc.strerror}; set RECONCILER_RUN to another"
+        raise StoreError(message) from exc

@@ -1,0 +1,22 @@
+"""Agents: their instances, each with a container, a token and a route."""
+
+from reconciler.kinds.agent.apply import apply
+from reconciler.kinds.agent.check import check, contribute
+from reconciler.kinds.agent.observe import observe
+from reconciler.kinds.agent.plan import plan, view
+from reconciler.kinds.agent.spec import load
+from reconciler.kinds.kind import Kind
+from reconciler.kinds.agent.state import AgentStates
+
+AGENT = Kind(
+    name="agent",
+    load=load,
+    check=check,
+    contribute=contribute,
+    observe=observe,
+    plan=plan,
+    apply=apply,
+    nothing=AgentStates,
+    view=view,
+    images=lambda desired: {m.spec.image for m in desired.of("agent").values()},
+)

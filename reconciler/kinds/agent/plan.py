@@ -1,0 +1,380 @@
+"""What has to happen so that the fleet is as git says. Pure: specs, states and time come in, changes go out.
+
+Per instance the questions are asked in this order: should it exist, does its container exist, does it run, is it what
+the manifest says, is it what we made, has it shaken hands. The first "no" decides.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from reconciler.core.backoff import backoff_s
+from reconciler.core.change import Action, Cause, Change, FieldChange, diff_fields
+from reconciler.core.fleet import AgentView, InstanceView
+from reconciler.core.names import instance_name
+from reconciler.core.quantity import NORMALISED, show_duration
+from reconciler.core.reading import Absent, Ok
+from reconciler.kinds.agent.container import Places, build_container, hello_of
+from reconciler.kinds.agent.spec import AgentSpec
+from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
+from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.manifest import Manifest
+from reconciler.store.records import InstanceRecord
+
+STABLE_S = 600.0
+CRASH_BASE_S = 1.0
+_PATHLESS = Places(fleet="", seal_key=b"", run=Path("/"), state=Path("/"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceWork:
+    """What applying needs: whose instance, by which manifest, and what was there when planning."""
+
+    manifest: Manifest[AgentSpec] | None
+    ordinal: int
+    state: InstanceState
+    image_id: str = ""
+    phase: Phase | None = None
+
+
+def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Change]:
+    """One change per instance, KEEP and HOLD included; removals first, then by name."""
+    out: list[Change] = []
+    wanted: dict[str, tuple[Manifest[AgentSpec], int]] = {}
+    for name, manifest in sorted(desired.of("agent").items()):
+        for ordinal in range(manifest.spec.replicas):
+            wanted[instance_name(name, ordinal)] = (manifest, ordinal)
+    for name, state in observed.instances.items():
+        if name not in wanted:
+            out.append(_leave(state, facts))
+    for name, (manifest, ordinal) in wanted.items():
+        state = observed.instances.get(name) or InstanceState(name=name)
+        out.append(_Instance(desired, facts, manifest, ordinal, state).decide())
+    return out
+
+
+def view(desired: Desired, observed: AgentStates, facts: Facts) -> Mapping[str, AgentView]:
+    """The desired agents with the readiness of their instances, for routing tasks."""
+    return {
+        name: AgentView(
+            name=name,
+            role=m.spec.role,
+            labels=m.labels,
+            capabilities=m.spec.capabilities,
+            max_parallel=m.spec.tasks.max_parallel,
+            sandboxed=facts.sandboxed,
+            grace_s=m.spec.lifecycle.grace,
+            workspace=_workspace(m.spec),
+            instances=tuple(
+                _instance_view(name, observed.instances.get(instance_name(name, i)), i, m.spec, facts)
+                for i in range(m.spec.replicas)
+            ),
+        )
+        for name, m in desired.of("agent").items()
+    }
+
+
+def _workspace(spec: AgentSpec) -> str:
+    if spec.workspace.source != "repository":
+        return spec.workspace.source if spec.workspace.source == "none" else "own"
+    if spec.workspace.writable:
+        return "own"
+    return "full" if spec.workspace.history else "tree"
+
+
+def _instance_view(
+    agent: str, state: InstanceState | None, ordinal: int, spec: AgentSpec, facts: Facts
+) -> InstanceView:
+    reason = _why_not_ready(state, spec, facts)
+    return InstanceView(
+        name=instance_name(agent, ordinal),
+        agent=agent,
+        ready=not reason,
+        reason=reason,
+        container_id=state.container.id if state and state.container else "",
+        last_seen=state.report.last_seen if state and state.report else 0.0,
+    )
+
+
+def _why_not_ready(state: InstanceState | None, spec: AgentSpec, facts: Facts) -> str:
+    if state is None or state.record is None:
+        return "not created yet"
+    if state.container is None or state.container.state != "running":
+        return f"its container is {state.container.state if state.container else 'missing'}"
+    if state.record.phase != Phase.EXECUTING:
+        return state.record.reason or f"it is {state.record.phase}"
+    if state.report is None:
+        return "the router does not know it yet"
+    silent = facts.boottime - state.report.last_seen
+    limit = spec.health.heartbeat * spec.health.missed
+    if state.report.last_seen and silent > limit:
+        return f"no heartbeat for {show_duration(silent)}"
+    if not state.report.last_seen and facts.router and facts.router.uptime_s > limit:
+        return "it has not called since the router started"
+    return ""
+
+
+def _leave(state: InstanceState, facts: Facts) -> Change:
+    """The instance is not wanted: drain and remove it; without a record it is an orphan."""
+    agent = state.record.agent if state.record else state.name.rpartition("-")[0]
+    work = InstanceWork(manifest=None, ordinal=state.record.ordinal if state.record else 0, state=state)
+    if state.record is None:
+        return _orphan(state, agent, work)
+    busy = facts.busy.get(state.name, 0)
+    spec = _recorded_spec(state.record.manifest)
+    if draining := _drain(state, busy, spec.lifecycle.drain_deadline, facts, agent, work, "removed from git"):
+        return draining
+    return Change(
+        kind="agent",
+        name=agent,
+        instance=state.name,
+        action=Action.REMOVE,
+        reason="no longer in git" if not busy else f"no longer in git; its {busy} tasks did not end in time",
+        disruptive=busy > 0,
+        spec_digest=state.record.spec_digest,
+        spec=work,
+    )
+
+
+def _orphan(state: InstanceState, agent: str, work: InstanceWork) -> Change:
+    if not state.sealed:
+        return Change(
+            kind="agent",
+            name=agent,
+            instance=state.name,
+            action=Action.HOLD,
+            cause=Cause.DRIFT,
+            reason="a container carries this fleet's label but not its seal; it is not ours and is left alone",
+            spec=work,
+        )
+    return Change(
+        kind="agent",
+        name=agent,
+        instance=state.name,
+        action=Action.RECYCLE,
+        cause=Cause.DRIFT,
+        reason="its container has no record: an orphan",
+        disruptive=True,
+        spec=work,
+    )
+
+
+def _drain(
+    state: InstanceState, busy: int, deadline_s: float, facts: Facts, agent: str, work: InstanceWork, why: str
+) -> Change | None:
+    """While tasks run: first mark the instance as draining, then wait for them until the deadline."""
+    record = state.record
+    if not busy or record is None or state.container is None or state.container.state != "running":
+        return None
+    common: dict[str, Any] = {"kind": "agent", "name": agent, "instance": state.name}
+    if record.phase != Phase.UPGRADING:
+        return Change(
+            **common,
+            action=Action.UPDATE,
+            reason=f"{why}: no new tasks, waiting for {busy} running",
+            fields=(FieldChange(path="phase", before=record.phase, after=str(Phase.UPGRADING)),),
+            spec_digest=record.spec_digest,
+            spec=replace(work, phase=Phase.UPGRADING),
+        )
+    left = deadline_s - (facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
+    if left <= 0:
+        return None
+    return Change(
+        **common,
+        action=Action.HOLD,
+        reason=f"draining: {busy} running, at most {show_duration(round(left))} more",
+        wait_s=left,
+        spec=work,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _recorded_spec(manifest: str) -> AgentSpec:
+    return AgentSpec.model_validate(json.loads(manifest)["spec"], context=NORMALISED)
+
+
+@lru_cache(maxsize=4096)
+def _recorded_fields(fields: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(fields)
+    return found
+
+
+LIMITS = "limits."
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """One instance that git wants."""
+
+    desired: Desired
+    facts: Facts
+    manifest: Manifest[AgentSpec]
+    ordinal: int
+    state: InstanceState
+
+    def decide(self) -> Change:
+        record = self.state.record
+        if record is None:
+            if self.state.container is not None:
+                return _orphan(self.state, self.manifest.name, self._work())
+            return self._change(Action.CREATE, Cause.COMMIT, "new")
+        return self._existence(record) or self._spec(record) or self._drift(record) or self._handshake(record)
+
+    def _existence(self, record: InstanceRecord) -> Change | None:
+        container = self.state.container
+        if container is None:
+            if record.phase == Phase.ACTIVATING:
+                return self._change(Action.CREATE, Cause.START, "an earlier attempt did not finish")
+            return self._change(Action.CREATE, Cause.DRIFT, "its container is gone", disruptive=True)
+        if not self.state.sealed:
+            return self._change(
+                Action.HOLD, Cause.DRIFT, f"container {container.name} does not carry our seal; remove or rename it"
+            )
+        match container.state:
+            case "running":
+                return None
+            case "created" | "exited" | "dead" if record.phase == Phase.ACTIVATING:
+                return self._change(Action.REPLACE, Cause.START, "an earlier attempt did not finish")
+            case "exited" | "dead" if record.spec_digest != self.manifest.digest:
+                return self._change(Action.REPLACE, Cause.COMMIT, "changed in git", self._manifest_fields(record))
+            case "exited" | "dead":
+                return self._crashed(record)
+            case "paused":
+                return self._change(Action.REPLACE, Cause.DRIFT, "its container was paused by hand", disruptive=True)
+            case _:
+                return self._change(Action.REPLACE, Cause.DRIFT, f"its container is {container.state}")
+
+    def _crashed(self, record: InstanceRecord) -> Change:
+        inspected = self.state.inspected
+        how = f"exited with {inspected.exit_code}" if inspected and inspected.exit_code is not None else "exited"
+        if inspected and inspected.oom_killed:
+            how += " (killed for want of memory)"
+        lifecycle = self.manifest.spec.lifecycle
+        age = (self.facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
+        crashes = 0 if age > STABLE_S else record.crashes
+        if not lifecycle.auto_restart:
+            return self._change(Action.HOLD, Cause.CRASH, f"it {how}; autoRestart is off, so a commit must change it")
+        if crashes >= lifecycle.max_crashes:
+            return self._change(
+                Action.HOLD, Cause.CRASH, f"it {how}, {crashes + 1} times in a row; stopped trying until a commit changes it"
+            )
+        wait = backoff_s(crashes, base_s=CRASH_BASE_S) - age if crashes else 0.0
+        if wait > 0:
+            return self._change(Action.HOLD, Cause.CRASH, f"it {how}; next start in {show_duration(wait)}", wait_s=wait)
+        return self._change(Action.RESTART, Cause.CRASH, f"it {how}", disruptive=True)
+
+    def _spec(self, record: InstanceRecord) -> Change | None:
+        manifest, spec = self.manifest, self.manifest.spec
+        image_moved = bool(record.image_id) and self._image_id() not in ("", record.image_id)
+        age = self.facts.now - datetime.fromisoformat(record.created_at)
+        if record.spec_digest == manifest.digest and not image_moved:
+            if age > timedelta(seconds=spec.lifecycle.ttl):
+                return self._replace(Cause.TTL, f"its ttl of {show_duration(spec.lifecycle.ttl)} is over", ())
+            return None
+        fields = self._manifest_fields(record)
+        if image_moved:
+            fields = (*fields, FieldChange(path="image id", before=record.image_id[:19], after=self._image_id()[:19]))
+            return self._replace(Cause.COMMIT, f"image {spec.image} is another one now", fields)
+        before, after = (
+            build_container(manifest.name, self.ordinal, s, _PATHLESS, image_id="", uid=0)
+            for s in (_recorded_spec(record.manifest), spec)
+        )
+        changed = [f.path for f in diff_fields(asdict(before), asdict(after))]
+        if not changed:
+            return self._change(Action.UPDATE, Cause.COMMIT, "changed in git; its container stays as it is", fields)
+        if all(path.startswith(LIMITS) for path in changed):
+            return self._change(Action.UPDATE, Cause.COMMIT, "limits changed in git; changed in place", fields)
+        return self._replace(Cause.COMMIT, "changed in git", fields)
+
+    def _replace(self, cause: Cause, reason: str, fields: tuple[FieldChange, ...]) -> Change:
+        busy = self.facts.busy.get(self.state.name, 0)
+        deadline = self.manifest.spec.lifecycle.drain_deadline
+        draining = _drain(self.state, busy, deadline, self.facts, self.manifest.name, self._work(), reason)
+        return draining or self._change(Action.REPLACE, cause, reason, fields, disruptive=busy > 0)
+
+    def _drift(self, record: InstanceRecord) -> Change | None:
+        mode = self.manifest.spec.drift or self.desired.hub.loop.drift.agents
+        if self.state.inspected is None or mode == "ignore" or record.phase == Phase.ACTIVATING:
+            return None
+        fields = diff_fields(_recorded_fields(record.fields), self.state.inspected.fields)
+        if not fields:
+            return None
+        names = ", ".join(f.path for f in fields)
+        if mode == "report":
+            return self._change(Action.HOLD, Cause.DRIFT, f"changed by hand: {names} (drift is only reported)", fields)
+        back = tuple(FieldChange(path=f.path, before=f.after, after=f.before) for f in fields)
+        if all(f.path.startswith(LIMITS) for f in fields):
+            return self._change(Action.UPDATE, Cause.DRIFT, f"changed by hand: {names}", back)
+        return self._change(Action.REPLACE, Cause.DRIFT, f"changed by hand: {names}", back, disruptive=True)
+
+    def _handshake(self, record: InstanceRecord) -> Change:
+        spec, report = self.manifest.spec, self.state.report
+        if record.phase == Phase.UPGRADING:
+            return self._phase(record, Phase.EXECUTING, "nothing to drain for any more")
+        if record.phase == Phase.EXECUTING:
+            return self._change(Action.KEEP, Cause.COMMIT, "as in git")
+        if report is not None and report.hello is not None:
+            wrong = [k for k, v in hello_of(spec).items() if _as_said(report.hello.get(k)) != v]
+            if wrong:
+                return self._change(
+                    Action.HOLD, Cause.START, f"its handshake does not match the manifest in {', '.join(wrong)}"
+                )
+            return self._phase(record, Phase.EXECUTING, "handshake completed")
+        age = (self.facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
+        if age > spec.health.handshake and self.facts.router is not None:
+            return self._change(
+                Action.RESTART, Cause.CRASH, f"no handshake within {show_duration(spec.health.handshake)}", disruptive=True
+            )
+        return self._change(
+            Action.HOLD, Cause.START, "waiting for its handshake", wait_s=max(0.05, spec.health.handshake - age)
+        )
+
+    def _phase(self, record: InstanceRecord, phase: Phase, reason: str) -> Change:
+        field = FieldChange(path="phase", before=record.phase, after=str(phase))
+        change = self._change(Action.UPDATE, Cause.START, reason, (field,))
+        return replace(change, spec=replace(self._work(), phase=phase))
+
+    def _manifest_fields(self, record: InstanceRecord) -> tuple[FieldChange, ...]:
+        return diff_fields(json.loads(record.manifest), self.manifest.written)
+
+    def _image_id(self) -> str:
+        found = self.desired.images.get(self.manifest.spec.image, Absent())
+        return found.value if isinstance(found, Ok) else ""
+
+    def _work(self) -> InstanceWork:
+        return InstanceWork(
+            manifest=self.manifest, ordinal=self.ordinal, state=self.state, image_id=self._image_id()
+        )
+
+    def _change(
+        self,
+        action: Action,
+        cause: Cause,
+        reason: str,
+        fields: tuple[FieldChange, ...] = (),
+        *,
+        disruptive: bool = False,
+        wait_s: float | None = None,
+    ) -> Change:
+        return Change(
+            kind="agent",
+            name=self.manifest.name,
+            instance=self.state.name,
+            action=action,
+            cause=cause,
+            reason=reason,
+            fields=fields,
+            disruptive=disruptive,
+            spec_digest=self.manifest.digest,
+            spec=self._work(),
+            wait_s=wait_s,
+        )
+
+
+def _as_said(value: object) -> object:
+    return sorted(value) if isinstance(value, list) else value
+

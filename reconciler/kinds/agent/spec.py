@@ -1,0 +1,179 @@
+"""The agent manifest: what git says of one agent. Pure: bytes come in, manifests and problems go out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+
+from reconciler.core.digest import digest
+from reconciler.core.model import Line, Model, Text
+from reconciler.core.names import DottedName, Name
+from reconciler.core.quantity import ByteRate, Duration, Rate, Size
+from reconciler.kinds.manifest import Loaded, Parsed, merge_by_name, parse_manifests
+from reconciler.kinds.tree import Tree
+from reconciler.settings import DriftMode, HubSpec
+
+SECRET_SHAPES = ("-----BEGIN", "sk-", "ghp_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
+RESERVED_ENV = ("HUB_", "PYTHONPATH", "LD_")
+
+EnvName = Annotated[Text, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+TopicPattern = Annotated[Text, Field(pattern=r"^[a-z0-9_*-]+(\.[a-z0-9_*-]+)*(\.>)?$", max_length=100)]
+
+
+def _check_env(env: Mapping[str, str]) -> Mapping[str, str]:
+    for key, value in env.items():
+        if key.startswith(RESERVED_ENV):
+            raise ValueError(f"{key} is set by the hub; choose another name")
+        if value.startswith(SECRET_SHAPES) or (len(value) > 31 and value.isalnum() and any(c.isdigit() for c in value)):
+            raise ValueError(f"the value of {key} looks like a secret; env is not for secrets, list it under 'secrets'")
+        if "\0" in value:
+            raise ValueError(f"the value of {key} contains a NUL character")
+    return env
+
+
+class Timeouts(Model):
+    first_output: Duration = 60.0
+    progress: Duration = 300.0
+
+
+class Executor(Model):
+    type: Literal["command"]
+    argv: tuple[Text, ...] = Field(min_length=1, max_length=100)
+    env: dict[EnvName, Text] = Field(default_factory=dict)
+    timeouts: Timeouts = Timeouts()
+
+    check_env = field_validator("env")(_check_env)
+
+
+class Resources(Model):
+    cpus: float = Field(default=1.0, gt=0, le=256)
+    memory: Size = Field(default=512 * 2**20, ge=32 * 2**20)
+    disk: Size = Field(default=2**30, ge=2**20)
+    pids: int = Field(default=100, ge=10, le=32768)
+
+
+class Workspace(Model):
+    source: Literal["none", "repository", "volume"] = "none"
+    history: bool = True
+    writable: bool = False
+    retain: bool = False
+
+
+class Send(Model):
+    """A grant: which types may go to one agent, or onto topics."""
+
+    to: Name | None = None
+    topic: TopicPattern | None = None
+    types: tuple[DottedName, ...] = ()
+
+
+def _or_topic(schema: dict[str, Any]) -> None:
+    whole = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, whole]
+
+
+class Subscription(Model):
+    """One topic; in YAML also just its name."""
+
+    model_config = ConfigDict(json_schema_extra=_or_topic)
+
+    topic: TopicPattern
+    delivery: Literal["one", "all"] = "one"
+
+
+class Quota(Model):
+    messages: Rate = 10.0
+    bytes: ByteRate = float(2**20)
+
+
+class Messaging(Model):
+    sends: tuple[Send, ...] = ()
+    subscribes: tuple[Subscription, ...] = ()
+    quota: Quota | None = None
+
+    @field_validator("subscribes", mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        if isinstance(value, list):
+            return [{"topic": v} if isinstance(v, str) else v for v in value]
+        return value
+
+    @field_validator("sends")
+    @classmethod
+    def _one_target(cls, sends: tuple[Send, ...]) -> tuple[Send, ...]:
+        for send in sends:
+            if (send.to is None) == (send.topic is None):
+                raise ValueError("each entry has either 'to' (an agent) or 'topic', not both and not neither")
+            if send.to is not None and not send.types:
+                raise ValueError(f"the entry to {send.to!r} names no types; list the message types it may send")
+        return sends
+
+
+class AgentTasks(Model):
+    max_parallel: int = Field(default=1, ge=1, le=100)
+
+
+class Lifecycle(Model):
+    ttl: Duration = Field(default=8 * 3600.0, gt=0)
+    max_crashes: int = Field(default=3, ge=1)
+    auto_restart: bool = True
+    quarantine_threshold: int = Field(default=5, ge=1)
+    drain_deadline: Duration = 600.0
+    grace: Duration = 30.0
+    protect: bool = False
+
+
+class Health(Model):
+    heartbeat: Duration = Field(default=10.0, ge=0.05)
+    missed: int = Field(default=3, ge=1)
+    handshake: Duration = 30.0
+
+
+class AgentSpec(Model):
+    """`spec` of an agent manifest (contracts, §3), as far as this release carries it out."""
+
+    description: Text = ""
+    persona: Text = ""
+    role: Name
+    version: Text = "1"
+    image: Annotated[Line, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]*$", max_length=255)]
+    replicas: int = Field(default=1, ge=0, le=100)
+    mode: Literal["persistent"] = "persistent"
+    capabilities: tuple[DottedName, ...] = ()
+    executor: Executor
+    resources: Resources = Resources()
+    sandbox: Literal["strict"] = "strict"
+    network: Literal["isolated"] = "isolated"
+    workspace: Workspace = Workspace()
+    env: dict[EnvName, Text] = Field(default_factory=dict)
+    messaging: Messaging = Messaging()
+    tasks: AgentTasks = AgentTasks()
+    lifecycle: Lifecycle = Lifecycle()
+    health: Health = Health()
+    drift: DriftMode | None = None
+
+    check_env = field_validator("env")(_check_env)
+
+
+def parse_agent(file: str, content: bytes, defaults: Mapping[str, Any]) -> Parsed[AgentSpec]:
+    """One file of agents."""
+    return parse_manifests(file, content, kind="Agent", model=AgentSpec, defaults=defaults, check=_check)
+
+
+def load(tree: Tree, hub: HubSpec) -> Loaded[AgentSpec]:
+    """All agents of a snapshot. Raises SourceError."""
+    key = f"agent:{digest(hub.model_dump(mode='json')['defaults'])}"
+    parsed, problems = tree.parse(
+        hub.paths.agents, ".yaml", key, lambda file, content: parse_agent(file, content, hub.defaults)
+    )
+    return merge_by_name(parsed, problems)
+
+
+def _check(spec: AgentSpec) -> Sequence[tuple[Sequence[str | int], str]]:
+    out: list[tuple[Sequence[str | int], str]] = []
+    if len(set(spec.capabilities)) != len(spec.capabilities):
+        out.append((("capabilities",), "a capability stands twice; keep one"))
+    if spec.workspace.source == "volume" and not spec.workspace.writable:
+        out.append((("workspace",), "a volume that is not writable is always empty; set writable: true"))
+    return out

@@ -1,0 +1,123 @@
+"""The contract of a kind: six functions of the same names in each folder, and what they are given.
+
+A kind owns its work; the loop owns timing, order, guard, intents, outcomes and back-off. `load`, `check`,
+`contribute` and `plan` are pure; `observe` reads the world; `apply` changes it and decides nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from reconciler.core.change import Change
+from reconciler.core.condition import Mode
+from reconciler.core.fleet import AgentView, Fleet
+from reconciler.core.outcome import Outcome
+from reconciler.core.problem import Problem
+from reconciler.core.reading import Reading
+from reconciler.kinds.manifest import Loaded
+from reconciler.kinds.tree import Tree
+from reconciler.ports import (
+    Clock,
+    ContainerState,
+    PolicyEngine,
+    Revision,
+    RouterControl,
+    RouterReport,
+    Runtime,
+    Source,
+)
+from reconciler.settings import HubSpec, OperatorSpec
+from reconciler.store.store import Store
+
+
+class Inspections(Protocol):
+    """The latest `inspect` of each container, kept fresh by events and a rolling sweep."""
+
+    def get(self, name: str, container_id: str) -> ContainerState | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The adapters and places that `observe` and `apply` work on. `run` is on tmpfs, `state` holds what must last."""
+
+    fleet: str
+    seal_key: bytes
+    run: Path
+    state: Path
+    store: Store
+    runtime: Runtime
+    router: RouterControl
+    policy: PolicyEngine
+    source: Source
+    clock: Clock
+    inspections: Inspections
+    operator: OperatorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """One revision: settings, and the specs of each kind by name.
+
+    `broken` names kinds some of whose files could not be read, so that what is missing may only be unreadable.
+    `images` is what image references mean on the engine; `route` the router's whole configuration with its digest.
+    """
+
+    revision: Revision
+    hub: HubSpec
+    loaded: Mapping[str, Loaded[Any]]
+    broken: frozenset[str] = frozenset()
+    images: Mapping[str, Reading[str]] = field(default_factory=dict)
+    route: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """The manifests of a kind by name; empty where it has none."""
+        found = self.loaded.get(kind)
+        return found.by_name if found else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What planning may know besides desired and observed: time as values, the mode, and the fleet."""
+
+    now: datetime
+    boottime: float
+    boot_id: str
+    mode: Mode = Mode.NORMAL
+    runtime: str = "docker"
+    sandboxed: bool = True
+    router: RouterReport | None = None
+    fleet: Fleet = field(default_factory=dict)
+    busy: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One entry of `KINDS`.
+
+    load        snapshot -> manifests and problems; raises SourceError
+    check       cross references of a whole revision -> problems
+    contribute  manifests -> sections of the router's configuration
+    observe     world -> state by name, or Unavailable
+    plan        desired, observed, facts -> changes in order, KEEP included
+    apply       one change -> outcome; may raise any ReconcilerError
+    view        desired, observed -> what other kinds may know of the fleet
+    receive     takes in what agents reported since the last pass; returns how many reports
+    images      the image references that the manifests name
+    verify      what only a policy engine can find wrong with a whole revision
+    nothing     the state of a world in which there is nothing of the kind
+    """
+
+    name: str
+    load: Callable[[Tree, HubSpec], Loaded[Any]]
+    check: Callable[[Desired, OperatorSpec], Sequence[Problem]]
+    contribute: Callable[[Desired], Mapping[str, Any]]
+    observe: Callable[[World], Reading[Any]]
+    plan: Callable[[Desired, Any, Facts], Sequence[Change]]
+    apply: Callable[[Change, World, Desired], Outcome]
+    nothing: Callable[[], Any]
+    view: Callable[[Desired, Any, Facts], Mapping[str, AgentView]] | None = None
+    receive: Callable[[World], int] | None = None
+    images: Callable[[Desired], Iterable[str]] | None = None
+    verify: Callable[[Desired, PolicyEngine], Sequence[Problem]] | None = None

@@ -1,0 +1,223 @@
+"""Manifests: documents with apiVersion, kind, metadata and spec, from bytes to validated values or problems.
+
+What is digested is what the author wrote (with the hub's defaults merged under it), normalised; see `core/digest.py`.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from reconciler.core.digest import digest
+from reconciler.core.model import Model
+from reconciler.core.problem import Problem, sort_problems
+from reconciler.core.yaml import load_documents, locate
+from reconciler.settings import Metadata
+
+SpecT = TypeVar("SpecT", bound=Model)
+
+API_VERSION = "reconciler/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest(Generic[SpecT]):
+    """One resource as git (or the inbox) says it shall be."""
+
+    kind: str
+    name: str
+    labels: Mapping[str, str]
+    spec: SpecT
+    digest: str
+    written: Mapping[str, Any]
+    file: str
+    line: int = 1
+
+    def problem(self, message: str) -> Problem:
+        """A problem with this resource as a whole."""
+        return Problem(file=self.file, line=self.line, column=1, message=message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed(Generic[SpecT]):
+    """What one file holds."""
+
+    manifests: tuple[Manifest[SpecT], ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded(Generic[SpecT]):
+    """What all files of one kind hold, by resource name."""
+
+    by_name: Mapping[str, Manifest[SpecT]]
+    problems: tuple[Problem, ...] = ()
+
+
+def parse_manifests(
+    file: str,
+    content: bytes,
+    *,
+    kind: str,
+    model: type[SpecT],
+    defaults: Mapping[str, Any] | None = None,
+    check: Callable[[SpecT], Sequence[tuple[Sequence[str | int], str]]] = lambda _spec: (),
+) -> Parsed[SpecT]:
+    """Parse one file. `check` adds problems (path below `spec`, message) that a model cannot see."""
+    documents = load_documents(content, file)
+    if documents.problems:
+        return Parsed(problems=documents.problems)
+    if not any(d is not None for d in documents.values):
+        return Parsed(problems=(Problem(file=file, message="is empty; remove it or write a manifest"),))
+    manifests: list[Manifest[SpecT]] = []
+    problems: list[Problem] = []
+    for index, value in enumerate(documents.values):
+        if value is None:
+            continue
+        parsed = _parse_one(file, content, index, value, kind=kind, model=model, defaults=defaults or {})
+        if isinstance(parsed, Manifest):
+            faults = check(parsed.spec)
+            problems.extend(problem_at(file, content, index, ("spec", *p), m) for p, m in faults)
+            manifests.append(parsed)
+        else:
+            problems.extend(parsed)
+    return Parsed(manifests=tuple(manifests), problems=tuple(problems))
+
+
+def merge_by_name(parsed: Mapping[str, Parsed[SpecT]], problems: Sequence[Problem]) -> Loaded[SpecT]:
+    """All files of a kind as one mapping; a name that stands twice is a problem at its second place."""
+    by_name: dict[str, Manifest[SpecT]] = {}
+    faults = list(problems)
+    for result in parsed.values():
+        faults.extend(result.problems)
+        for manifest in result.manifests:
+            if first := by_name.get(manifest.name):
+                faults.append(
+                    manifest.problem(f"{manifest.kind} {manifest.name!r} is already defined in {first.file}:{first.line}")
+                )
+            else:
+                by_name[manifest.name] = manifest
+    return Loaded(by_name=by_name, problems=sort_problems(faults))
+
+
+def problem_at(file: str, content: bytes, document: int, path: Sequence[str | int], message: str) -> Problem:
+    """A problem at the place where `path` stands in the file."""
+    line, column = locate(content, document, path)
+    return Problem(file=file, line=line, column=column, message=message)
+
+
+def validation_problems(
+    file: str, content: bytes, document: int, exc: ValidationError, *, under: Sequence[str] = (), model: type[BaseModel]
+) -> list[Problem]:
+    """Each error of pydantic's as a problem at its place, in words of ours."""
+    return [
+        problem_at(file, content, document, (*under, *error["loc"]), _words(error, under, model))
+        for error in exc.errors(include_url=False)
+    ]
+
+
+def _parse_one(
+    file: str,
+    content: bytes,
+    index: int,
+    value: object,
+    *,
+    kind: str,
+    model: type[SpecT],
+    defaults: Mapping[str, Any],
+) -> Manifest[SpecT] | list[Problem]:
+    faults: list[Problem] = []
+    if not isinstance(value, dict):
+        line, column = locate(content, index, ())
+        message = f"a {kind} manifest is a mapping with apiVersion, kind, metadata and spec"
+        return [Problem(file=file, line=line, column=column, message=message)]
+    for key, expected in (("apiVersion", API_VERSION), ("kind", kind)):
+        if value.get(key) != expected:
+            got = f"is {value[key]!r}" if key in value else "is missing"
+            faults.append(problem_at(file, content, index, (key,), f"{key} {got}; expected {expected!r}"))
+    for key in value.keys() - {"apiVersion", "kind", "metadata", "spec"}:
+        message = f"unknown key {key!r}{_suggest(str(key), ['apiVersion', 'kind', 'metadata', 'spec'])}"
+        faults.append(problem_at(file, content, index, (str(key),), message))
+    metadata = _validate(file, content, index, Metadata, value.get("metadata"), "metadata", faults)
+    written = merge(defaults, value.get("spec"))
+    spec = _validate(file, content, index, model, written, "spec", faults)
+    if faults or metadata is None or spec is None:
+        return faults
+    said = {"labels": dict(metadata.labels), "spec": spec.written()}
+    return Manifest(
+        kind=kind.lower(),
+        name=metadata.name,
+        labels=metadata.labels,
+        spec=spec,
+        digest=digest(said),
+        written=said,
+        file=file,
+        line=locate(content, index, ("metadata", "name"))[0] if index else 1,
+    )
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _validate(
+    file: str, content: bytes, index: int, model: type[M], value: object, key: str, faults: list[Problem]
+) -> M | None:
+    if value is None:
+        faults.append(problem_at(file, content, index, (), f"{key} is missing"))
+        return None
+    try:
+        return model.model_validate(value)
+    except ValidationError as exc:
+        faults.extend(validation_problems(file, content, index, exc, under=(key,), model=model))
+        return None
+
+
+def merge(defaults: Mapping[str, Any], value: object) -> Any:
+    """`value` with `defaults` under it, mapping by mapping."""
+    if not isinstance(value, Mapping):
+        return value
+    out = dict(value)
+    for key, default in defaults.items():
+        if key not in out:
+            out[key] = default
+        elif isinstance(default, Mapping):
+            out[key] = merge(default, out[key])
+    return out
+
+
+def _words(error: Any, under: Sequence[str], model: type[BaseModel]) -> str:
+    path = ".".join(str(p) for p in (*under, *error["loc"]))
+    match error["type"]:
+        case "extra_forbidden":
+            known = _known_keys(model, error["loc"][:-1])
+            return f"unknown key {error['loc'][-1]!r} in {path.rpartition('.')[0]}{_suggest(str(error['loc'][-1]), known)}"
+        case "missing":
+            return f"{path} is missing"
+        case "literal_error":
+            return f"{path} is {error['input']!r}; expected {error['ctx']['expected']}"
+        case "value_error":
+            return f"{path}: {str(error['ctx']['error'])}"
+        case "string_pattern_mismatch":
+            return f"{path} is {error['input']!a}, which is not a valid value here"
+        case _:
+            shown = repr(error["input"])
+            return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]} (found {shown if len(shown) < 60 else shown[:57] + '…'})"
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    current: Any = model
+    for part in path:
+        fields = {f.alias or n: f for n, f in getattr(current, "model_fields", {}).items()}
+        annotation = fields[part].annotation if part in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        current = annotation
+    return [f.alias or n for n, f in current.model_fields.items()]
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(sorted(known))}" if known else ""

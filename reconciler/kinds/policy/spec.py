@@ -1,0 +1,68 @@
+"""The policies of a revision: all Rego of the folder and its data, as one resource. Pure, but for `verify`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.core.problem import Problem, sort_problems
+from reconciler.core.yaml import load_documents
+from reconciler.kinds.kind import Desired
+from reconciler.kinds.manifest import Loaded
+from reconciler.kinds.tree import Tree
+from reconciler.policy.bundle import build_bundle, is_test
+from reconciler.ports import PolicyBundle, PolicyEngine
+from reconciler.settings import HubSpec
+
+NAME = "policies"
+DATA_FILE = "data.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """All policies of one revision."""
+
+    bundle: PolicyBundle
+    summary: str
+
+    @property
+    def digest(self) -> str:
+        return self.bundle.digest
+
+
+def load(tree: Tree, hub: HubSpec) -> Loaded[Any]:
+    """The bundle of a snapshot; nothing where there is no Rego. Raises SourceError."""
+    folder = hub.paths.policies
+    files, problems = tree.parse(folder, ".rego", "rego", lambda _file, content: content)
+    data_file = f"{folder}/{DATA_FILE}"
+    content = tree.file(data_file)
+    if not files:
+        return Loaded(by_name={}, problems=sort_problems(problems))
+    data: object = None
+    if isinstance(content, Problem):
+        problems.append(content)
+    elif content is not None:
+        documents = load_documents(content, data_file)
+        problems.extend(documents.problems)
+        data = documents.values[0] if documents.values else None
+    built = build_bundle(files, data, data_file=data_file)
+    problems.extend(built.problems)
+    if built.bundle is None or problems:
+        return Loaded(by_name={}, problems=sort_problems(problems))
+    tests = sum(is_test(path) for path in files)
+    summary = f"{len(files) - tests} modules, {tests} test files"
+    return Loaded(by_name={NAME: Policies(bundle=built.bundle, summary=summary)}, problems=())
+
+
+def verify(desired: Desired, engine: PolicyEngine) -> Sequence[Problem]:
+    """What the engine finds: syntax, and tests that fail."""
+    policies = desired.of("policy").get(NAME)
+    return engine.check(policies.bundle) if policies is not None else ()
+
+
+def contribute(desired: Desired) -> Mapping[str, Any]:
+    """The section `policy` of the router's configuration."""
+    policies = desired.of("policy").get(NAME)
+    if policies is None:
+        return {"policy": None}
+    bundle = policies.bundle
+    return {"policy": {"digest": bundle.digest, "modules": dict(bundle.modules), "data": dict(bundle.data)}}

@@ -1,0 +1,41 @@
+"""The router as a resource: what `hub.yaml` says of it, as the router's configuration wants it. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.kinds.kind import Desired
+from reconciler.kinds.manifest import Loaded
+from reconciler.kinds.tree import Tree
+from reconciler.settings import HubSpec
+
+REQUEST_TIMEOUT_S = 60.0
+
+
+def load(_tree: Tree, _hub: HubSpec) -> Loaded[Any]:
+    """Nothing of its own: `hub.yaml` is read with the settings."""
+    return Loaded(by_name={})
+
+
+def contribute(desired: Desired) -> Mapping[str, Any]:
+    """The sections `limits`, `log` and `rules` of the router's configuration."""
+    router, hub = desired.hub.router, desired.hub
+    return {
+        "limits": {
+            "mailbox_messages": router.mailbox.messages,
+            "mailbox_bytes": router.mailbox.bytes,
+            "lease_s": router.lease,
+            "ttl_s": router.ttl,
+            "max_body_bytes": router.max_body,
+            "request_timeout_s": REQUEST_TIMEOUT_S,
+        },
+        "log": {
+            "payload": router.log.payload,
+            "retention_s": router.log.retention,
+            "per_type": dict(router.log.per_type),
+        },
+        "rules": {
+            "allow_cross_agent": hub.orchestrator.allow_cross_agent,
+            "engines": list(hub.policy.engines),
+            "last_resort": hub.policy.last_resort.message,
+        },
+    }

@@ -1,0 +1,15 @@
+"""Reading the runs of tasks from the record."""
+
+from reconciler.core.reading import Ok, Reading
+from reconciler.kinds.kind import World
+from reconciler.kinds.task.state import TaskStates
+from reconciler.store import records
+
+
+def observe(world: World) -> Reading[TaskStates]:
+    """All runs. Raises StoreError."""
+    return Ok(
+        TaskStates(
+            runs=tuple(records.tasks(world.store)), without_result=records.runs_without_result(world.store)
+        )
+    )

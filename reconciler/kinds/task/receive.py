@@ -1,0 +1,209 @@
+"""Taking in what agents reported of tasks: rows of hub_inbox become states, results and artefacts.
+
+The effect of the rows and the cursor over them are one transaction, so that a kill repeats none and loses none.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from reconciler.core.quantity import NORMALISED
+from reconciler.core.reading import Ok
+from reconciler.crashpoint import point
+from reconciler.kinds.kind import World
+from reconciler.kinds.task.plan import recorded_spec, retry_wait_s
+from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
+from reconciler.ports import InboxMessage
+from reconciler.settings import Retry
+from reconciler.store import attempts, records
+from reconciler.store.audit import AuditEntry, append
+from reconciler.store.records import ResultRecord, TaskRecord
+
+CURSOR = "hub_inbox_cursor"
+BATCH = 500
+JITTER_BY_RUN = 0.5
+
+
+def receive(world: World) -> int:
+    """Take in all new rows; returns how many. Raises StoreError, RouterError."""
+    report = world.router.report()
+    if not isinstance(report, Ok):
+        return 0
+    cursor = int(world.store.get_meta(CURSOR) or "0")
+    if report.value.inbox_seq < cursor:
+        cursor = 0
+    taken = 0
+    while cursor < report.value.inbox_seq:
+        rows = world.router.read_inbox(cursor, BATCH)
+        if not rows:
+            break
+        _store_artefacts(rows, world.state / "artefacts")
+        point("task.receive.before")
+        with world.store.transaction():
+            for row in rows:
+                _take(row, world)
+            cursor = rows[-1].seq
+            world.store.set_meta(CURSOR, str(cursor))
+        point("task.receive.after")
+        world.router.set_inbox_cursor(cursor)
+        taken += len(rows)
+    return taken
+
+
+def _take(row: InboxMessage, world: World) -> None:
+    if not row.type.startswith("task."):
+        _note(world, row, "noted", row.type)
+        return
+    run = records.task(world.store, str(row.payload.get("run", "")))
+    if run is None:
+        _note(world, row, "refused", f"{row.type} for a run that does not exist")
+        return
+    is_current = run.generation == row.payload.get("generation") and run.instance == row.instance
+    if not is_current or run.state in FINAL:
+        _note(world, row, "refused", f"late {row.type} of generation {row.payload.get('generation')}", run)
+        return
+    match row.type:
+        case "task.started":
+            _started(run, world)
+        case "task.progress":
+            records.put_tasks(world.store, [replace(run, progress=str(row.payload.get("text", ""))[:200])])
+        case "task.completed":
+            _completed(run, row, world)
+        case "task.failed":
+            _failed(run, row, world)
+        case _:
+            _note(world, row, "refused", f"unknown report {row.type}", run)
+
+
+def _started(run: TaskRecord, world: World) -> None:
+    now = world.clock.now().isoformat()
+    fresh = replace(
+        run, state=TaskState.RUNNING, started_at=run.started_at or now, assigned_boot=world.clock.boottime()
+    )
+    records.put_tasks(world.store, [fresh])
+    for attempt in records.attempts(world.store, run.run):
+        if attempt.generation == run.generation:
+            records.put_attempt(world.store, replace(attempt, started_at=now))
+
+
+def _completed(run: TaskRecord, row: InboxMessage, world: World) -> None:
+    now = world.clock.now()
+    payload = row.payload
+    records.put_result(
+        world.store,
+        ResultRecord(
+            run=run.run,
+            exit_code=_int(payload.get("exit_code")),
+            result=json.dumps(payload.get("result")),
+            artefacts=json.dumps(_artefact_index(payload)),
+            duration_s=_float(payload.get("duration_s")),
+        ),
+    )
+    records.put_tasks(
+        world.store,
+        [replace(run, state=TaskState.SUCCEEDED, reason="", progress="", finished_at=now.isoformat())],
+    )
+    attempts.end_attempt(world.store, run, "succeeded", "", now)
+    _note(world, row, "applied", f"succeeded on {row.instance}", run)
+
+
+def _failed(run: TaskRecord, row: InboxMessage, world: World) -> None:
+    now = world.clock.now()
+    payload = row.payload
+    kind, error = str(payload.get("reason", "exit")), str(payload.get("error", ""))[:2000]
+    records.put_result(
+        world.store,
+        ResultRecord(
+            run=run.run,
+            exit_code=_int(payload.get("exit_code")),
+            error=error,
+            stderr_tail=str(payload.get("stderr_tail", ""))[-8192:],
+            duration_s=_float(payload.get("duration_s")),
+        ),
+    )
+    if kind == "cancelled" or run.reason.startswith(CANCEL_REQUESTED):
+        cancelled = replace(run, state=TaskState.CANCELLED, finished_at=now.isoformat(), progress="")
+        records.put_tasks(world.store, [cancelled])
+        attempts.end_attempt(world.store, run, "cancelled", run.reason, now)
+        _note(world, row, "applied", f"cancelled on {row.instance}", run)
+        return
+    timed_out = kind in ("timeout", "first_output", "progress")
+    reason = f"{'timed out' if timed_out else 'failed'} on {row.instance}: {error or kind}"
+    retry = recorded_spec(run.manifest).retries or _default_retry(world)
+    wait = retry_wait_s(retry, run.attempts, JITTER_BY_RUN)
+    attempts.hand_back(
+        world.store, replace(run, progress=""), reason, now, not_before_boot=world.clock.boottime() + wait
+    )
+    _note(world, row, "failed", reason, run)
+
+
+def _default_retry(world: World) -> Retry:
+    written = world.store.get_meta("default_retry")
+    return Retry.model_validate_json(written, context=NORMALISED) if written else Retry()
+
+
+def _store_artefacts(rows: "Any", folder: Path) -> None:
+    """Contents go to files named by their digest before the rows that name them; a repeat finds them there."""
+    for row in rows:
+        for item in row.payload.get("artefacts") or ():
+            try:
+                content = base64.b64decode(item["content_base64"], validate=True)
+            except (KeyError, TypeError, ValueError, binascii.Error):
+                continue
+            name = hashlib.sha256(content).hexdigest()
+            target = folder / name[:2] / name
+            if target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_suffix(".new")
+            temporary.write_bytes(content)
+            temporary.rename(target)
+
+
+def _artefact_index(payload: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Name, size and digest as computed here, never as claimed."""
+    out: list[dict[str, object]] = []
+    for item in payload.get("artefacts") or ():
+        try:
+            content = base64.b64decode(item["content_base64"], validate=True)
+            out.append(
+                {"name": str(item["name"])[:200], "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            )
+        except (KeyError, TypeError, ValueError, binascii.Error):
+            continue
+    return out
+
+
+def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskRecord | None = None) -> None:
+    append(
+        world.store,
+        [
+            AuditEntry(
+                time=world.clock.now().isoformat(),
+                boottime=world.clock.boottime(),
+                fleet=world.fleet,
+                revision=run.revision if run else "",
+                actor=f"agent:{row.instance}",
+                cause="commit" if run and run.source == "git" else (run.source if run else ""),
+                kind="task" if run else "message",
+                name=run.name if run else row.type,
+                action=row.type,
+                outcome=outcome,
+                reason=reason[:500],
+                after=run.run if run else "",
+            )
+        ],
+    )
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _float(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,171 @@
+"""Step 6: carry a plan out. Intents are durable before effects, outcomes after them; failures back off on their own.
+
+Kinds go in their order, the changes of one kind in parallel. A change that raises is a failed change; the others go on.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from reconciler.core.backoff import backoff_s
+from reconciler.core.change import Action, Cause, Change
+from reconciler.core.condition import Mode
+from reconciler.core.digest import digest
+from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
+from reconciler.core.plan import Plan
+from reconciler.crashpoint import point
+from reconciler.errors import ReconcilerError
+from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.store import records
+from reconciler.store.audit import AuditEntry, append
+from reconciler.store.records import UnitRecord
+
+PROVISIONING = (Action.CREATE, Action.REPLACE, Action.DISPATCH)
+NEEDS_NORMAL = ("agent", "task")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """One change and what came of it."""
+
+    change: Change
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applying:
+    """What applying needs besides the plan."""
+
+    world: World
+    desired: Desired
+    pool: Executor
+    mode: Mode
+    policy_revision: str = ""
+    report: Callable[[Done], None] = lambda _done: None
+
+
+def apply_plan(plan: Plan, kinds: Sequence[Kind], job: Applying) -> tuple[Done, ...]:
+    """Apply every pending change. Raises StoreError when intents cannot be made durable: then nothing was done."""
+    units = records.units(job.world.store)
+    out: list[Done] = []
+    for kind in kinds:
+        changes = [c for c in plan.pending if c.kind == kind.name]
+        out.extend(job.pool.map(lambda c, k=kind: _apply_one(c, k, plan, job, units), changes))  # type: ignore[misc]
+    return tuple(out)
+
+
+def _apply_one(
+    change: Change, kind: Kind, plan: Plan, job: Applying, units: Mapping[str, UnitRecord]
+) -> Done:
+    reason = _why_not_now(change, job, units.get(change.unit))
+    if reason:
+        return _reported(Done(change=change, outcome=Skipped(reason=reason)), job)
+    _record(change, plan, job, "intent", change.reason)
+    point(f"{change.kind}.{change.action}.intent")
+    try:
+        outcome = kind.apply(change, job.world, job.desired)
+    except ReconcilerError as exc:
+        outcome = Failed(reason=_full(exc), retryable=exc.retryable)
+    except Exception as exc:  # noqa: BLE001 - the rim of the pass: one change's fault must not end the hub
+        logging.getLogger("reconciler").exception("applying %s", change.unit)
+        outcome = Failed(reason=f"a fault of the hub's own ({type(exc).__name__}); its log has the details")
+    point(f"{change.kind}.{change.action}.outcome")
+    _settle(change, outcome, plan, job, units.get(change.unit))
+    return _reported(Done(change=change, outcome=outcome), job)
+
+
+def _full(exc: ReconcilerError) -> str:
+    """The message, and what it came from where that says more."""
+    cause = exc.__cause__
+    return f"{exc}: {cause}" if cause is not None and str(cause) not in str(exc) else str(exc)
+
+
+def _reported(done: Done, job: Applying) -> Done:
+    job.report(done)
+    return done
+
+
+def _why_not_now(change: Change, job: Applying, unit: UnitRecord | None) -> str:
+    if job.mode is Mode.DEGRADED and change.kind in NEEDS_NORMAL and change.action in PROVISIONING:
+        return "the hub is degraded; nothing new is provisioned or dispatched"
+    if unit is None or unit.input_digest != _input_digest(change, job):
+        return ""
+    if unit.stalled:
+        return f"stalled after {unit.same_failures} identical failures: {unit.reason}"
+    left = unit.not_before_boot - job.world.clock.boottime()
+    if unit.boot_id == job.world.clock.boot_id() and left > 0:
+        return f"failed {unit.failures} times, next attempt in {left:.1f}s: {unit.reason}"
+    return ""
+
+
+def _input_digest(change: Change, job: Applying) -> str:
+    return digest([job.desired.revision.id, change.spec_digest, str(change.action)])
+
+
+def _settle(change: Change, outcome: Outcome, plan: Plan, job: Applying, unit: UnitRecord | None) -> None:
+    """The outcome's row, and the unit's back-off."""
+    match outcome:
+        case Applied(note=note):
+            with job.world.store.transaction():
+                _record(change, plan, job, "applied", note)
+                if unit is not None:
+                    records.clear_units(job.world.store, [change.unit])
+        case Failed(reason=reason):
+            with job.world.store.transaction():
+                _record(change, plan, job, "failed", reason)
+                records.put_unit(job.world.store, _failed_unit(change, outcome, job, unit))
+        case Skipped(reason=reason):
+            _record(change, plan, job, "skipped", reason)
+
+
+def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecord | None) -> UnitRecord:
+    input_digest = _input_digest(change, job)
+    known = unit if unit is not None and unit.input_digest == input_digest else None
+    failures = known.failures + 1 if known else 1
+    same = known.same_failures + 1 if known and known.reason == outcome.reason else 1
+    limit = job.desired.hub.loop.stalled_after
+    wait = backoff_s(failures, jitter=random.random())  # noqa: S311 - jitter, not a secret
+    return UnitRecord(
+        unit=change.unit,
+        input_digest=input_digest,
+        failures=failures,
+        same_failures=same,
+        not_before_boot=job.world.clock.boottime() + wait,
+        boot_id=job.world.clock.boot_id(),
+        reason=outcome.reason,
+        stalled=not outcome.retryable or same >= limit,
+    )
+
+
+def _record(change: Change, plan: Plan, job: Applying, outcome: str, reason: str) -> None:
+    world = job.world
+    append(
+        world.store,
+        [
+            AuditEntry(
+                time=world.clock.now().isoformat(),
+                boottime=world.clock.boottime(),
+                fleet=world.fleet,
+                revision=job.desired.revision.id,
+                actor=(job.desired.revision.author or "hub") if change.cause is Cause.COMMIT else "hub",
+                cause=str(change.cause),
+                kind=change.kind,
+                name=change.instance or change.name,
+                action=str(change.action),
+                before=_side(change, "before"),
+                after=_side(change, "after"),
+                outcome=outcome,
+                reason=reason[:1000],
+                plan_digest=plan.digest,
+                policy_revision=job.policy_revision,
+            )
+        ],
+    )
+
+
+def _side(change: Change, side: str) -> str:
+    values = {f.path: getattr(f, side) for f in change.fields if getattr(f, side) is not None}
+    return json.dumps(values, sort_keys=True, default=str)[:4000] if values else ""

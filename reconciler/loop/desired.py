@@ -1,0 +1,89 @@
+"""Step 2: from a snapshot to one valid desired state, or to every problem it has. All or nothing.
+
+A snapshot, the operator's settings and the kinds come in. Rego is checked by the policy engine given; nothing else of
+the world is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from reconciler.core.digest import digest
+from reconciler.core.problem import Problem, sort_problems
+from reconciler.core.yaml import load_documents
+from reconciler.kinds.kind import Desired, Kind
+from reconciler.kinds.manifest import Loaded, problem_at, validation_problems
+from reconciler.kinds.tree import ParseCache, Tree
+from reconciler.ports import PolicyEngine, Snapshot
+from reconciler.settings import Hub, HubSpec, OperatorSpec, check_narrowing
+
+HUB_FILE = "hub.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a revision gives: `desired` only when there are no problems."""
+
+    revision: str
+    desired: Desired | None
+    problems: tuple[Problem, ...] = ()
+
+
+def load_desired(
+    snapshot: Snapshot, kinds: Sequence[Kind], operator: OperatorSpec, cache: ParseCache, engine: PolicyEngine
+) -> Candidate:
+    """Load and check a whole revision. Raises SourceError when the snapshot cannot be read."""
+    revision = snapshot.revision.id
+    tree = Tree(snapshot=snapshot, cache=cache)
+    hub, problems = load_hub(tree, operator)
+    if hub is None:
+        return Candidate(revision=revision, desired=None, problems=problems)
+    loaded: Mapping[str, Loaded[Any]] = {k.name: k.load(tree, hub) for k in kinds}
+    faults = [*problems, *(p for result in loaded.values() for p in result.problems)]
+    desired = Desired(
+        revision=snapshot.revision,
+        hub=hub,
+        loaded=loaded,
+        broken=frozenset(name for name, result in loaded.items() if result.problems),
+    )
+    for kind in kinds:
+        faults.extend(kind.check(desired, operator))
+        if kind.verify is not None:
+            faults.extend(kind.verify(desired, engine))
+    cache.settle()
+    if faults:
+        return Candidate(revision=revision, desired=None, problems=sort_problems(faults))
+    return Candidate(revision=revision, desired=replace(desired, route=_route(desired, kinds)))
+
+
+def load_hub(tree: Tree, operator: OperatorSpec) -> tuple[HubSpec | None, tuple[Problem, ...]]:
+    """`hub.yaml` of a snapshot, narrowed by the operator. Raises SourceError."""
+    content = tree.file(HUB_FILE)
+    if content is None:
+        message = "is missing; a repository needs one (apiVersion: reconciler/v1, kind: Hub, metadata: {name: …})"
+        return None, (Problem(file=HUB_FILE, message=message),)
+    if isinstance(content, Problem):
+        return None, (content,)
+    documents = load_documents(content, HUB_FILE)
+    if documents.problems:
+        return None, documents.problems
+    if len(documents.values) != 1:
+        return None, (Problem(file=HUB_FILE, message=f"holds {len(documents.values)} documents; it must hold one"),)
+    try:
+        hub = Hub.model_validate(documents.values[0])
+    except ValidationError as exc:
+        return None, sort_problems(validation_problems(HUB_FILE, content, 0, exc, model=Hub))
+    wide = check_narrowing(hub.spec, operator, HUB_FILE)
+    if wide:
+        return None, sort_problems(problem_at(HUB_FILE, content, 0, path, p.message) for path, p in wide)
+    return hub.spec, ()
+
+
+def _route(desired: Desired, kinds: Sequence[Kind]) -> Mapping[str, Any]:
+    """The router's whole configuration: what each kind contributes, and a digest over it."""
+    config: dict[str, Any] = {}
+    for kind in kinds:
+        config.update(kind.contribute(desired))
+    return {**config, "revision": desired.revision.id, "digest": digest(config)}

@@ -1,0 +1,85 @@
+"""Step 5: refuse a dangerous plan whole. Pure.
+
+A person confirms exactly one plan by its digest; a confirmed plan passes every guard.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reconciler.core.change import Action, Cause, Change
+from reconciler.core.plan import Plan, Refusal
+from reconciler.settings import HubSpec
+
+REMOVING = (Action.REMOVE, Action.RECYCLE)
+PRUNABLE = {"agent": "agents", "task": "tasks", "schema": "policies", "policy": "policies"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardFacts:
+    """`before` counts the resources per kind that are there now; `protected` names agents that must not go."""
+
+    is_descendant: bool
+    confirmed: str
+    before: dict[str, int]
+    protected: frozenset[str]
+    is_fresh_store: bool = False
+
+
+def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
+    """The plan with its refusals; `prune: off` turns removals into HOLD."""
+    plan = replace(plan, changes=tuple(_hold_if_off(c, hub) for c in plan.changes))
+    refused: list[Refusal] = []
+    if not facts.is_descendant:
+        reason = "this revision does not descend from the applied one (history was rewritten, or another branch)"
+        refused.append(Refusal(guard="not-a-descendant", reason=reason, confirm=plan.digest))
+    refused.extend(_over_budget(plan, hub, facts))
+    for name in sorted({c.name for c in plan.changes if c.action in REMOVING} & facts.protected):
+        reason = f"agent {name} is protected (lifecycle.protect: true); remove the protection in a commit of its own"
+        refused.append(Refusal(guard="protect", reason=reason, confirm=plan.digest))
+    if facts.is_fresh_store and any(c.action is Action.RECYCLE for c in plan.changes):
+        reason = "the state is new, but containers of this fleet are running: its record was lost"
+        refused.append(Refusal(guard="lost-state", reason=reason, confirm=plan.digest))
+    if facts.confirmed == plan.digest:
+        refused = []
+    return replace(plan, refused=tuple(refused))
+
+
+def without_removals(plan: Plan, why: str) -> Plan:
+    """The plan with every removal held: what is left may be applied."""
+    return replace(plan, changes=tuple(_hold(c, why) if c.action in REMOVING else c for c in plan.changes))
+
+
+def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusal]:
+    out: list[Refusal] = []
+    budget = hub.loop.prune_budget
+    for kind in ("schema", "policy", "agent", "task"):
+        removed = {c.name for c in plan.changes if c.kind == kind and c.action in REMOVING}
+        if not removed or _mode(kind, hub) != "budget":
+            continue
+        before = max(facts.before.get(kind, 0), len(removed))
+        kept = before - len(removed)
+        if kind == "agent" and kept == 0 and not any(c.kind == "agent" and c.action is Action.CREATE for c in plan.changes):
+            reason = f"it would remove all {len(removed)} agents"
+            out.append(Refusal(guard="empty-set", reason=reason, confirm=plan.digest))
+        elif len(removed) > budget.count and len(removed) * 100 > before * budget.percent:
+            shown = ", ".join(sorted(removed)[:5]) + (", …" if len(removed) > 5 else "")
+            reason = (
+                f"it would remove {len(removed)} of {before} {kind}s ({shown}); "
+                f"the budget is {budget.count} or {budget.percent} %"
+            )
+            out.append(Refusal(guard="prune-budget", reason=reason, confirm=plan.digest))
+    return out
+
+
+def _hold_if_off(change: Change, hub: HubSpec) -> Change:
+    if change.action in REMOVING and change.cause is Cause.COMMIT and _mode(change.kind, hub) == "off":
+        return _hold(change, "pruning is off (loop.prune)")
+    return change
+
+
+def _hold(change: Change, why: str) -> Change:
+    return replace(change, action=Action.HOLD, reason=f"{change.reason}; not removed: {why}")
+
+
+def _mode(kind: str, hub: HubSpec) -> str:
+    return str(getattr(hub.loop.prune, PRUNABLE[kind])) if kind in PRUNABLE else "on"

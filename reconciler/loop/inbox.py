@@ -1,0 +1,224 @@
+"""Manifests dropped as files: from the inbox folder to recorded runs, and their results back beside the files.
+
+Order of the effects, so that a kill between any two is repaired by the next look: the run is recorded (with the
+file's digest and owner) together with where the file will go, then the file is claimed by rename, later the result is
+written beside it. A file that is already recorded is claimed without a second run.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reconciler.core.problem import Problem
+from reconciler.core.reading import Ok
+from reconciler.crashpoint import point
+from reconciler.errors import SourceError
+from reconciler.kinds.kind import Desired, World
+from reconciler.kinds.manifest import Manifest
+from reconciler.kinds.task.apply import new_run
+from reconciler.kinds.task.check import check_dropped
+from reconciler.kinds.task.spec import TaskSpec, parse_task
+from reconciler.kinds.task.state import FINAL
+from reconciler.loop.run import Loop
+from reconciler.source.dropped import Candidate
+from reconciler.source.inbox import Inbox, Verdict
+from reconciler.store import records
+from reconciler.store.audit import AuditEntry, append
+from reconciler.store.records import DroppedRecord, TaskRecord
+from reconciler.store.store import Store
+
+
+
+RETRY_S = 5.0
+
+
+class RefusedManifest(Exception):  # noqa: N818 - an answer, not an error of ours
+    """The manifest cannot be taken; the message says why and what to do."""
+
+
+def parse_dropped(file: str, content: bytes, desired: Desired) -> Manifest[TaskSpec]:
+    """One task manifest that came as a file or by the API. Raises RefusedManifest with every problem."""
+    parsed = parse_task(file, content)
+    problems: Sequence[Problem] = parsed.problems
+    if not problems and len(parsed.manifests) != 1:
+        raise RefusedManifest(f"{file}: holds {len(parsed.manifests)} manifests; a dropped file holds one")
+    if not problems:
+        problems = check_dropped(parsed.manifests[0], desired)
+    if problems:
+        raise RefusedManifest("\n".join(str(p) for p in problems))
+    return parsed.manifests[0]
+
+
+def record_dropped(
+    manifest: Manifest[TaskSpec], content_digest: str, world: World, desired: Desired, *, source: str, uid: int
+) -> TaskRecord:
+    """The run of a dropped manifest: a new one, or the one that this very manifest already has.
+
+    Raises RefusedManifest while another manifest of that name is not finished.
+    """
+    with world.store.transaction():
+        for run in records.tasks(world.store):
+            if run.name != manifest.name:
+                continue
+            if run.spec_digest == manifest.digest and run.source == source:
+                return run
+            if run.state not in FINAL:
+                raise RefusedManifest(
+                    f"task {run.name!r} is {run.state} with another manifest (run {run.run}, from {run.source}); "
+                    "wait for it, cancel it, or choose another name"
+                )
+            if run.source == "git" and run.name in desired.of("task"):
+                raise RefusedManifest(f"task {run.name!r} is defined in git; choose another name")
+        now = world.clock.now()
+        run = new_run(manifest, source=source, revision=desired.revision.id, now=now, uid=uid)
+        records.put_tasks(world.store, [run])
+        append(
+            world.store,
+            [
+                AuditEntry(
+                    time=now.isoformat(),
+                    boottime=world.clock.boottime(),
+                    fleet=world.fleet,
+                    revision=desired.revision.id,
+                    actor=f"uid:{uid}",
+                    cause=source,
+                    kind="task",
+                    name=run.name,
+                    action="create",
+                    outcome="applied",
+                    reason=f"{manifest.file} (sha256 {content_digest[:16]})",
+                    after=run.manifest[:4000],
+                )
+            ],
+        )
+        return run
+
+
+def take_dropped(inbox: Inbox, world: World, desired: Desired) -> float | None:
+    """One look at the inbox: take what has rested, answer what has ended. Seconds until the next look is due.
+
+    Raises StoreError, SourceError.
+    """
+    _answer(inbox, world)
+    scan = inbox.scan(world.clock.boottime())
+    if not isinstance(scan, Ok):
+        return None
+    for refused in scan.value.refused:
+        target = inbox.reject(refused, refused.reason)
+        _note_rejected(refused.name, refused.uid, f"{refused.reason} ({target})", world, desired)
+    for candidate in scan.value.candidates:
+        _take(candidate, inbox, world, desired)
+    return scan.value.again_in_s
+
+
+class InboxStep:
+    """The inbox as one step before each pass. Its folder is made at the first look, where git gives it a place."""
+
+    def __init__(self, root: str, world: World, loop: Loop) -> None:
+        self._root, self._world, self._loop = root, world, loop
+        self._inbox: Inbox | None = None
+        self._again_s: float | None = None
+
+    def look(self) -> None:
+        """Take and answer. A folder that cannot be used is left for the next look. Raises StoreError."""
+        desired = self._loop.revisions.last_good()
+        if desired is None:
+            return
+        folder = desired.hub.paths.inbox
+        try:
+            if self._inbox is None or not self._inbox.path.endswith(f"/{folder}"):
+                self._inbox = Inbox(self._root, folder)
+                self._inbox.prepare()
+            self._again_s = take_dropped(self._inbox, self._world, desired)
+        except SourceError:
+            self._again_s = RETRY_S
+
+    def again_in_s(self) -> float | None:
+        """When something that is waiting may be ready."""
+        return self._again_s
+
+    def watch_paths(self) -> Sequence[str]:
+        return [self._inbox.path] if self._inbox is not None else []
+
+
+def _take(candidate: Candidate, inbox: Inbox, world: World, desired: Desired) -> None:
+    known = next((d for d in records.dropped(world.store) if _is_same(d, candidate)), None)
+    if known is None:
+        try:
+            manifest = parse_dropped(candidate.name, candidate.content, desired)
+            target = inbox.choose_target(candidate, Verdict.ACCEPTED)
+            point("inbox.record.before")
+            with world.store.transaction():
+                run = record_dropped(manifest, candidate.digest, world, desired, source="inbox", uid=candidate.uid)
+                known = DroppedRecord(
+                    target=target,
+                    name=candidate.name,
+                    digest=candidate.digest,
+                    signature=str(candidate.signature),
+                    uid=candidate.uid,
+                    run=run.run,
+                )
+                records.put_dropped(world.store, known)
+            point("inbox.record.after")
+        except RefusedManifest as exc:
+            target = inbox.reject(candidate, str(exc))
+            _note_rejected(candidate.name, candidate.uid, f"{exc} ({target})", world, desired)
+            return
+    inbox.claim(candidate, known.target)
+    records.put_dropped(world.store, replace(known, claimed=True))
+
+
+def _is_same(known: DroppedRecord, candidate: Candidate) -> bool:
+    return (known.name, known.digest, known.signature) == (candidate.name, candidate.digest, str(candidate.signature))
+
+
+def _answer(inbox: Inbox, world: World) -> None:
+    """Put the result beside each claimed file whose run has ended."""
+    for known in records.dropped(world.store):
+        run = records.task(world.store, known.run)
+        if run is None or run.state not in FINAL:
+            continue
+        inbox.write_result(known.target, result_document(world.store, run))
+        records.put_dropped(world.store, replace(known, claimed=True, answered=True))
+
+
+def _note_rejected(name: str, uid: int, reason: str, world: World, desired: Desired) -> None:
+    append(
+        world.store,
+        [
+            AuditEntry(
+                time=world.clock.now().isoformat(),
+                boottime=world.clock.boottime(),
+                fleet=world.fleet,
+                revision=desired.revision.id,
+                actor=f"uid:{uid}",
+                cause="inbox",
+                kind="task",
+                name=name[:200],
+                action="create",
+                outcome="refused",
+                reason=reason[:1000],
+            )
+        ],
+    )
+
+
+def result_document(store: Store, run: TaskRecord) -> dict[str, object]:
+    """What is written beside a file whose task ended: state, result and artefacts."""
+    found = records.results(store, [run.run]).get(run.run)
+    return {
+        "task": run.name,
+        "run": run.run,
+        "state": run.state,
+        "reason": run.reason,
+        "agent": run.agent,
+        "instance": run.instance,
+        "attempts": run.attempts,
+        "created_at": run.created_at,
+        "finished_at": run.finished_at,
+        "result": json.loads(found.result) if found else None,
+        "error": found.error if found else "",
+        "artefacts": json.loads(found.artefacts) if found else [],
+    }
+
+

@@ -1,0 +1,45 @@
+"""Step 3: what is there, kind by kind; and the facts that planning may use. Reads only.
+
+A kind that cannot be read is `Unavailable`, and nothing is planned for it or for those after it that need it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reconciler.core.condition import Mode
+from reconciler.core.reading import Ok, Reading
+from reconciler.kinds.kind import Desired, Facts, Kind, World
+from reconciler.store import attempts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Readings by kind, and what planning may know besides."""
+
+    readings: Mapping[str, Reading[Any]]
+    facts: Facts
+
+
+def observe(desired: Desired, kinds: Sequence[Kind], world: World, mode: Mode) -> Observed:
+    """Read the world for all kinds given. Raises StoreError."""
+    readings = {kind.name: kind.observe(world) for kind in kinds}
+    report = world.router.report()
+    busy: dict[str, int] = {}
+    for task in attempts.in_flight(world.store):
+        busy[task.instance] = busy.get(task.instance, 0) + 1
+    facts = Facts(
+        now=world.clock.now(),
+        boottime=world.clock.boottime(),
+        boot_id=world.clock.boot_id(),
+        mode=mode,
+        runtime=world.runtime.name,
+        sandboxed=world.runtime.name != "process",
+        router=report.value if isinstance(report, Ok) else None,
+        busy=busy,
+    )
+    for kind in kinds:
+        reading = readings[kind.name]
+        if kind.view is not None and isinstance(reading, Ok):
+            facts = replace(facts, fleet=kind.view(desired, reading.value, facts))
+    return Observed(readings=readings, facts=facts)

@@ -1,0 +1,180 @@
+"""Step 1: which revision is in force. The head of the source when it is valid, else the last good one.
+
+What a person must know about it leaves as conditions: `SourceUnavailable`, `SourceUnsettled`, `ConfigInvalid`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler.core.problem import Problem
+from reconciler.core.reading import Ok, Unavailable
+from reconciler.errors import SourceError
+from reconciler.kinds.kind import Desired, Kind
+from reconciler.kinds.tree import ParseCache
+from reconciler.loop.desired import Candidate, load_desired
+from reconciler.ports import Clock, Entry, PolicyEngine, Revision, Snapshot, Source
+from reconciler.settings import OperatorSpec
+from reconciler.store import records
+from reconciler.store.records import RevisionRecord
+from reconciler.store.store import Store
+
+APPLIED = "applied_revision"
+UNSETTLED = "SourceUnsettled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """`desired` is None only when nothing good was ever seen. `faults` are (condition, reason, message)."""
+
+    desired: Desired | None
+    candidate: str = ""
+    problems: tuple[Problem, ...] = ()
+    faults: tuple[tuple[str, str, str], ...] = ()
+
+
+class StoredSnapshot:
+    """The manifests of an accepted revision as the record keeps them: what stays in force without git."""
+
+    def __init__(self, record: RevisionRecord, store: Store) -> None:
+        self.revision = Revision(
+            id=record.id, author=record.author, subject=record.subject, audited=record.audited
+        )
+        tree: Mapping[str, tuple[str, int, str]] = json.loads(record.tree)
+        self._entries = [
+            Entry(path=path, blob=blob, size_bytes=size, mode=mode)
+            for path, (blob, size, mode) in sorted(tree.items())
+        ]
+        self._store = store
+
+    def entries(self, folder: str) -> Sequence[Entry]:
+        prefix = f"{folder}/" if folder else ""
+        return [e for e in self._entries if e.path.startswith(prefix)]
+
+    def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
+        contents = records.blobs(self._store, [e.blob for e in entries])
+        try:
+            return {e.path: contents[e.blob] for e in entries}
+        except KeyError as exc:
+            raise SourceError(f"the record of revision {self.revision.id} has lost content {exc}") from exc
+
+
+class Revisions:
+    """Finds the revision in force, loading each revision once."""
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        kinds: Sequence[Kind],
+        operator: OperatorSpec,
+        clock: Clock,
+        engine: PolicyEngine,
+    ) -> None:
+        self._source, self._store, self._kinds = source, store, kinds
+        self._operator, self._clock, self._engine = operator, clock, engine
+        self._cache = ParseCache()
+        self._last: Candidate | None = None
+        self._snapshot: Snapshot | None = None
+        self._good: Desired | None = None
+
+    @property
+    def applied(self) -> str:
+        """The id of the revision that was last accepted; empty when there was none."""
+        return self._store.get_meta(APPLIED) or ""
+
+    def in_force(self) -> InForce:
+        """The desired state to work towards now. Raises StoreError."""
+        head = self._source.head()
+        if not isinstance(head, Ok):
+            reason = head.reason if isinstance(head, Unavailable) else "there is no commit yet"
+            kind = UNSETTLED if reason.startswith(UNSETTLED) else "SourceUnavailable"
+            return InForce(desired=self.last_good(), faults=((kind, kind, reason),))
+        try:
+            candidate = self._load(head.value)
+        except SourceError as exc:
+            return InForce(desired=self.last_good(), faults=(("SourceUnavailable", "Unreadable", str(exc)),))
+        if candidate.desired is None:
+            first = str(candidate.problems[0])
+            count = len(candidate.problems)
+            message = f"revision {candidate.revision[:12]} has {count} problem{'s' * (count > 1)}; first: {first}"
+            return InForce(
+                desired=self.last_good(),
+                candidate=candidate.revision,
+                problems=candidate.problems,
+                faults=(("ConfigInvalid", "Invalid", message),),
+            )
+        return InForce(desired=candidate.desired, candidate=candidate.revision)
+
+    def last_good(self) -> Desired | None:
+        """The last accepted revision, from memory or from the record. Raises StoreError."""
+        if self._good is not None:
+            return self._good
+        record = records.revision(self._store, self.applied) if self.applied else None
+        if record is None or not record.tree:
+            return None
+        try:
+            snapshot = StoredSnapshot(record, self._store)
+            loaded = load_desired(snapshot, self._kinds, self._operator, ParseCache(), self._engine)
+        except SourceError:
+            return None
+        self._good = loaded.desired
+        return self._good
+
+    def is_descendant(self, desired: Desired) -> bool:
+        """Whether a revision may follow the applied one without anybody's word. Raises SourceError."""
+        applied = self.applied
+        if not applied or applied == desired.revision.id or not desired.revision.audited:
+            return True
+        if ":" in applied:
+            return True
+        return self._source.is_ancestor(applied, desired.revision.id)
+
+    def accept(self, desired: Desired) -> None:
+        """Make a revision the last good one, durably, with the contents of its manifests. Raises StoreError."""
+        self._good = desired
+        if self.applied == desired.revision.id:
+            return
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.revision.id != desired.revision.id:
+            return
+        paths = desired.hub.paths
+        entries = [
+            e
+            for folder in (paths.agents, paths.policies, paths.schemas, paths.tasks)
+            for e in snapshot.entries(folder)
+            if e.path.endswith((".yaml", ".rego", ".json")) and e.mode != "120000"
+        ]
+        entries.extend(e for e in snapshot.entries("") if e.path == "hub.yaml")
+        contents = snapshot.read(entries)
+        now = self._clock.now().isoformat()
+        revision = desired.revision
+        with self._store.transaction():
+            records.put_blobs(self._store, {e.blob: contents[e.path] for e in entries})
+            records.put_revision(
+                self._store,
+                RevisionRecord(
+                    id=revision.id,
+                    author=revision.author,
+                    subject=revision.subject,
+                    committed_at=revision.time.isoformat() if revision.time else "",
+                    audited=revision.audited,
+                    seen_at=now,
+                    applied_at=now,
+                    tree=json.dumps({e.path: [e.blob, e.size_bytes, e.mode] for e in entries}, sort_keys=True),
+                ),
+            )
+            retry = desired.hub.orchestrator.retry.model_dump(mode="json", by_alias=True)
+            self._store.set_meta("default_retry", json.dumps(retry))
+            self._store.set_meta(APPLIED, revision.id)
+
+    def _load(self, revision: Revision) -> Candidate:
+        if self._last is not None and self._last.revision == revision.id:
+            return self._last
+        snapshot = self._source.snapshot(revision.id)
+        if not isinstance(snapshot, Ok):
+            reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its tree is gone"
+            raise SourceError(f"revision {revision.id[:12]} cannot be read: {reason}")
+        self._snapshot = snapshot.value
+        self._last = load_desired(snapshot.value, self._kinds, self._operator, self._cache, self._engine)
+        return self._last

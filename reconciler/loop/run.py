@@ -1,0 +1,252 @@
+"""The pass, top to bottom:
+
+git -> desired -> observed -> plan -> guard -> apply -> audit
+
+`Loop.run_pass` reads the world again each time, whatever woke it. It runs in one thread; effects run in a pool.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from reconciler.core.change import Action, Cause, Change
+from reconciler.core.condition import Condition, Mode, derive_mode
+from reconciler.core.outcome import Applied, Failed, Skipped
+from reconciler.core.plan import Plan
+from reconciler.core.problem import Problem
+from reconciler.core.reading import Ok, Reading
+from reconciler.errors import SourceError
+from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.loop.apply import Applying, Done, apply_plan
+from reconciler.loop.guard import GuardFacts, guard, without_removals
+from reconciler.loop.observe import Observed, observe
+from reconciler.loop.plan import make_plan
+from reconciler.loop.revision import InForce, Revisions
+from reconciler.store import records
+from reconciler.store.audit import AuditEntry, append
+
+CONFIRMED = "confirmed_plan"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassReport:
+    """What one pass saw, meant and did."""
+
+    revision: str
+    plan: Plan
+    done: tuple[Done, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    mode: Mode = Mode.NORMAL
+
+    @property
+    def failed(self) -> tuple[Done, ...]:
+        return tuple(d for d in self.done if isinstance(d.outcome, Failed))
+
+    @property
+    def applied(self) -> tuple[Done, ...]:
+        return tuple(d for d in self.done if isinstance(d.outcome, Applied))
+
+    @property
+    def held(self) -> tuple[Change, ...]:
+        return tuple(c for c in self.plan.changes if c.action is Action.HOLD)
+
+    @property
+    def is_converged(self) -> bool:
+        """Everything is as git says, and no task is on its way."""
+        return not (self.plan.pending or self.held or self.plan.refused or self.problems) and bool(self.revision)
+
+    @property
+    def is_settled(self) -> bool:
+        """As converged, but tasks may still be on their way."""
+        others = [c for c in (*self.plan.pending, *self.held) if c.kind != "task"]
+        moving = any(c.kind == "task" and c.action is Action.CREATE for c in self.plan.pending)
+        return not (others or moving or self.plan.refused or self.problems) and bool(self.revision)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Nothing was done, and nothing will change by waiting."""
+        if self.applied or self.is_converged:
+            return False
+        waits = any(c.wait_s is not None or c.reason.startswith(("running on", "assigned on")) for c in self.held)
+        retries = any(
+            isinstance(d.outcome, Failed | Skipped) and not d.outcome.reason.startswith("stalled") for d in self.done
+        )
+        return not (waits or retries)
+
+
+class Loop:
+    """Runs passes over one world."""
+
+    def __init__(
+        self,
+        world: World,
+        kinds: Sequence[Kind],
+        *,
+        compared_with: str = "engine",
+        report: Callable[[Done], None] = lambda _done: None,
+    ) -> None:
+        self._world, self._kinds, self._compared_with, self._report = world, kinds, compared_with, report
+        self.revisions = Revisions(world.source, world.store, kinds, world.operator, world.clock, world.policy)
+        self._images: tuple[str, dict[str, Reading[str]]] = ("", {})
+        self._pool: ThreadPoolExecutor | None = None
+        self._conditions = records.conditions(world.store)
+
+    def close(self) -> None:
+        """End the effects pool; effects under way are finished first."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    def run_pass(self, *, apply: bool = True) -> PassReport:
+        """One pass. With `apply` False nothing is changed. Raises StoreError when state.db cannot be used."""
+        in_force = self.revisions.in_force()
+        if in_force.desired is None:
+            return self._nothing(in_force, apply=apply)
+        if apply:
+            self._receive()
+        desired = self._with_images(in_force.desired)
+        observed = observe(desired, self._kinds, self._world, self._mode())
+        plan = self._guarded(desired, observed)
+        refused = plan.refused
+        if refused and (good := self.revisions.last_good()) and good.revision.id != desired.revision.id:
+            desired = self._with_images(good)
+            observed = observe(desired, self._kinds, self._world, self._mode())
+            working = self._guarded(desired, observed)
+        else:
+            working = plan
+        if working.refused:
+            working = without_removals(working, working.refused[0].reason)
+        faults = [*in_force.faults, *_unreadable(observed)]
+        if refused:
+            faults.append(("PlanRefused", refused[0].guard, f"{refused[0].reason}; confirm with {refused[0].confirm}"))
+        conditions = self._settle_conditions(faults, record=apply)
+        if not apply:
+            return self._reported(plan, (), conditions, in_force)
+        if not refused:
+            self.revisions.accept(desired)
+        done = self._apply(working, desired)
+        return self._reported(replace(working, refused=refused), done, conditions, in_force)
+
+    def _nothing(self, in_force: InForce, *, apply: bool) -> PassReport:
+        conditions = self._settle_conditions(in_force.faults, record=apply)
+        plan = Plan(revision="", compared_with="nothing", problems=in_force.problems)
+        return self._reported(plan, (), conditions, in_force)
+
+    def _reported(
+        self, plan: Plan, done: tuple[Done, ...], conditions: tuple[Condition, ...], in_force: InForce
+    ) -> PassReport:
+        return PassReport(
+            revision=plan.revision,
+            plan=replace(plan, problems=in_force.problems),
+            done=done,
+            conditions=conditions,
+            problems=in_force.problems,
+            mode=derive_mode(conditions),
+        )
+
+    def _receive(self) -> None:
+        for kind in self._kinds:
+            if kind.receive is not None:
+                kind.receive(self._world)
+
+    def _with_images(self, desired: Desired) -> Desired:
+        """What each image reference means now: asked once per revision, and again while it is not there."""
+        revision, known = self._images
+        if revision != desired.revision.id:
+            known = {}
+        wanted = {i for k in self._kinds if k.images is not None for i in k.images(desired)}
+        for reference in sorted(wanted):
+            if not isinstance(known.get(reference), Ok):
+                known[reference] = self._world.runtime.resolve_image(reference)
+        self._images = (desired.revision.id, known)
+        return replace(desired, images=dict(known))
+
+    def _guarded(self, desired: Desired, observed: Observed) -> Plan:
+        plan = make_plan(desired, observed, self._kinds, compared_with=self._compared_with)
+        recorded = records.instances(self._world.store)
+        try:
+            is_descendant = self.revisions.is_descendant(desired)
+        except SourceError:
+            is_descendant = False
+        agents = {r.agent for r in recorded.values()}
+        orphans = {c.name for c in plan.changes if c.action is Action.RECYCLE}
+        facts = GuardFacts(
+            is_descendant=is_descendant,
+            confirmed=self._world.store.get_meta(CONFIRMED) or "",
+            before={"agent": len(agents | orphans)},
+            protected=frozenset(r.agent for r in recorded.values() if '"protect": true' in r.manifest),
+            is_fresh_store=not self.revisions.applied,
+        )
+        return guard(plan, desired.hub, facts)
+
+    def _apply(self, plan: Plan, desired: Desired) -> tuple[Done, ...]:
+        if not plan.pending:
+            return ()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency, thread_name_prefix="effect")
+        job = Applying(
+            world=self._world, desired=desired, pool=self._pool, mode=self._mode(), report=self._report
+        )
+        return apply_plan(plan, self._kinds, job)
+
+    def _mode(self) -> Mode:
+        return derive_mode(self._conditions.values())
+
+    def _settle_conditions(
+        self, faults: Sequence[tuple[str, str, str]], *, record: bool
+    ) -> tuple[Condition, ...]:
+        """Turn faults into conditions of the hub; transitions are recorded and audited."""
+        now = self._world.clock.now()
+        wanted: dict[tuple[str, str], Condition] = {
+            ("hub", type_): Condition(
+                subject="hub", type=type_, status=True, reason=reason, message=message, since=now
+            )
+            for type_, reason, message in faults
+        }
+        if self._world.runtime.name == "process":
+            message = "the process runtime isolates neither network nor files; no confidential or restricted work"
+            key = ("hub", "SandboxNotEnforced")
+            wanted[key] = Condition(
+                subject="hub", type=key[1], status=True, reason="ProcessRuntime", message=message, since=now
+            )
+        changed: list[Condition] = []
+        for key in self._conditions.keys() | wanted.keys():
+            before, after = self._conditions.get(key), wanted.get(key)
+            if after is None and before is not None and before.status:
+                changed.append(replace(before, status=False, reason="Resolved", message="", since=now))
+            elif after is not None and (before is None or not before.status):
+                changed.append(after)
+            elif after is not None and before is not None and before.message != after.message:
+                changed.append(replace(after, since=before.since))
+        for condition in changed:
+            self._conditions[(condition.subject, condition.type)] = condition
+        if changed and record:
+            with self._world.store.transaction():
+                records.put_conditions(self._world.store, changed)
+                append(self._world.store, [self._condition_entry(c) for c in changed])
+        return tuple(c for c in self._conditions.values() if c.status)
+
+    def _condition_entry(self, condition: Condition) -> AuditEntry:
+        return AuditEntry(
+            time=condition.since.isoformat(),
+            boottime=self._world.clock.boottime(),
+            fleet=self._world.fleet,
+            revision=self.revisions.applied,
+            cause=str(Cause.START),
+            kind="condition",
+            name=condition.subject,
+            action=condition.type,
+            outcome="noted",
+            reason=f"{'now true' if condition.status else 'over'}: {condition.message}"[:1000],
+        )
+
+
+def _unreadable(observed: Observed) -> list[tuple[str, str, str]]:
+    """Conditions for what could not be read: the engine by the agents' reading, the router by its silence."""
+    out: list[tuple[str, str, str]] = []
+    for reading in observed.readings.values():
+        reason: Any = getattr(reading, "reason", None)
+        if reason is not None:
+            out.append(("RuntimeUnavailable", "NoAnswer", str(reason)))
+    return out

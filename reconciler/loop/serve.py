@@ -1,0 +1,186 @@
+"""The hub's main thread: passes one after the other until told to stop, woken by what `loop/wake.py` lists.
+
+Three ways to end: `stop` leaves router and agents running for the next start to adopt; `take_down` drains and removes
+everything; `run_once` returns when the fleet has converged, or can get no further.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from reconciler.core.change import Action, Cause
+from reconciler.core.condition import Mode
+from reconciler.core.outcome import Failed, Skipped
+from reconciler.core.plan import Plan
+from reconciler.errors import StoreError
+from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.kinds.manifest import Loaded
+from reconciler.loop.apply import Applying, Done, apply_plan
+from reconciler.loop.inspections import Inspections, Sweep
+from reconciler.loop.observe import observe
+from reconciler.loop.plan import make_plan
+from reconciler.loop.run import Loop, PassReport
+from reconciler.loop.wake import Wake, follow_engine, follow_router, watch_files
+from reconciler.ports import Revision
+from reconciler.settings import HubSpec
+
+BREAKER_S = 1.0
+DEFAULT_RESYNC_S = 30.0
+FASTEST_S = 0.02
+
+
+class Hub:
+    """Runs a loop, its wakers and what else belongs to one running hub."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        world: World,
+        kinds: Sequence[Kind],
+        inspections: Inspections,
+        *,
+        before_pass: Callable[[], None] = lambda: None,
+        pause: Callable[[], float | None] = lambda: None,
+        on_pass: Callable[[PassReport], None] = lambda _report: None,
+        on_fault: Callable[[str], None] = lambda _text: None,
+        watched: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
+        self._loop, self._world, self._kinds, self._inspections = loop, world, kinds, inspections
+        self._pause = pause
+        self._before_pass, self._on_pass, self._on_fault = before_pass, on_pass, on_fault
+        self._watched = watched or world.source.watch_paths
+        self.wake = Wake()
+        self._stop = threading.Event()
+        self._down = threading.Event()
+        self.last: PassReport | None = None
+
+    def stop(self) -> None:
+        """End after the pass under way; everything that runs goes on without us. Safe from a signal handler."""
+        self._stop.set()
+        self.wake.ring()
+
+    def take_down(self) -> None:
+        """End by draining and removing everything."""
+        self._down.set()
+        self.stop()
+
+    @property
+    def is_going_down(self) -> bool:
+        return self._down.is_set()
+
+    def serve(self) -> None:
+        """Pass after pass until `stop` or `take_down`."""
+        self._start_wakers()
+        while not self._stop.is_set():
+            report = self._pass()
+            self.wake.wait(self._pause_s(report))
+
+    def run_once(self, timeout_s: float, *, wait_for_tasks: bool = True) -> bool:
+        """Pass after pass until converged (True), stuck, stopped or out of time (False).
+
+        Without `wait_for_tasks` it is enough that every task that can be is on its way.
+        """
+        self._start_wakers()
+        deadline = time.monotonic() + timeout_s
+        stuck = 0
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            report = self._pass()
+            if report is not None and (report.is_converged or (not wait_for_tasks and report.is_settled)):
+                return True
+            stuck = stuck + 1 if report is not None and report.is_stuck else 0
+            if stuck >= 2:
+                return False
+            self.wake.wait(min(self._pause_s(report), max(0.0, deadline - time.monotonic())))
+        return False
+
+    def _start_wakers(self) -> None:
+        world = self._world
+        watch_files(self._watched, self.wake, self._stop)
+        follow_engine(world.runtime, self._inspections, self.wake, self._stop)
+        follow_router(world.router, self.wake, self._stop)
+        Sweep(self._inspections, self._resync_s, self.wake.ring, self._stop).start()
+
+    def _pass(self) -> PassReport | None:
+        try:
+            self._before_pass()
+            self.last = self._loop.run_pass()
+        except StoreError as exc:
+            self._on_fault(f"StoreUnwritable: {exc}")
+            return None
+        except Exception as exc:  # noqa: BLE001 - the rim of the pass: the hub looks again instead of ending
+            logging.getLogger("reconciler").exception("a pass failed")
+            self._on_fault(f"a fault of the hub's own ended this pass: {type(exc).__name__}: {exc}")
+            return None
+        self._on_pass(self.last)
+        return self.last
+
+    def _pause_s(self, report: PassReport | None) -> float:
+        """How long to sleep: not at all after progress, until the next due time, at most one resync."""
+        if report is None:
+            return BREAKER_S
+        if report.applied:
+            return 0.0
+        waits = [c.wait_s for c in report.held if c.wait_s is not None]
+        if (again := self._pause()) is not None:
+            waits.append(again)
+        if any(isinstance(d.outcome, Failed | Skipped) for d in report.done):
+            waits.append(BREAKER_S)
+        return max(FASTEST_S, min([self._resync_s(), *waits]))
+
+    def _resync_s(self) -> float:
+        desired = self._loop.revisions.last_good()
+        return desired.hub.loop.resync if desired else DEFAULT_RESYNC_S
+
+
+def take_down(
+    world: World,
+    kinds: Sequence[Kind],
+    desired: Desired,
+    *,
+    drain: bool,
+    report: Callable[[Done], None] = lambda _done: None,
+    timeout_s: float = 600.0,
+) -> bool:
+    """Drain and remove every instance, then end the router. Whether nothing is left. Raises StoreError."""
+    empty = replace(desired, loaded={**desired.loaded, "agent": Loaded(by_name={})})
+    agents = [k for k in kinds if k.name == "agent"]
+    receivers = [k for k in kinds if k.receive is not None]
+    deadline = time.monotonic() + timeout_s
+    with ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency) as pool:
+        job = Applying(world=world, desired=empty, pool=pool, mode=Mode.NORMAL, report=report)
+        while time.monotonic() < deadline:
+            for kind in receivers:
+                if kind.receive is not None:
+                    kind.receive(world)
+            observed = observe(empty, agents, world, Mode.NORMAL)
+            if not drain:
+                observed = replace(observed, facts=replace(observed.facts, busy={}))
+            plan = _by_operator(make_plan(empty, observed, agents, compared_with="engine"))
+            if not plan.changes:
+                break
+            done = apply_plan(plan, agents, job)
+            if not done or any(isinstance(d.outcome, Failed | Skipped) for d in done):
+                time.sleep(FASTEST_S * 5)
+        else:
+            return False
+    world.router.stop()
+    return True
+
+
+def nothing_desired() -> Desired:
+    """A desired state with nothing in it, for taking down what no revision describes any more."""
+    return Desired(revision=Revision(id=""), hub=HubSpec(), loaded={})
+
+
+def _by_operator(plan: Plan) -> Plan:
+    """Only what removes or drains, as the operator's doing."""
+    changes = tuple(
+        replace(c, cause=Cause.OPERATOR, reason="the hub is taken down")
+        for c in plan.changes
+        if c.action in (Action.REMOVE, Action.RECYCLE, Action.UPDATE)
+        or (c.action is Action.HOLD and c.wait_s is not None)
+    )
+    return replace(plan, changes=changes)

@@ -1,0 +1,249 @@
+"""The Rego files and the data of one revision as a checked bundle. Pure: bytes come in, a bundle and problems go out.
+
+Paths ending in `_test.rego` are tests: checked and run, but no part of what answers. The data document holds the
+value of `data.yaml` at its root, and `hub.revision`, the digest of everything else: it returns with each decision, so
+that no answer can be taken for another revision's. Because `data.hub` is the hub's, `data.yaml` has no key `hub`.
+
+A kind of question for which no module defines `decision` in `package hub.<kind>` is not answered by Rego at all: the
+built-in rules answer it (`builtin.py`, `chain.py`).
+
+What only the engine can see, syntax above all, is found by `PolicyEngine.check`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.core.digest import digest
+from reconciler.core.problem import Problem, sort_problems
+from reconciler.policy.builtins import check_calls, find_functions
+from reconciler.policy.module import Module, read_module
+from reconciler.ports import PolicyBundle
+
+KINDS = ("message", "task", "delegation", "admission")
+TEST_SUFFIX = "_test.rego"
+TEST_PREFIX = "test_"
+
+MAX_MODULE_BYTES = 256 * 1024
+MAX_MODULES = 200
+MAX_DATA_VALUES = 50_000
+MAX_DATA_DEPTH = 32
+MAX_NUMBER = 2**53
+
+ANSWER_PACKAGE = "hub.answer"
+_RESERVED = ("hub.answer", "hub.revision")
+_NO_WITH = "uses 'with', which the embedded engine cannot evaluate outside of tests; use a function"
+_IMPORTS = "rego.v1, data.… or input.…"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """`bundle` is None where `problems` is not empty."""
+
+    bundle: PolicyBundle | None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestRule:
+    """A rule `test_…` in a `*_test.rego`; `path` is what the engine evaluates, such as `hub/message_test/test_x`."""
+
+    __test__ = False
+
+    path: str
+    name: str
+    file: str
+    line: int
+    column: int
+
+
+def build_bundle(
+    files: Mapping[str, bytes], data: object = None, *, data_file: str = "policies/data.yaml"
+) -> Built:
+    """The bundle of all `.rego` files by path. `data` is the parsed value of `data_file`, None where there is none."""
+    problems: list[Problem] = []
+    sources: dict[str, str] = {}
+    if len(files) > MAX_MODULES:
+        message = f"is one of {len(files)} modules; there may be at most {MAX_MODULES}"
+        problems.append(Problem(file=sorted(files)[MAX_MODULES], message=message))
+    for path in sorted(files):
+        text = _decode(path, files[path])
+        if isinstance(text, Problem):
+            problems.append(text)
+        else:
+            sources[path] = text
+    modules = [read_module(path, source) for path, source in sources.items()]
+    problems.extend(_check_modules(modules))
+    problems.extend(_check_data(data, modules, data_file))
+    if problems:
+        return Built(bundle=None, problems=sort_problems(problems))
+    document = dict(data) if isinstance(data, Mapping) else {}
+    name = digest([sources, document])
+    document["hub"] = {"revision": name}
+    return Built(bundle=PolicyBundle(modules=sources, data=document, digest=name))
+
+
+def is_test(path: str) -> bool:
+    return path.endswith(TEST_SUFFIX)
+
+
+def without_tests(modules: Mapping[str, str]) -> dict[str, str]:
+    """The modules that answer."""
+    return {path: text for path, text in modules.items() if not is_test(path)}
+
+
+def answered_kinds(modules: Mapping[str, str]) -> frozenset[str]:
+    """The kinds of questions that the modules of a bundle answer."""
+    outlines = [read_module(path, text) for path, text in without_tests(modules).items()]
+    return frozenset(
+        kind
+        for kind in KINDS
+        for outline in outlines
+        if outline.package == f"hub.{kind}" and any(r.name == "decision" for r in outline.rules)
+    )
+
+
+def answer_module(kinds: Iterable[str]) -> str:
+    """The module that the hub adds: revision and decision of a kind as one value, the latter missing if undefined."""
+    lines = [f"package {ANSWER_PACKAGE}", "", "import rego.v1", ""]
+    for kind in sorted(kinds):
+        lines.append(f'{kind}["revision"] := data.hub.revision')
+        lines.append(f'{kind}["decision"] := data.hub.{kind}.decision')
+    return "\n".join(lines) + "\n"
+
+
+def find_tests(modules: Mapping[str, str]) -> tuple[TestRule, ...]:
+    """All test rules, by file and line; a name that stands twice in a file once."""
+    found: dict[str, TestRule] = {}
+    for path, text in sorted(modules.items()):
+        if not is_test(path):
+            continue
+        module = read_module(path, text)
+        for rule in module.rules:
+            if rule.name.startswith(TEST_PREFIX) and rule.arity is None:
+                where = f"{module.package.replace('.', '/')}/{rule.name}"
+                test = TestRule(
+                    path=where, name=rule.name, file=path, line=rule.line, column=rule.column
+                )
+                found.setdefault(where, test)
+    return tuple(found.values())
+
+
+def _decode(path: str, content: bytes) -> str | Problem:
+    if len(content) > MAX_MODULE_BYTES:
+        message = f"has {len(content)} bytes; a module has at most {MAX_MODULE_BYTES} (256KiB)"
+        return Problem(file=path, message=message)
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        before = content[: exc.start]
+        line, column = before.count(b"\n") + 1, exc.start - (before.rfind(b"\n") + 1) + 1
+        return Problem(
+            file=path,
+            line=line,
+            column=column,
+            message="is not UTF-8 text; save the file as UTF-8",
+        )
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        return Problem(file=path, line=line, column=1, message="contains a NUL character; remove it")
+    return text
+
+
+def _check_modules(modules: Sequence[Module]) -> Iterator[Problem]:
+    functions = find_functions(modules)
+    for module in modules:
+        yield from module.problems
+        if not module.problems:
+            yield from _check_header(module)
+            yield from check_calls(module, functions)
+            if not is_test(module.file):
+                yield from (module.problem(token, _NO_WITH) for token in module.withs)
+
+
+def _check_header(module: Module) -> Iterator[Problem]:
+    """The package and the imports. Without `import rego.v1` the embedded engine reads another dialect than OPA."""
+
+    def at_package(message: str) -> Problem:
+        return Problem(file=module.file, line=module.line or 1, column=1, message=message)
+
+    if not module.package:
+        yield at_package("names no package; begin with 'package hub.message' or another name")
+    elif module.package == "hub" or f"{module.package}.".startswith(
+        tuple(f"{name}." for name in _RESERVED)
+    ):
+        yield at_package(f"package {module.package} is the hub's own; choose another name")
+    elif not any(i.path == "rego.v1" for i in module.imports):
+        yield at_package("does not import rego.v1; write 'import rego.v1' below the package")
+    for found in module.imports:
+        if found.path != "rego.v1" and found.path.partition(".")[0] not in ("data", "input"):
+            yield module.problem(found, f"imports {found.path}; policies import only {_IMPORTS}")
+
+
+def _check_data(data: object, modules: Sequence[Module], file: str) -> Iterator[Problem]:
+    if data is None:
+        return
+    if not isinstance(data, Mapping):
+        yield Problem(file=file, line=1, column=1, message="is not a mapping; write keys and values")
+        return
+    if "hub" in data:
+        yield Problem(file=file, message="has the key 'hub', which is the hub's own; rename it")
+    for package in sorted({m.package for m in modules}):
+        if package and package.partition(".")[0] != "hub" and _holds(data, package.split(".")):
+            message = f"has a value where package {package} is; rename one of them"
+            yield Problem(file=file, message=message)
+    fault, count = _check_value(data, "", 0)
+    if fault:
+        yield Problem(file=file, message=fault)
+    elif count > MAX_DATA_VALUES:
+        message = f"has {count} values; there may be at most {MAX_DATA_VALUES}"
+        yield Problem(file=file, message=message)
+
+
+def _holds(data: Mapping[str, Any], path: Sequence[str]) -> bool:
+    value: object = data
+    for part in path:
+        if not isinstance(value, Mapping):
+            return True
+        if part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+def _check_value(value: object, where: str, depth: int) -> tuple[str, int]:
+    """What is wrong with a value of the data, and how many values it holds."""
+    if depth > MAX_DATA_DEPTH:
+        return f"{where} is nested deeper than {MAX_DATA_DEPTH} levels; flatten it", 1
+    if value is None or isinstance(value, bool):
+        return "", 1
+    if isinstance(value, str):
+        bad = "\0" in value or any("\ud800" <= c <= "\udfff" for c in value)
+        return (f"{where} contains a character that is no text; remove it" if bad else ""), 1
+    if isinstance(value, int | float):
+        return _check_number(value, where), 1
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                return f"{where or 'the root'} has the key {key!r}, which is not text; put it in quotes", 1
+        return _check_items(((f"{where}.{k}".lstrip("."), v) for k, v in value.items()), depth)
+    if isinstance(value, list | tuple):
+        return _check_items(((f"{where}[{i}]", v) for i, v in enumerate(value)), depth)
+    return f"{where} is a {type(value).__name__}; put it in quotes to make it text", 1
+
+
+def _check_items(items: Iterable[tuple[str, object]], depth: int) -> tuple[str, int]:
+    total = 1
+    for where, value in items:
+        fault, count = _check_value(value, where, depth + 1)
+        total += count
+        if fault:
+            return fault, total
+    return "", total
+
+
+def _check_number(value: int | float, where: str) -> str:
+    if not math.isfinite(value) or abs(value) > MAX_NUMBER or "e" in repr(value):
+        return f"{where} is {value}, which the engines do not read alike; write it as text, or smaller"
+    return ""

@@ -1,0 +1,106 @@
+"""The hub's end of one policy worker: start it, ask it one thing at a time within a deadline, kill it.
+
+Blocking, and not for several threads at once. A worker that misses a deadline or breaks the protocol is killed; the
+link is then closed for good, and its owner starts another.
+"""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.errors import PolicyEngineError
+from reconciler.policy.worker import command, encode_frame, frame_size
+
+START_S = 10.0
+
+
+class WorkerLost(PolicyEngineError):
+    """The worker died or was killed while it was asked. `timed_out` tells which."""
+
+    def __init__(self, message: str, *, timed_out: bool) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class WorkerLink:
+    """One child process. Reply fields are those of the protocol (`worker.py`)."""
+
+    def __init__(self, *, memory_bytes: int, start_s: float = START_S) -> None:
+        """Start a worker and wait until it is ready. Raises WorkerLost."""
+        argv, env = command(memory_bytes)
+        here, there = socket.socketpair()
+        with there:
+            self._process = subprocess.Popen(argv, env=env, stdin=there, stdout=there, cwd="/")
+        self._socket = here
+        self._number = 0
+        self._receive(time.monotonic() + start_s, "starting")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, operation: str, deadline_s: float, **fields: object) -> Mapping[str, Any]:
+        """The reply, which may be an `error`. Raises WorkerLost; ValueError on fields that are not JSON."""
+        self._number += 1
+        request = {"id": self._number, "op": operation, "deadline_s": deadline_s, **fields}
+        try:
+            frame = encode_frame(request)
+        except (TypeError, RecursionError) as exc:
+            raise ValueError(f"it is not JSON: {exc}") from exc
+        until = time.monotonic() + deadline_s
+        try:
+            self._socket.settimeout(deadline_s)
+            self._socket.sendall(frame)
+        except OSError as exc:
+            raise self._lost(operation, exc) from exc
+        reply = self._receive(until, operation)
+        if reply.get("id") != self._number:
+            raise self._lost(operation, ValueError("it answered another request"))
+        return reply
+
+    def close(self) -> None:
+        """End the worker; ended already is fine."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _receive(self, until: float, operation: str) -> Mapping[str, Any]:
+        try:
+            size = frame_size(self._read(4, until))
+            reply = json.loads(self._read(size, until))
+        except (OSError, ValueError, RecursionError) as exc:
+            raise self._lost(operation, exc) from exc
+        if not isinstance(reply, dict):
+            raise self._lost(operation, ValueError("the reply is not an object"))
+        return reply
+
+    def _read(self, size: int, until: float) -> bytes:
+        parts: list[bytes] = []
+        while size:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left)
+            part = self._socket.recv(min(size, 2**20))
+            if not part:
+                raise ConnectionResetError("it closed the connection")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _lost(self, operation: str, cause: Exception) -> WorkerLost:
+        timed_out = isinstance(cause, TimeoutError)
+        self.close()
+        if timed_out:
+            return WorkerLost(
+                f"policy worker: {operation} missed its deadline and was killed", timed_out=True
+            )
+        code = self._process.returncode
+        return WorkerLost(f"policy worker: {operation} ended it (status {code})", timed_out=False)

@@ -1,0 +1,194 @@
+"""What the policy worker does: check, load, decide, test. Requests' values come in, replies' values go out.
+
+Runs only in the worker, because Rego may hang, eat memory or crash the process. The library describes errors on
+standard output, which the worker has turned into a memory file; it is read from there.
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from reconciler.core.problem import Problem, sort_problems
+from reconciler.policy import rego
+from reconciler.policy.bundle import (
+    ANSWER_PACKAGE,
+    answer_module,
+    answered_kinds,
+    without_tests,
+)
+
+MAX_REASONS = 20
+MAX_REASON_CHARACTERS = 500
+MAX_PROBLEMS_PER_MODULE = 5
+
+_ANSWER_FILE = "<hub>/answer.rego"
+_ANSWER_ROOT = ANSWER_PACKAGE.replace(".", "/")
+_LOG, _LOG_BYTES = 1, 2**20
+_PLACE = re.compile(r"^-- (?P<file>\S.*):(?P<line>\d+):(?P<column>\d+)$", re.MULTILINE)
+_STATIC = frozenset({"wellformed_error", "rego_recursion_error", "rego_compile_error"})
+
+Reply = dict[str, object]
+
+
+class Operations:
+    """One loaded bundle, or none."""
+
+    def __init__(self) -> None:
+        rego.warm_up()
+        self._libc = ctypes.CDLL(None)
+        self._program: rego.Program | None = None
+        self._revision = ""
+
+    def check(self, modules: Mapping[str, str]) -> Reply:
+        """Syntax of each module; then, if that is well, what only compiling and a first evaluation show."""
+        problems = [p for path, text in modules.items() for p in self._parse(path, text)]
+        return {"problems": [p.to_json() for p in sort_problems(problems or self._compile(modules))]}
+
+    def load(
+        self,
+        modules: Mapping[str, str],
+        data: Mapping[str, object],
+        entry_points: Sequence[str] = (),
+    ) -> Reply:
+        """Replace what is loaded, or leave it as it is and say why."""
+        hub = data.get("hub")
+        revision = hub.get("revision") if isinstance(hub, Mapping) else None
+        if not isinstance(revision, str):
+            return {"error": "the data has no hub.revision"}
+        kinds = answered_kinds(modules)
+        try:
+            program = _compile(modules, data, kinds, entry_points)
+        except rego.CompileError as exc:
+            return {"error": f"the policies do not compile: {exc}"}
+        self._program, self._revision = program, revision
+        return {"revision": revision, "kinds": sorted(kinds)}
+
+    def decide(self, kind: str, question: object) -> Reply:
+        if self._program is None:
+            return {"error": "nothing is loaded"}
+        try:
+            answer = self._program.ask(f"{_ANSWER_ROOT}/{kind}", question)
+        except rego.NotAskableError as exc:
+            return self._deny(f"the question cannot be put to the policy: {exc}")
+        match answer:
+            case rego.Value(value={"revision": str(revision), "decision": decision}):
+                return {"revision": revision, **_read_decision(kind, decision)}
+            case rego.Value() | rego.Undefined():
+                return self._deny(f"data.hub.{kind}.decision is undefined for this question")
+            case rego.Fault(message, code):
+                return self._deny(f"data.hub.{kind}.decision failed: {message} ({code})")
+
+    def evaluate(self, path: str, question: object) -> Reply:
+        if self._program is None:
+            return {"error": "nothing is loaded"}
+        try:
+            answer = self._program.ask(path, question, as_term=True)
+        except rego.NotAskableError as exc:
+            return {"fault": str(exc)}
+        match answer:
+            case rego.Value(value, term):
+                return {"value": value, "term": term}
+            case rego.Undefined():
+                return {"undefined": True}
+            case rego.Fault(message, code):
+                return {"fault": f"{message} ({code})"}
+
+    def _deny(self, reason: str) -> Reply:
+        return {"revision": self._revision, "allow": False, "reasons": [_cut(reason)]}
+
+    def _parse(self, path: str, text: str) -> list[Problem]:
+        self._take_log()
+        fault = rego.parse(path, text)
+        if not fault:
+            return []
+        logged = [_in_characters(p, text) for p in _read_log(self._take_log()) if p.file == path]
+        # An unclosed bracket is reported a second time, at the start of the file.
+        inner = [p for p in logged if (p.line, p.column) != (1, 1)] or logged
+        return inner[:MAX_PROBLEMS_PER_MODULE] or [Problem(file=path, message=_no_rego(fault))]
+
+    def _compile(self, modules: Mapping[str, str]) -> list[Problem]:
+        """What is wrong with modules each of which parses."""
+        self._take_log()
+        whole = _folder(modules)
+        kinds = answered_kinds(modules)
+        try:
+            program = _compile(modules, {"hub": {"revision": ""}}, kinds)
+        except rego.CompileError as exc:
+            logged = [p for p in _read_log(self._take_log()) if p.file in modules]
+            return logged or [Problem(file=whole, message=_no_rego(str(exc)))]
+        answers = {kind: program.ask(f"{_ANSWER_ROOT}/{kind}", {}) for kind in sorted(kinds)}
+        return [
+            Problem(file=whole, message=f"data.hub.{kind}.decision: {answer.message}")
+            for kind, answer in answers.items()
+            if isinstance(answer, rego.Fault) and answer.code in _STATIC
+        ]
+
+    def _take_log(self) -> str:
+        """What the library has printed since the last call."""
+        self._libc.fflush(None)
+        text = os.pread(_LOG, _LOG_BYTES, 0).decode(errors="replace")
+        os.ftruncate(_LOG, 0)
+        os.lseek(_LOG, 0, os.SEEK_SET)
+        return text
+
+
+def _compile(
+    modules: Mapping[str, str],
+    data: Mapping[str, object],
+    kinds: Iterable[str],
+    entry_points: Sequence[str] = (),
+) -> rego.Program:
+    used = {**without_tests(modules), _ANSWER_FILE: answer_module(kinds)}
+    paths = [f"{_ANSWER_ROOT}/{kind}" for kind in sorted(kinds)] + list(entry_points)
+    return rego.Program(used, data, paths or [_ANSWER_ROOT])
+
+
+def _read_decision(kind: str, decision: object) -> Reply:
+    match decision:
+        case {"allow": bool(allow)}:
+            reasons = decision.get("reasons", [])
+        case _:
+            allow, reasons = False, [f"data.hub.{kind}.decision has no boolean 'allow'"]
+    listed = reasons if isinstance(reasons, list) else [reasons]
+    texts = [_cut(r if isinstance(r, str) else repr(r)) for r in listed[:MAX_REASONS]]
+    return {"allow": allow, "reasons": texts if texts or allow else ["the policy gives no reason"]}
+
+
+def _cut(text: str) -> str:
+    short = len(text) <= MAX_REASON_CHARACTERS
+    return text if short else f"{text[: MAX_REASON_CHARACTERS - 1]}…"
+
+
+def _read_log(log: str) -> Iterator[Problem]:
+    """The library's errors: a message, then `-- file:line:column`, columns in bytes, with a rule between errors."""
+    for block in log.split("----------------\n"):
+        lines = [line for line in block.splitlines() if line and line != "Errors:"]
+        if lines and (place := _PLACE.search(block)):
+            yield Problem(
+                file=place["file"],
+                line=int(place["line"]),
+                column=int(place["column"]),
+                message=_no_rego(lines[0]),
+            )
+
+
+def _in_characters(problem: Problem, text: str) -> Problem:
+    lines = text.splitlines()
+    if not 0 < problem.line <= len(lines):
+        return problem
+    before = lines[problem.line - 1].encode()[: problem.column - 1].decode(errors="ignore")
+    return Problem(
+        file=problem.file, line=problem.line, column=len(before) + 1, message=problem.message
+    )
+
+
+def _no_rego(message: str) -> str:
+    first = message.strip().splitlines()[0] if message.strip() else "no reason given"
+    return f"is not valid Rego: {first[:1].lower()}{first[1:]}"
+
+
+def _folder(modules: Iterable[str]) -> str:
+    first = min(modules, default="policies")
+    return str(PurePosixPath(first).parent) if "/" in first else first

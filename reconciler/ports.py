@@ -1,0 +1,365 @@
+"""The few seams between the pure core and the world, each with a real adapter and a fake.
+
+`Source` reads revisions, `Runtime` runs containers, `PolicyEngine` answers policy questions, `RouterControl` speaks
+to the router process, `Clock` tells time. Adapters translate library exceptions into the tree in `errors.py`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from reconciler.core.decision import Decision
+from reconciler.core.problem import Problem
+from reconciler.core.reading import Reading
+
+# --- source -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One regular file of a tree. `blob` is its content's id: equal ids, equal bytes."""
+
+    path: str
+    blob: str
+    size_bytes: int
+    mode: str = "100644"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """What a revision is, for the record. `id` is a commit id, or `worktree:<digest>` for a plain directory."""
+
+    id: str
+    author: str = ""
+    subject: str = ""
+    time: datetime | None = None
+    audited: bool = True
+
+
+class Snapshot(Protocol):
+    """The immutable tree of one revision."""
+
+    @property
+    def revision(self) -> Revision: ...
+
+    def entries(self, folder: str) -> Sequence[Entry]:
+        """Regular files and symlinks below `folder` (`""` for the whole tree), by path."""
+        ...
+
+    def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
+        """Contents by path. Raises SourceError."""
+        ...
+
+
+class Source(Protocol):
+    """Where desired state comes from."""
+
+    def head(self) -> Reading[Revision]:
+        """The revision that should be in force. `Unavailable` also while the repository is unsettled."""
+        ...
+
+    def snapshot(self, revision: str) -> Reading[Snapshot]:
+        """The tree of a revision that `head` returned, or that an operator named."""
+        ...
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether `newer` descends from `older` (or is it). Raises SourceError."""
+        ...
+
+    def checkout(self, revision: str, target: str, *, history: bool) -> None:
+        """Make a read-only snapshot of the revision in the new directory `target`. Raises SourceError."""
+        ...
+
+    def watch_paths(self) -> Sequence[str]:
+        """Files and directories whose change should wake the loop."""
+        ...
+
+
+# --- runtime ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A bind mount of an absolute host path."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What can be changed while the container runs."""
+
+    cpus: float
+    memory_bytes: int
+    pids: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """One container as it shall be. Sandbox `strict` is what the runtime adds; there is no field to relax it."""
+
+    name: str
+    image: str
+    image_id: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    labels: Mapping[str, str]
+    limits: Limits
+    mounts: tuple[Mount, ...]
+    disk_bytes: int
+    grace_s: float
+    uid: int = 1000
+    working_dir: str = "/tmp"  # noqa: S108 - a tmpfs of the container's own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSummary:
+    """One entry of the one list call. `state` is created, running, paused, restarting, exited or dead."""
+
+    id: str
+    name: str
+    state: str
+    labels: Mapping[str, str]
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerState:
+    """What `inspect` says, normalised: `fields` has the keys and value forms of `Runtime.normalise`."""
+
+    id: str
+    name: str
+    state: str
+    fields: Mapping[str, Any]
+    labels: Mapping[str, str]
+    exit_code: int | None = None
+    oom_killed: bool = False
+    started_at: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeEvent:
+    """A hint that a container of ours changed; carries no state."""
+
+    name: str
+    action: str
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeFacts:
+    """What answers, and what it cannot enforce: each limitation is a sentence for the operator."""
+
+    name: str
+    version: str
+    limitations: tuple[str, ...] = ()
+
+
+class Runtime(Protocol):
+    """Something that runs containers. Only containers that carry the fleet's label are ever listed or touched.
+
+    All methods may raise RuntimeUnavailableError; those that change something also RuntimeRefusedError, whose message
+    says what the engine said. `list` and `inspect` answer `Unavailable` instead of raising.
+    """
+
+    @property
+    def name(self) -> str:
+        """`docker`, `process` or `fake`."""
+        ...
+
+    def facts(self) -> Reading[RuntimeFacts]: ...
+
+    def uid_for(self, name: str) -> int:
+        """The user id that the container of this name runs as; its socket and secrets belong to it."""
+        ...
+
+    def resolve_image(self, reference: str) -> Reading[str]:
+        """The image id behind a reference; `Absent` where there is none."""
+        ...
+
+    def normalise(self, spec: ContainerSpec) -> Mapping[str, Any]:
+        """The compared fields of `spec` the way this engine stores them. Pure."""
+        ...
+
+    def list(self) -> Reading[Sequence[ContainerSummary]]:
+        """All containers with the fleet's label, running or not, in one call."""
+        ...
+
+    def list_labelled(self, label: str, value: str) -> Reading[Sequence[ContainerSummary]]:
+        """All containers of this host with a label of this value, of whatever fleet."""
+        ...
+
+    def inspect(self, name: str) -> Reading[ContainerState]: ...
+
+    def create(self, spec: ContainerSpec) -> str:
+        """Create without starting; returns the id. A container of that name already there is a refusal."""
+        ...
+
+    def start(self, container_id: str) -> None:
+        """Start; already running is fine."""
+        ...
+
+    def update(self, container_id: str, limits: Limits) -> None:
+        """Change the limits in place. Raises RuntimeRefusedError where the engine cannot."""
+        ...
+
+    def stop(self, container_id: str, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL after `grace_s`; returns when it is confirmed dead. Absent is fine."""
+        ...
+
+    def remove(self, container_id: str) -> None:
+        """Remove, killing if needed; absent is fine."""
+        ...
+
+    def logs(self, container_id: str, tail: int) -> str:
+        """The last `tail` lines of output."""
+        ...
+
+    def events(self, since_ns: int) -> Iterator[RuntimeEvent]:
+        """Follow events from a wall-clock time on. Ends or raises RuntimeUnavailableError when the link is lost."""
+        ...
+
+
+# --- policy -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyBundle:
+    """All Rego modules of one revision by path, and the data document. `digest` names the content."""
+
+    modules: Mapping[str, str]
+    data: Mapping[str, Any]
+    digest: str
+
+
+class PolicyEngine(Protocol):
+    """Something that evaluates Rego. Raises PolicyEngineError when it cannot answer; that may fall through."""
+
+    def check(self, bundle: PolicyBundle) -> Sequence[Problem]:
+        """Parse errors, forbidden built-ins and failed tests, with positions; empty when all is well."""
+        ...
+
+    @property
+    def active(self) -> str:
+        """The digest of the bundle that answers; empty where none does."""
+        ...
+
+    def deactivate(self) -> None:
+        """No Rego answers any more."""
+        ...
+
+    def activate(self, bundle: PolicyBundle) -> None:
+        """Make this bundle, whole, the one that answers."""
+        ...
+
+    def decide(self, entry_point: str, question: Mapping[str, Any]) -> Decision:
+        """`entry_point` is `message`, `task`, `delegation` or `admission`. Undefined is a denial."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# --- router -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceReport:
+    """What the router knows of one instance. Times are seconds of CLOCK_BOOTTIME; 0 where never."""
+
+    instance: str
+    digest: str = ""
+    hello: Mapping[str, Any] | None = None
+    last_seen: float = 0.0
+    mailbox_messages: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxMessage:
+    """One message of an agent's to the hub, as it stands in hub_inbox. `payload` is the message's."""
+
+    seq: int
+    instance: str
+    agent: str
+    type: str
+    id: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterReport:
+    """What the router process says of itself; `epoch` changes with each start of it."""
+
+    pid: int
+    epoch: str
+    code_version: str
+    config_digest: str
+    policy_revision: str
+    inbox_seq: int
+    uptime_s: float = 0.0
+    log_unavailable: bool = False
+    instances: Mapping[str, InstanceReport] = field(default_factory=dict)
+
+
+class RouterControl(Protocol):
+    """Calls on the router's control socket; each is acknowledged. Raises RouterError."""
+
+    def report(self) -> Reading[RouterReport]: ...
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Swap the whole configuration (see `router/config.py`) without dropping a connection."""
+        ...
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Deliver a message of the hub's own to an instance's mailbox."""
+        ...
+
+    def put_instance(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Register an instance, or change it: `{agent, uid, tokens: [{sha256, expires_at}], digest}`."""
+        ...
+
+    def remove_instance(self, name: str) -> None:
+        """Revoke its tokens, close its socket, drop its mailbox; unknown is fine."""
+        ...
+
+    def set_cancels(self, instance: str, cancels: Sequence[Mapping[str, Any]]) -> None:
+        """What the instance's heartbeats shall be told to cancel: `{task, run, generation}` each."""
+        ...
+
+    def set_inbox_cursor(self, seq: int) -> None:
+        """Rows of hub_inbox up to `seq` are taken in and may be dropped."""
+        ...
+
+    def read_inbox(self, after_seq: int, limit: int) -> Sequence["InboxMessage"]:
+        """Rows of hub_inbox after `after_seq`, in order."""
+        ...
+
+    def start(self) -> None:
+        """Start the process, or adopt the one that runs. Returns when it answers."""
+        ...
+
+    def stop(self) -> None:
+        """End the process; not running is fine."""
+        ...
+
+    def wait_hint(self, timeout_s: float) -> Sequence[str]:
+        """Kinds to look at (`task`, `agent`), as soon as there are any; empty after the time-out."""
+        ...
+
+
+# --- clock ------------------------------------------------------------------------------------------------------------
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Wall time, UTC, for records and people."""
+        ...
+
+    def boottime(self) -> float:
+        """CLOCK_BOOTTIME in seconds, for leases and back-off; comparable only within one `boot_id`."""
+        ...
+
+    def boot_id(self) -> str: ...

@@ -1,0 +1,168 @@
+"""What the hub tells the router over the control socket: JSON comes in, checked structs go out, or
+a readable refusal.
+
+`Config` is swapped whole by `PUT /config`; `InstanceEntry` is one `PUT /instances/<name>`. All
+times are seconds, all sizes bytes; `expires_at` is wall clock in epoch seconds. Unknown members are
+refused.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from reconciler.router.message import DOTTED
+
+NAME = r"^[a-z0-9](?:[-a-z0-9]{0,58}[a-z0-9])?\Z"
+TOPIC_PATTERN = r"^(?:[a-z0-9_-]+|\*)(?:\.(?:[a-z0-9_-]+|\*))*(?:\.>)?\Z|^>\Z"
+
+Name = Annotated[str, msgspec.Meta(pattern=NAME)]
+Dotted = Annotated[str, msgspec.Meta(max_length=100, pattern=DOTTED)]
+TopicPattern = Annotated[str, msgspec.Meta(max_length=100, pattern=TOPIC_PATTERN)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+PayloadMode = Literal["keep", "hash", "drop"]
+EngineName = Literal["opa", "embedded", "builtin"]
+
+_T = TypeVar("_T")
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Limits(_Strict, frozen=True):
+    """`ttl_s` bounds how long a message may wait in a mailbox; `lease_s` how long a reader may take
+    to acknowledge.
+    """
+
+    mailbox_messages: Count = 1000
+    mailbox_bytes: Count = 16 * 2**20
+    lease_s: Seconds = 30.0
+    ttl_s: Seconds = 600.0
+    max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
+    request_timeout_s: Seconds = 120.0
+
+
+class LogRules(_Strict, frozen=True):
+    """What the message log keeps of payloads, by type where `per_type` names it, and how long rows
+    stay.
+    """
+
+    payload: PayloadMode = "keep"
+    retention_s: Seconds = 30 * 86400.0
+    per_type: dict[str, PayloadMode] = {}
+
+
+class PolicyRules(_Strict, frozen=True):
+    """`engines` are asked in this order; `last_resort` says whether builtin may answer for one that
+    cannot.
+    """
+
+    allow_cross_agent: bool = True
+    engines: tuple[EngineName, ...] = ("builtin",)
+    last_resort: Literal["builtin", "deny"] = "builtin"
+
+
+class Grant(_Strict, frozen=True):
+    """What an agent may send: message types to one agent, or to a topic. Types and topic may hold
+    wildcards.
+    """
+
+    to: Name | None = None
+    topic: TopicPattern | None = None
+    types: tuple[TopicPattern, ...] = (">",)
+
+
+class Subscription(_Strict, frozen=True):
+    """`one`: each message goes to one instance of the agent; `all`: to each of them."""
+
+    topic: TopicPattern
+    delivery: Literal["one", "all"] = "one"
+
+
+class AgentEntry(_Strict, frozen=True):
+    """An agent as policies and the router see it. `trust` is between 0 and 1."""
+
+    labels: dict[str, str] = {}
+    role: str = ""
+    version: str = ""
+    capabilities: tuple[str, ...] = ()
+    trust: float = 1.0
+    sends: tuple[Grant, ...] = ()
+    subscribes: tuple[Subscription, ...] = ()
+
+
+class PolicyEntry(_Strict, frozen=True):
+    """The Rego modules of one revision by path, and the data document."""
+
+    digest: str
+    modules: dict[str, str]
+    data: dict[str, Any] = {}
+
+
+class Config(_Strict, frozen=True):
+    """The whole configuration. `digest` names its content, `revision` the commit that it comes
+    from.
+    """
+
+    digest: str
+    revision: str
+    limits: Limits = Limits()
+    log: LogRules = LogRules()
+    rules: PolicyRules = PolicyRules()
+    agents: dict[Name, AgentEntry] = {}
+    schemas: dict[Dotted, Any] = {}
+    policy: PolicyEntry | None = None
+
+
+class TokenEntry(_Strict, frozen=True):
+    sha256: Sha256
+    expires_at: float
+
+
+class InstanceEntry(_Strict, frozen=True):
+    """One instance: whose it is, which uid owns its socket, and the tokens accepted there."""
+
+    agent: Name
+    uid: Annotated[int, msgspec.Meta(ge=0)] = 0
+    tokens: tuple[TokenEntry, ...] = ()
+    digest: str = ""
+
+
+class HubMessage(_Strict, frozen=True):
+    """A message of the hub's own to one instance. Without `id` the router gives it one."""
+
+    type: Dotted
+    payload: msgspec.Raw
+    pattern: Literal["request", "event"] = "event"
+    id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")] | None = None
+    correlation_id: str | None = None
+    ttl_s: Seconds | None = None
+    sensitivity: Literal["public", "internal", "confidential", "restricted"] = "internal"
+    traceparent: str | None = None
+
+
+class HubSend(_Strict, frozen=True):
+    """Body of `POST /messages`."""
+
+    instance: Name
+    message: HubMessage
+
+
+class InboxCursor(_Strict, frozen=True):
+    """Body of `PUT /inbox-cursor`."""
+
+    seq: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RefusedError(ValueError):
+    """What the hub sent cannot be taken. The message says which member is wrong."""
+
+
+def read_json(body: bytes, shape: type[_T], what: str) -> _T:
+    """`body` as a value of `shape`. Raises RefusedError that starts with `what`."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RefusedError(f"{what}: {error}") from error

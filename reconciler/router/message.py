@@ -1,0 +1,237 @@
+"""The envelope: bytes come in, a `Message` or a `Deny` goes out; and the shape of what the hub
+answers. Pure.
+
+The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknown members, at most
+64 levels deep.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+
+HUB = "hub"
+MAX_DEPTH = 64
+RESERVED = ("agent.", "task.", "delegation.", "capability.", "policy.", "security.", "hub.")
+
+Pattern = Literal["request", "reply", "event"]
+Sensitivity = Literal["public", "internal", "confidential", "restricted"]
+
+DOTTED = r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z"
+_Id = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
+_Dotted = Annotated[str, msgspec.Meta(max_length=100, pattern=DOTTED)]
+_Address = Annotated[str, msgspec.Meta(max_length=100, pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)?\Z")]
+
+STATUS_BY_CODE: Mapping[str, int] = {
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "unknown_or_forbidden_recipient": 403,
+    "invalid_envelope": 400,
+    "invalid_payload": 422,
+    "too_large": 413,
+    "rate_limited": 429,
+    "mailbox_full": 429,
+    "duplicate": 409,
+    "expired": 410,
+    "stale_generation": 409,
+    "log_unavailable": 503,
+    "policy_unavailable": 503,
+    "internal": 500,
+}
+TITLE_BY_CODE: Mapping[str, str] = {
+    "unauthenticated": "The token is not valid on this socket",
+    "forbidden": "Policy does not allow this message",
+    "unknown_or_forbidden_recipient": "There is no such recipient, or sending to it is not allowed",
+    "invalid_envelope": "The message is not well-formed",
+    "invalid_payload": "The payload does not conform to the schema of its type",
+    "too_large": "The body is too large",
+    "rate_limited": "Too much at once",
+    "mailbox_full": "The recipient cannot take more messages now",
+    "duplicate": "This was answered before",
+    "expired": "Too late",
+    "stale_generation": "The task has been assigned again since",
+    "log_unavailable": "The message log cannot be written",
+    "policy_unavailable": "No policy engine can answer",
+    "internal": "The hub failed at this message",
+}
+
+
+class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """What a sender writes. `payload` is the exact slice of the body, so that what is signed stays
+    as it is.
+    """
+
+    id: _Id
+    type: _Dotted
+    pattern: Pattern
+    to: _Address | None = None
+    topic: _Dotted | None = None
+    from_: _Address | None = msgspec.field(default=None, name="from")
+    correlation_id: _Id | None = None
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
+    sensitivity: Sensitivity = "internal"
+    traceparent: Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[!-~]+\Z")] | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A well-formed message: its envelope, its payload as Python values, and the size of the whole
+    body in bytes.
+    """
+
+    envelope: Envelope
+    payload: Any
+    size_bytes: int
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a recipient reads. `time` is UTC in seconds; `seq` counts a sender's messages of one
+    router epoch from 1.
+    """
+
+    id: str
+    from_: str = msgspec.field(name="from")
+    type: str
+    pattern: str
+    to: str | None = None
+    topic: str | None = None
+    correlation_id: str | None = None
+    time: float
+    seq: int
+    ttl_s: float
+    sensitivity: str
+    traceparent: str | None = None
+    payload: msgspec.Raw
+
+
+class Deny(msgspec.Struct, frozen=True, kw_only=True):
+    """A step says no. `reason` goes to the sender; `private_reason`, where there is one, goes to
+    the log instead.
+    """
+
+    code: str
+    step: str
+    reason: str
+    retry_after_s: int | None = None
+    private_reason: str | None = None
+    status: int | None = None
+    engine: str = ""
+    policy_revision: str = ""
+
+
+Parsed: TypeAlias = Message | Deny
+
+_envelope_decoder = msgspec.json.Decoder(Envelope)
+_any_decoder = msgspec.json.Decoder()
+_encoder = msgspec.json.Encoder()
+_ESCAPED_COLON = re.compile(rb"\\u003a", re.IGNORECASE)
+
+
+def parse_message(body: bytes) -> Parsed:
+    """The message in `body`, or why it is not one; the reason never repeats the payload."""
+    try:
+        tree = _any_decoder.decode(body)
+    except RecursionError:
+        return _malformed(f"it is nested more than {MAX_DEPTH} levels deep")
+    except UnicodeDecodeError as error:
+        return _malformed(f"it is not UTF-8 (at byte {error.start} of a string)")
+    except msgspec.DecodeError as error:
+        return _malformed(str(error))
+    if type(tree) is not dict:
+        return _malformed("the body must be one JSON object")
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_too_deep(tree):
+        return _malformed(f"it is nested more than {MAX_DEPTH} levels deep")
+    if (twice := _find_duplicate_key(body, tree)) is not None:
+        return _malformed(f"the key {twice[:64]!a} stands twice in one object")
+    try:
+        envelope = _envelope_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _malformed(str(error))
+    if (wrong := _find_contradiction(envelope)) is not None:
+        return _malformed(wrong)
+    return Message(envelope, tree.get("payload"), len(body))
+
+
+def problem_body(deny: Deny, policy_revision: str) -> bytes:
+    """The denial as `application/problem+json` (RFC 9457)."""
+    problem: dict[str, object] = {
+        "type": f"urn:reconciler:problem:{deny.code}",
+        "title": TITLE_BY_CODE[deny.code],
+        "status": problem_status(deny),
+        "code": deny.code,
+        "step": deny.step,
+        "reason": deny.reason,
+        "policy_revision": deny.policy_revision or policy_revision,
+    }
+    if deny.retry_after_s is not None:
+        problem["retry_after_s"] = deny.retry_after_s
+    return _encoder.encode(problem)
+
+
+def problem_status(deny: Deny) -> int:
+    """The HTTP status of a denial."""
+    return deny.status or STATUS_BY_CODE[deny.code]
+
+
+def is_reserved(type_: str) -> bool:
+    """Whether a message type belongs to the hub; such messages go to the hub or come from it,
+    nowhere else.
+    """
+    return type_.startswith(RESERVED)
+
+
+def _malformed(reason: str) -> Deny:
+    return Deny(code="invalid_envelope", step="schema", reason=reason)
+
+
+def _is_too_deep(tree: object) -> bool:
+    level: list[object] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [c for node in level for c in _children(node) if type(c) is dict or type(c) is list]
+        if not level:
+            return False
+    return True
+
+
+def _children(node: object) -> list[Any]:
+    return list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+
+
+def _find_duplicate_key(body: bytes, tree: object) -> str | None:
+    """A key that stands twice in one object, or None.
+
+    The decoder keeps the last of two equal keys, so what is encoded again has fewer colons than the
+    body, except where a string of the body hides a colon in an escape. Only when the counts differ
+    is the slow way worth its time.
+    """
+    encoded = _encoder.encode(tree)
+    if body.count(b":") == encoded.count(b":") and not _ESCAPED_COLON.search(body):
+        return None
+
+    found: list[str] = []
+
+    def check(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                found.append(key)
+            seen.add(key)
+
+    json.loads(body, object_pairs_hook=check, parse_int=str, parse_float=str)
+    return found[0] if found else None
+
+
+def _find_contradiction(envelope: Envelope) -> str | None:
+    if is_reserved(envelope.type) and envelope.to != HUB:
+        return f"{envelope.type} is a type of the hub's own and can only go to the hub"
+    if envelope.pattern == "reply":
+        if envelope.correlation_id is None:
+            return "a reply needs correlation_id, the id of the request"
+        return "a reply goes to who asked; leave topic out" if envelope.topic else None
+    if (envelope.to is None) == (envelope.topic is None):
+        return "exactly one of to and topic is needed"
+    if envelope.pattern == "request" and envelope.topic:
+        return "a request goes to one agent; use to instead of topic"
+    return None

@@ -1,0 +1,164 @@
+"""Step 3: the envelope, then the payload against the JSON Schema (2020-12) of its type.
+
+Schemas of the fleet's types come with the configuration; those of the hub's own types stand here.
+No remote reference is followed, patterns run in linear time, and no value of a payload gets into a
+reason.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import jsonschema_rs
+
+from reconciler.router import identity
+from reconciler.router.config import RefusedError
+from reconciler.router.message import HUB, Deny, Envelope, Message
+from reconciler.router.registry import Instance
+
+_SHOWN_ERRORS = 5
+_MAX_REASON = 1000
+
+
+class Validator(Protocol):
+    """What `jsonschema_rs` compiles a schema to."""
+
+    def is_valid(self, instance: Any) -> bool: ...
+    def iter_errors(self, instance: Any) -> Any: ...
+
+
+_ATTEMPT = {
+    "task": {"type": "string", "minLength": 1, "maxLength": 200},
+    "run": {"type": "string", "minLength": 1, "maxLength": 200},
+    "generation": {"type": "integer", "minimum": 0},
+}
+
+
+def _attempt(required: tuple[str, ...] = (), **properties: object) -> dict[str, object]:
+    needed = ["task", "run", "generation", *required]
+    return {"type": "object", "properties": {**_ATTEMPT, **properties}, "required": needed}
+
+
+_DURATION = {"type": "number", "minimum": 0}
+_ARTEFACT = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 255},
+        "size": {"type": "integer", "minimum": 0},
+        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "content_base64": {"type": "string"},
+    },
+    "required": ["name", "size", "sha256", "content_base64"],
+}
+_HELD = {
+    "type": "object",
+    "properties": {"task": {"type": "string"}, "generation": {"type": "integer"}},
+    "required": ["task", "generation"],
+}
+
+HUB_PATTERN_BY_TYPE: Final[Mapping[str, str]] = {
+    "agent.hello": "request",
+    "agent.heartbeat": "event",
+    "task.started": "event",
+    "task.progress": "event",
+    "task.completed": "event",
+    "task.failed": "event",
+    "security.alert": "event",
+}
+_HUB_SCHEMAS: Final[Mapping[str, object]] = {
+    "agent.hello": {
+        "type": "object",
+        "properties": {
+            "version": {"type": "string", "maxLength": 200},
+            "capabilities": {
+                "type": "array",
+                "items": {"type": "string", "maxLength": 100},
+                "maxItems": 1000,
+            },
+            "executor": {"type": "string", "maxLength": 100},
+        },
+        "required": ["version", "capabilities", "executor"],
+    },
+    "agent.heartbeat": {
+        "type": "object",
+        "properties": {"tasks": {"type": "array", "items": _HELD, "maxItems": 1000}},
+        "required": ["tasks"],
+    },
+    "task.started": _attempt(),
+    "task.progress": _attempt(("text",), text={"type": "string"}),
+    "task.completed": _attempt(
+        ("exit_code", "result", "artefacts"),
+        exit_code={"type": "integer"},
+        stdout_truncated={"type": "boolean"},
+        artefacts={"type": "array", "items": _ARTEFACT, "maxItems": 100},
+        duration_s=_DURATION,
+    ),
+    "task.failed": _attempt(
+        ("reason",),
+        exit_code={"type": ["integer", "null"]},
+        reason={"type": "string", "maxLength": 100},
+        error={"type": "string"},
+        stderr_tail={"type": "string"},
+        duration_s=_DURATION,
+    ),
+    "security.alert": {"type": "object"},
+}
+
+
+def compile_schemas(schemas: Mapping[str, object]) -> Mapping[str, Validator]:
+    """Validators by message type; the hub's own stand for themselves. Raises RefusedError that
+    names the type.
+    """
+    return {type_: _compile(type_, schema) for type_, schema in {**schemas, **_HUB_SCHEMAS}.items()}
+
+
+def check(validators: Mapping[str, Validator], sender: Instance, message: Message) -> Deny | None:
+    """None for a message with a true sender and a payload that conforms to the schema of its type,
+    if it has one.
+    """
+    envelope = message.envelope
+    if (denied := identity.check_sender(sender, envelope)) is not None:
+        return denied
+    if envelope.to == HUB and (denied := _check_for_hub(envelope)) is not None:
+        return denied
+    validator = validators.get(envelope.type)
+    if validator is None or validator.is_valid(message.payload):
+        return None
+    return Deny(code="invalid_payload", step="schema", reason=_explain(validator, message.payload))
+
+
+def _check_for_hub(envelope: Envelope) -> Deny | None:
+    wanted = HUB_PATTERN_BY_TYPE.get(envelope.type)
+    if envelope.pattern in (wanted, "reply"):
+        return None
+    if wanted is None:
+        return Deny(
+            code="forbidden",
+            step="schema",
+            reason=f"the hub does not take messages of type {envelope.type}",
+        )
+    reason = f"{envelope.type} is sent to the hub as pattern {wanted}"
+    return Deny(code="invalid_envelope", step="schema", reason=reason)
+
+
+def _compile(type_: str, schema: object) -> Validator:
+    if not isinstance(schema, dict | bool):
+        raise RefusedError(f"schemas: {type_}: a schema is an object")
+    try:
+        return jsonschema_rs.Draft202012Validator(
+            schema, mask="the value", offline=True, pattern_options=jsonschema_rs.RegexOptions()
+        )
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
+        path = "".join(f"/{step}" for step in getattr(error, "instance_path", ()))
+        message = getattr(error, "message", None) or str(error)
+        raise RefusedError(f"schemas: {type_}: {path or '/'}: {message}") from error
+
+
+def _explain(validator: Validator, payload: object) -> str:
+    found: list[str] = []
+    for error in validator.iter_errors(payload):
+        if len(found) == _SHOWN_ERRORS:
+            found.append("…")
+            break
+        pointer = "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
+        found.append(f"{pointer or '(payload)'}: {error.message}")
+    return "; ".join(found)[:_MAX_REASON]

@@ -1,0 +1,235 @@
+"""What the hub may do to a running router: swap the configuration, register instances, look at it,
+end it.
+
+The state of the router is here, in memory; `control.py` is the socket in front. Each call that
+returns has taken effect.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reconciler.router.clock import boottime_s
+from reconciler.router.config import Config, EngineName, HubMessage, InstanceEntry, RefusedError
+from reconciler.router.engine import Engine
+from reconciler.router.hints import Hints
+from reconciler.router.listener import Door
+from reconciler.router.log import TrafficLog
+from reconciler.router.own import OwnMessages
+from reconciler.router.pipeline import Route
+from reconciler.router.registry import Instance, Registry
+from reconciler.router.requests import Requests
+from reconciler.router.rules import Rules, StartEngine, compile_rules
+from reconciler.router.verdict import Answer
+from reconciler.router.version import code_version
+
+MAX_LINES = 256
+SOCKET = "hub.sock"
+
+
+class Switchboard:
+    """The router's state. `make_door` is given a path and the instance whose socket it shall be."""
+
+    def __init__(
+        self,
+        *,
+        run: Path,
+        fleet: str,
+        epoch: str,
+        route: Route,
+        hints: Hints,
+        start_engine: Mapping[EngineName, StartEngine],
+    ) -> None:
+        self.route = route
+        self.hints = hints
+        self.epoch = epoch
+        self._run = run
+        self._fleet = fleet
+        self._own = OwnMessages(route.log)
+        self._start_engine = start_engine
+        self._code_version = code_version()
+        self._started_at = boottime_s()
+        self._doors: dict[str, Door] = {}
+        self._swap = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._http: Any = None
+
+    def serve(self, http: Any) -> None:
+        """The HTTP settings that doors of instances use."""
+        self._http = http
+
+    @property
+    def registry(self) -> Registry:
+        return self.route.registry
+
+    @property
+    def requests(self) -> Requests:
+        return self.route.requests
+
+    @property
+    def log(self) -> TrafficLog:
+        return self.route.log
+
+    async def configure(self, config: Config) -> None:
+        """Swap all at once, or nothing. Raises RefusedError."""
+        async with self._swap:
+            old = self.route.rules
+            new = await compile_rules(config, old, self._start_engine)
+            self.route.rules = new
+            self.log.retention_s = config.log.retention_s
+            self.log.inbox_kept_s = config.limits.ttl_s
+            self._close_unused(old, new)
+
+    async def put_instance(self, name: str, entry: InstanceEntry) -> None:
+        """Register or change; its socket listens when this returns. Raises RefusedError."""
+        async with self._swap:
+            instance = self.registry.by_name.get(name)
+            if instance is not None and instance.agent != entry.agent:
+                raise RefusedError(f"instances: {name} belongs to {instance.agent}; remove it first")
+            is_moved = instance is not None and instance.uid != entry.uid
+            instance = self.registry.register(name, entry)
+            door = self._doors.get(name)
+            if door is not None and not is_moved and door.is_open:
+                return
+            if door is not None:
+                door.close()
+            try:
+                self._doors[name] = await self._open_door(instance)
+            except (OSError, ValueError) as error:
+                self.registry.remove(name)
+                self.requests.drop(instance)
+                self._doors.pop(name, None)
+                raise RefusedError(f"instances: {name}: {error}") from error
+
+    async def remove_instance(self, name: str) -> None:
+        """Revoke, end its connections, forget its mailbox. When this returns nothing of it is on
+        its way any more.
+        """
+        async with self._swap:
+            instance = self.registry.remove(name)
+            if instance is None:
+                return
+            self.requests.drop(instance)
+            door = self._doors.pop(name)
+            door.close()
+            await door.finish()
+
+    async def send_own(self, recipient: Instance, own: HubMessage) -> Answer:
+        """A message of the hub's own to an instance."""
+        return await self._own.send(self.route.rules, recipient, own)
+
+    def set_cancels(self, cancels: Mapping[str, Sequence[Any]]) -> None:
+        """What the heartbeats of the named instances are told from now on; unknown ones are passed
+        over.
+        """
+        for name, orders in cancels.items():
+            instance = self.registry.by_name.get(name)
+            if instance is not None:
+                instance.cancels = orders
+
+    def report(self) -> Mapping[str, Any]:
+        """The state, as JSON. Times of instances are seconds of CLOCK_BOOTTIME, 0 where never."""
+        rules = self.route.rules
+        return {
+            "pid": os.getpid(),
+            "fleet": self._fleet,
+            "epoch": self.epoch,
+            "code_version": self._code_version,
+            "uptime_s": round(boottime_s() - self._started_at, 3),
+            "config_digest": rules.config.digest,
+            "revision": rules.config.revision,
+            "policy_revision": rules.policy_revision,
+            "inbox_seq": self.log.inbox_seq,
+            "open_requests": len(self.requests),
+            "modes": self._modes(),
+            "instances": {name: _show(instance) for name, instance in self.registry.by_name.items()},
+        }
+
+    def tick(self) -> None:
+        """Once per second: counted rows, requests and messages whose time is over, tokens that ran
+        out.
+        """
+        now, wall_s = boottime_s(), time.time()
+        self.log.flush_counts()
+        self.requests.sweep(now)
+        for instance in self.registry.by_name.values():
+            if len(instance.mailbox):
+                self.route.note_expired(instance, instance.mailbox.purge(now))
+            if instance.tokens and not any(token.expires_at > wall_s for token in instance.tokens):
+                instance.tokens = ()
+                self.hints.add("agent")
+
+    async def close(self) -> None:
+        """Close all doors, let running requests be answered, and end the engines."""
+        doors = list(self._doors.values())
+        for instance in self.registry.by_name.values():
+            instance.wake_all()
+        self.requests.give_up_all()
+        for door in doors:
+            door.close()
+        await asyncio.gather(*(door.finish() for door in doors))
+        for engine in self.route.rules.engines:
+            await engine.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _open_door(self, instance: Instance) -> Door:
+        folder = self._run / "hub" / instance.name
+        _make_private(folder, instance.uid)
+        door = Door(folder / SOCKET, self._http, instance, max_lines=MAX_LINES)
+        await door.open(instance.uid)
+        return door
+
+    def _close_unused(self, old: Rules, new: Rules) -> None:
+        for engine in old.engines:
+            if not any(engine is kept for kept in new.engines):
+                task = asyncio.get_running_loop().create_task(_close(engine))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    def _modes(self) -> Sequence[str]:
+        modes = {
+            "log_unavailable": self.log.is_unavailable,
+            "log_reserve": self.log.is_reserve_used,
+            "policy_fallback": self.route.judge.is_falling_back,
+        }
+        return [name for name, is_on in modes.items() if is_on]
+
+
+async def _close(engine: Engine) -> None:
+    await engine.close()
+
+
+def _make_private(folder: Path, uid: int) -> None:
+    """A directory that only `uid` and root may enter. What stands there is kept: it may be mounted
+    in a container.
+    """
+    folder.parent.mkdir(mode=0o711, exist_ok=True)
+    if os.geteuid() == 0:
+        folder.parent.chmod(0o711)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink():
+        raise OSError(f"{folder} is a symbolic link")
+    folder.chmod(0o700)
+    if os.geteuid() == 0:
+        os.chown(folder, uid, uid)
+
+
+def _show(instance: Instance) -> Mapping[str, Any]:
+    return {
+        "agent": instance.agent,
+        "digest": instance.digest,
+        "hello": instance.hello,
+        "heartbeat": instance.heartbeat,
+        "heartbeat_at": instance.heartbeat_at,
+        "last_seen": instance.last_seen,
+        "mailbox_messages": len(instance.mailbox),
+        "mailbox_bytes": instance.mailbox.size_bytes,
+        "outstanding": instance.outstanding,
+        "tokens": len(instance.tokens),
+    }

@@ -1,0 +1,63 @@
+"""A verdict in its two forms: the answer to the sender, and the row of the message log. Pure."""
+
+import hashlib
+
+import msgspec
+
+from reconciler.core.decision import Decision
+from reconciler.router.message import Deny, Message, problem_body, problem_status
+from reconciler.router.rules import Rules
+from reconciler.router.traffic import Row
+
+_encoder = msgspec.json.Encoder()
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the sender is told. From status 400 on, `body` is a problem (RFC 9457)."""
+
+    status: int
+    body: bytes
+    retry_after_s: int | None = None
+
+
+def accepted(id_: str, status: str = "accepted") -> Answer:
+    """202: it is on disk and in the mailboxes."""
+    return Answer(202, _encoder.encode({"id": id_, "status": status}))
+
+
+def refused(denied: Deny, rules: Rules) -> Answer:
+    """A denial as the sender sees it."""
+    return Answer(problem_status(denied), problem_body(denied, rules.policy_revision), denied.retry_after_s)
+
+
+def unlogged(rules: Rules) -> Answer:
+    """What cannot be recorded is neither delivered nor denied."""
+    reason = "the disk of the hub is full or broken; nothing was delivered"
+    return refused(Deny(code="log_unavailable", step="log", reason=reason, retry_after_s=2), rules)
+
+
+def describe_message(row: Row, message: Message, rules: Rules) -> None:
+    """Fill the columns that say what the message is; its payload as the configuration wants it kept."""
+    envelope = message.envelope
+    row.msg_id, row.type, row.pattern = envelope.id, envelope.type, envelope.pattern
+    row.recipient = envelope.to if envelope.topic is None else f"topic:{envelope.topic}"
+    row.correlation_id, row.traceparent = envelope.correlation_id, envelope.traceparent
+    row.size = message.size_bytes
+    mode = rules.config.log.per_type.get(envelope.type, rules.config.log.payload)
+    if mode == "keep":
+        row.payload = bytes(envelope.payload).decode()
+    elif mode == "hash":
+        row.payload_sha256 = hashlib.sha256(envelope.payload).hexdigest()
+
+
+def describe_decision(row: Row, decision: Decision) -> None:
+    """Fill the columns that say who allowed it."""
+    row.engine, row.policy_revision, row.cached = decision.engine, decision.revision, decision.cached
+
+
+def describe_denial(row: Row, denied: Deny) -> None:
+    """Fill the columns that say why not: the true reason, where the sender is told another."""
+    row.verdict, row.code, row.step = "deny", denied.code, denied.step
+    row.reason = denied.private_reason or denied.reason
+    if denied.engine:
+        row.engine, row.policy_revision = denied.engine, denied.policy_revision

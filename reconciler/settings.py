@@ -1,0 +1,246 @@
+"""`operator.yaml` and `hub.yaml` as frozen models, and the rule that the repository can only narrow the operator.
+
+Bytes come in, settings and problems go out. Defaults are those of the contracts, §1 and §2.
+"""
+
+import fnmatch
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from reconciler.core.model import Line, Model, Text
+from reconciler.core.names import DottedName, Name
+from reconciler.core.problem import Problem
+from reconciler.core.quantity import ByteRate, Duration, Rate, Size
+
+# --- hub.yaml ---------------------------------------------------------------------------------------------------------
+
+PruneMode = Literal["on", "off", "budget"]
+DriftMode = Literal["correct", "report", "ignore"]
+LogMode = Literal["keep", "hash", "drop"]
+RelativePath = Annotated[Line, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")]
+
+
+class Prune(Model):
+    agents: PruneMode = "budget"
+    policies: PruneMode = "budget"
+    tasks: PruneMode = "budget"
+
+
+class PruneBudget(Model):
+    """A plan is refused when it removes more than `count` and more than `percent` of a kind."""
+
+    count: int = Field(default=3, ge=0)
+    percent: int = Field(default=20, ge=0, le=100)
+
+
+class Drift(Model):
+    agents: DriftMode = "correct"
+    policies: DriftMode = "correct"
+    router: DriftMode = "correct"
+
+
+class Loop(Model):
+    resync: Duration = Field(default=30.0, ge=0.05)
+    concurrency: int = Field(default=4, ge=1, le=64)
+    stalled_after: int = Field(default=5, ge=1)
+    prune: Prune = Prune()
+    prune_budget: PruneBudget = PruneBudget()
+    drift: Drift = Drift()
+
+
+class Paths(Model):
+    agents: RelativePath = "agents.d"
+    policies: RelativePath = "policies"
+    schemas: RelativePath = "schemas"
+    tasks: RelativePath = "tasks.d"
+    inbox: RelativePath = "inbox"
+
+
+class HubRuntime(Model):
+    prefer: Literal["docker", "process"] = "docker"
+    images: tuple[Line, ...] = ("agents/*",)
+    network: Literal["isolated"] = "isolated"
+
+
+class Mailbox(Model):
+    messages: int = Field(default=1000, ge=1, le=1_000_000)
+    bytes: Size = Field(default=16 * 2**20, ge=1)
+
+
+class RouterRate(Model):
+    messages: Rate = 10.0
+    bytes: ByteRate = float(2**20)
+
+
+class MessageLog(Model):
+    payload: LogMode = "keep"
+    retention: Duration = 30 * 86400.0
+    per_type: dict[DottedName, LogMode] = Field(default_factory=lambda: {"agent.heartbeat": "drop"})
+
+
+class Router(Model):
+    mailbox: Mailbox = Mailbox()
+    lease: Duration = Field(default=30.0, ge=0.05)
+    ttl: Duration = Field(default=600.0, ge=0.05)
+    max_body: Size = Field(default=2**20, ge=1024, le=64 * 2**20)
+    rate: RouterRate = RouterRate()
+    log: MessageLog = MessageLog()
+
+
+EngineName = Literal["embedded", "builtin"]
+LastResortChoice = Literal["builtin", "deny"]
+
+
+class LastResort(Model):
+    message: LastResortChoice = "builtin"
+    task: LastResortChoice = "builtin"
+    delegation: LastResortChoice = "deny"
+    admission: LastResortChoice = "deny"
+
+
+class PolicyCache(Model):
+    entries: int = Field(default=100_000, ge=0)
+
+
+class Policy(Model):
+    engines: tuple[EngineName, ...] = ("embedded", "builtin")
+    last_resort: LastResort = LastResort()
+    cache: PolicyCache = PolicyCache()
+
+
+class Retry(Model):
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    strategy: Literal["exponential", "fixed"] = "exponential"
+    base_delay: Duration = Field(default=0.2, ge=0)
+    jitter: bool = True
+
+
+class Orchestrator(Model):
+    retry: Retry = Retry()
+    fallback_on_error: bool = True
+    allow_cross_agent: bool = True
+    max_parallel_tasks: int = Field(default=5, ge=1)
+    sandbox_required: bool = True
+    trust_threshold: float = Field(default=0.7, ge=0, le=1)
+    audit_all_actions: bool = True
+    crypto_required: bool = False
+
+
+class Alerts(Model):
+    throughput_window: Duration = 600.0
+    sinks: tuple[Line, ...] = ("log",)
+
+
+class Retention(Model):
+    state: Duration = 365 * 86400.0
+    artefacts: Duration = 30 * 86400.0
+
+
+class HubSpec(Model):
+    """`spec` of `hub.yaml`. `defaults` is merged, as written, under each agent before that is validated."""
+
+    loop: Loop = Loop()
+    paths: Paths = Paths()
+    runtime: HubRuntime = HubRuntime()
+    router: Router = Router()
+    policy: Policy = Policy()
+    orchestrator: Orchestrator = Orchestrator()
+    defaults: dict[Literal["resources", "lifecycle", "sandbox"], Any] = Field(default_factory=dict)
+    alerts: Alerts = Alerts()
+    retention: Retention = Retention()
+
+
+# --- operator.yaml ----------------------------------------------------------------------------------------------------
+
+
+class OperatorSource(Model):
+    url: Line = "."
+    ref: Line | None = None
+    poll: Duration = Field(default=60.0, ge=0.05)
+
+
+class OperatorRuntime(Model):
+    allow: tuple[Literal["docker", "process"], ...] = ("docker",)
+    process_runtime: bool = False
+    image_allow: tuple[Line, ...] = ("agents/*",)
+
+
+class Maxima(Model):
+    agents: int = Field(default=1000, ge=1)
+    cpus: float = Field(default=4.0, gt=0)
+    memory: Size = 8 * 2**30
+    ttl: Duration = 30 * 86400.0
+    max_parallel_tasks: int = Field(default=100, ge=1)
+
+
+class OperatorSpec(Model):
+    """`spec` of `operator.yaml`: what only the owner of the host decides."""
+
+    source: OperatorSource = OperatorSource()
+    runtime: OperatorRuntime = OperatorRuntime()
+    maxima: Maxima = Maxima()
+
+
+class Metadata(Model):
+    name: Name
+    labels: dict[Text, Text] = Field(default_factory=dict)
+    annotations: dict[Text, Text] = Field(default_factory=dict)
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for key in labels:
+            if key.startswith("io.reconciler"):
+                raise ValueError(f"label {key!r} uses the reserved prefix 'io.reconciler'; choose another")
+        return labels
+
+
+class Hub(Model):
+    """The whole of `hub.yaml`."""
+
+    api_version: Literal["reconciler/v1"]
+    kind: Literal["Hub"]
+    metadata: Metadata
+    spec: HubSpec = HubSpec()
+
+
+class Operator(Model):
+    """The whole of `operator.yaml`."""
+
+    api_version: Literal["reconciler/v1"]
+    kind: Literal["Operator"]
+    spec: OperatorSpec = OperatorSpec()
+
+    def digest_hex(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def permits_image(patterns: Sequence[str], reference: str) -> bool:
+    """Whether an image reference matches one of the glob patterns, with or without its tag."""
+    bare = reference.split("@")[0].rsplit(":", 1)[0] if ":" in reference.split("/")[-1] else reference.split("@")[0]
+    return any(fnmatch.fnmatchcase(reference, p) or fnmatch.fnmatchcase(bare, p) for p in patterns)
+
+
+def check_narrowing(hub: HubSpec, operator: OperatorSpec, file: str) -> list[tuple[Sequence[str], Problem]]:
+    """Where `hub.yaml` asks for more than the operator allows: path within the file, and the problem."""
+    out: list[tuple[Sequence[str], Problem]] = []
+
+    def more(path: Sequence[str], asked: object, allowed: object) -> None:
+        message = f"{'.'.join(path[1:])} is {asked}, but the operator allows {allowed}; lower it, or ask the operator"
+        out.append((path, Problem(file=file, message=message)))
+
+    if hub.orchestrator.max_parallel_tasks > operator.maxima.max_parallel_tasks:
+        more(
+            ("spec", "orchestrator", "maxParallelTasks"),
+            hub.orchestrator.max_parallel_tasks,
+            f"at most {operator.maxima.max_parallel_tasks}",
+        )
+    for pattern in hub.runtime.images:
+        if not permits_image(operator.runtime.image_allow, pattern):
+            more(("spec", "runtime", "images"), repr(pattern), " ".join(operator.runtime.image_allow))
+    if hub.runtime.prefer == "process" and not operator.runtime.process_runtime:
+        more(("spec", "runtime", "prefer"), "process", "docker only (runtime.processRuntime is false)")
+    return out

@@ -1,0 +1,133 @@
+"""The one writer of state.db: opens it, keeps one connection, and gives transactions.
+
+`Store.transaction()` is `BEGIN IMMEDIATE ... COMMIT` with `synchronous=FULL`: what it wrote is durable when it
+returns. Questions run inside it or inside `Store.read()`. Errors of SQLite leave as StoreError. SQLModel is imported
+when a store is opened, not with this module: it takes longer than many a command.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reconciler.errors import StoreError
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+FILE_NAME = "state.db"
+
+
+class Store:
+    """A handle on one state.db. Safe for threads: one transaction at a time."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open, creating the tables unless `read_only`. Raises StoreError."""
+        from sqlalchemy.pool import StaticPool
+        from sqlmodel import SQLModel, create_engine
+
+        from reconciler.store import tables
+
+        self.path = path
+        self._meta = tables.MetaRow
+        self._version = tables.SCHEMA_VERSION
+        self._lock = threading.RLock()
+        self._session: Session | None = None
+        mode = "ro" if read_only else "rwc"
+        self._engine = create_engine(
+            "sqlite+pysqlite://",
+            creator=lambda: _connect(path, mode),
+            poolclass=StaticPool,
+            isolation_level="AUTOCOMMIT",
+        )
+        with _translated(f"opening {path}"):
+            if not read_only:
+                SQLModel.metadata.create_all(self._engine)
+            self._check_version(read_only=read_only)
+
+    def close(self) -> None:
+        """Close the connection; the log is folded into the file when it was the last one."""
+        with self._lock:
+            self._engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> "Iterator[Session]":
+        """A durable transaction; nested calls join the outer one. Raises StoreError; nothing is kept then."""
+        with self._lock:
+            if self._session is not None:
+                yield self._session
+                return
+            from sqlmodel import Session
+
+            with _translated(f"writing {self.path}"), Session(self._engine, expire_on_commit=False) as session:
+                connection = session.connection()
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                self._session = session
+                try:
+                    yield session
+                    session.flush()
+                    connection.exec_driver_sql("COMMIT")
+                except BaseException:
+                    connection.exec_driver_sql("ROLLBACK")
+                    raise
+                finally:
+                    self._session = None
+
+    @contextmanager
+    def read(self) -> "Iterator[Session]":
+        """Questions only. Raises StoreError."""
+        with self._lock:
+            if self._session is not None:
+                yield self._session
+                return
+            from sqlmodel import Session
+
+            with _translated(f"reading {self.path}"), Session(self._engine) as session:
+                yield session
+
+    def get_meta(self, key: str) -> str | None:
+        with self.read() as session:
+            row = session.get(self._meta, key)
+            return row.value if row else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        with self.transaction() as session:
+            session.merge(self._meta(key=key, value=value))
+
+    def _check_version(self, *, read_only: bool) -> None:
+        found = self.get_meta("schema_version")
+        if found is None and not read_only:
+            self.set_meta("schema_version", str(self._version))
+        elif found is not None and int(found) > self._version:
+            raise StoreError(
+                f"{self.path} was written by a newer release (schema {found}, this one knows {self._version}); "
+                "start that release, or restore a backup"
+            )
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, check_same_thread=False, timeout=5.0)
+    connection.isolation_level = None
+    if mode != "ro":
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=5000")
+    return connection
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        raise StoreError(f"{doing} failed: {_cause(exc)}") from exc
+
+
+def _cause(exc: BaseException) -> str:
+    original: Any = getattr(exc, "orig", None) or exc
+    return str(original)
+

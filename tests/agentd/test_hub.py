@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reconciler.agentd.hub import Backoff, Hub, HubGoneError, boottime_s
+from reconciler.agentd.message import Message
+
+from .fake_hub import FakeHub
+
+
+def build_message(id_: str = "1", type_: str = "docs.published") -> Message:
+    body = json.dumps({"id": id_, "type": type_, "payload": {}}).encode()
+    return Message(id=id_, type=type_, body=body)
+
+
+def test_an_accepted_message_is_ok_and_noted(hub: FakeHub) -> None:
+    client = Hub(hub.socket_path, str(hub.token_file))
+    before = boottime_s()
+    answer = client.send(build_message())
+    assert (answer.status, answer.is_ok, answer.is_passing) == (202, True, False)
+    assert client.last_ok >= before
+
+
+def test_the_token_is_read_at_each_call(hub: FakeHub) -> None:
+    client = Hub(hub.socket_path, str(hub.token_file))
+    client.send(build_message("1"))
+    hub.tokens.add("token-2")
+    hub.write_token("token-2")
+    client.send(build_message("2"))
+    assert [a.token for a in hub.attempts] == ["token-1", "token-2"]
+
+
+@pytest.mark.parametrize("content", ["", "two words", "line\nbreak", "umläut"])
+def test_a_token_file_without_a_token_is_not_shown(hub: FakeHub, content: str) -> None:
+    hub.write_token(content)
+    with pytest.raises(HubGoneError) as gone:
+        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+    assert not content or content not in str(gone.value)
+
+
+def test_a_missing_token_file_is_an_outage(hub: FakeHub) -> None:
+    hub.token_file.unlink()
+    with pytest.raises(HubGoneError, match="token file"):
+        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+
+
+def test_no_socket_is_an_outage(hub: FakeHub) -> None:
+    hub.stop()
+    with pytest.raises(HubGoneError, match="connecting"):
+        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+
+
+def test_a_broken_connection_is_an_outage(hub: FakeHub) -> None:
+    hub.drop_answer("docs.published")
+    with pytest.raises(HubGoneError, match="POST /api/hub/messages"):
+        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+
+
+@pytest.mark.parametrize(("status", "is_passing"), [(401, True), (429, True), (503, True), (403, False), (409, False)])
+def test_some_refusals_pass_and_some_do_not(hub: FakeHub, status: int, is_passing: bool) -> None:
+    hub.refuse("docs.published", status, "some_code", retry_after="1.5")
+    answer = Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+    assert (answer.is_ok, answer.is_passing) == (False, is_passing)
+    assert (answer.code, answer.retry_after_s) == ("some_code", 1.5)
+    assert answer.explanation == f"{status} some_code as told"
+
+
+@pytest.mark.parametrize("header", ["nan", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_retry_after_that_is_no_number_of_seconds_is_none(hub: FakeHub, header: str) -> None:
+    hub.refuse("docs.published", 429, "rate_limited", retry_after=header)
+    assert Hub(hub.socket_path, str(hub.token_file)).send(build_message()).retry_after_s == 0
+
+
+def test_pauses_grow_up_to_the_cap_with_jitter() -> None:
+    backoff = Backoff(base_s=1, cap_s=4)
+    pauses = [backoff.next_s() for _ in range(5)]
+    for i, exact in enumerate([1, 2, 4, 4, 4]):
+        assert exact / 2 <= pauses[i] <= exact
+    backoff.reset()
+    assert backoff.next_s() <= 1

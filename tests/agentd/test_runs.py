@@ -1,0 +1,100 @@
+"""Real daemons: which attempt runs when, and that none runs twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import StartAgentd
+from .fake_hub import FakeHub
+
+
+def test_an_assignment_that_makes_no_sense_is_reported(hub: FakeHub, start_agentd: StartAgentd) -> None:
+    agentd = start_agentd("true")
+    hub.deliver("task.assigned", {"task": "no-run"})
+    hub.assign(output={"maxSize": "1MiB"})
+    failed = hub.wait_for("task.failed")
+    assert failed["reason"] == "spawn"
+    assert "output.maxSize" in failed["error"]
+    assert "an assignment that names no run was dropped" in agentd.messages()
+
+
+def test_a_repeated_assignment_does_not_run_again(hub: FakeHub, start_agentd: StartAgentd, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    start_agentd("sh", "-c", f"echo x >> {tmp_path}/runs; while ! test -e {gate}; do sleep 0.02; done")
+    hub.assign()
+    hub.wait_for("task.started")
+    hub.assign()
+    hub.deliver("other.type", {})
+    gate.touch()
+    hub.wait_for("task.completed")
+    beats = len(hub.payloads("agent.heartbeat"))
+    hub.wait_until(lambda: {"tasks": []} in hub.payloads("agent.heartbeat")[beats:], "it is settled")
+    hub.assign()
+    hub.wait_until(
+        lambda: [a.status for a in hub.attempts if a.message["type"] == "task.completed"] == [202, 409],
+        "the result again, under the same id",
+    )
+    ids = {a.message["id"] for a in hub.attempts if a.message["type"] == "task.completed"}
+    assert len(ids) == 1
+    assert (tmp_path / "runs").read_text() == "x\n"
+    assert len(hub.received("task.started")) == 1
+
+
+def test_a_newer_generation_ends_the_older_and_an_older_is_dropped(
+    hub: FakeHub, start_agentd: StartAgentd, tmp_path: Path
+) -> None:
+    script = f'echo x >> {tmp_path}/runs; test "$(wc -l < {tmp_path}/runs)" -gt 1 || exec sleep 60'
+    start_agentd("sh", "-c", script)
+    hub.assign(generation=2)
+    hub.wait_for("task.started")
+    hub.assign(generation=1)
+    hub.assign(generation=3)
+    assert hub.wait_for("task.failed")["generation"] == 2
+    assert hub.wait_for("task.completed")["generation"] == 3
+    assert (tmp_path / "runs").read_text() == "x\nx\n"
+
+
+def test_a_result_too_large_for_the_hub_becomes_a_failure(hub: FakeHub, start_agentd: StartAgentd) -> None:
+    start_agentd("echo", "hi")
+    hub.refuse("task.completed", 413, "too_large")
+    hub.assign()
+    failed = hub.wait_for("task.failed")
+    assert (failed["reason"], failed["exit_code"]) == ("too_large", 0)
+
+
+def test_a_started_event_of_a_stale_generation_cancels_the_run(hub: FakeHub, start_agentd: StartAgentd) -> None:
+    start_agentd("sleep", "60")
+    hub.refuse("task.started", 409, "stale_generation")
+    hub.assign()
+    assert hub.wait_for("task.failed")["reason"] == "cancelled"
+
+
+def test_two_tasks_run_side_by_side_and_the_third_waits(
+    hub: FakeHub, start_agentd: StartAgentd, tmp_path: Path
+) -> None:
+    all_there = "test -e a -a -e b -a -e gate"
+    meet = f"cd {tmp_path}; touch $HUB_TASK; while ! {all_there}; do sleep 0.02; done"
+    start_agentd("sh", "-c", meet, max_parallel=2)
+    for task in ("a", "b", "c"):
+        hub.assign(task)
+    hub.wait_for("task.started", task="a")
+    hub.wait_for("task.started", task="b")
+    beats = len(hub.payloads("agent.heartbeat"))
+    held = [{"task": task, "generation": 1} for task in ("a", "b", "c")]
+    hub.wait_until(lambda: {"tasks": held} in hub.payloads("agent.heartbeat")[beats:], "the third is held")
+    assert hub.payloads("task.started", "c") == []
+    (tmp_path / "gate").touch()
+    hub.wait_for("task.completed", count=3)
+    assert sorted(p["task"] for p in hub.payloads("task.completed")) == ["a", "b", "c"]
+
+
+def test_a_partial_result_that_the_hub_does_not_want_is_left_out(hub: FakeHub, start_agentd: StartAgentd) -> None:
+    agentd = start_agentd("sh", "-c", "echo part; exec sleep 60", grace_s=0.8)
+    hub.refuse("task.failed", 422, "invalid_payload")
+    hub.assign()
+    hub.wait_for("task.started")
+    agentd.stop()
+    assert agentd.wait() == 0
+    failed = hub.wait_for("task.failed")
+    assert failed["reason"] == "shutdown"
+    assert "result" not in failed

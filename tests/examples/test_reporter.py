@@ -1,0 +1,116 @@
+"""The reporter: what parents found, in one Markdown file and one result."""
+
+import hashlib
+from typing import Any
+
+from .stage import ListeningHub, Repository, Work
+
+SIZE = {
+    "do": "size",
+    "revision": "a" * 40,
+    "ok": True,
+    "summary": "900 lines in 3 text files",
+    "figures": {"lines": 900, "files": 3},
+    "languages": [{"name": "Python", "files": 3, "lines": 900, "code": 700}],
+    "largest": [
+        {"path": "big.py", "language": "Python", "lines": 500},
+        {"path": "quiet.py", "language": "Python", "lines": 400},
+        {"path": "all.lock", "language": "Other", "lines": 300},
+    ],
+}
+CHURN = {
+    "do": "churn",
+    "revision": "a" * 40,
+    "ok": True,
+    "summary": "3 files changed in 40 commits",
+    "figures": {"commits": 40},
+    "files": [
+        {"path": "big.py", "commits": 9, "authors": 2, "added": 600, "deleted": 100},
+        {"path": "small.py", "commits": 30, "authors": 1, "added": 1, "deleted": 1},
+        {"path": "all.lock", "commits": 20, "authors": 1, "added": 1, "deleted": 1},
+    ],
+}
+TODO: dict[str, Any] = {
+    "do": "todo",
+    "revision": None,
+    "ok": False,
+    "summary": "1 open end, 1 without an owner",
+    "figures": {"found": 1},
+    "found": [{"path": "a.py", "line": 3, "marker": "HACK", "text": "a | b\n# not a heading"}],
+}
+
+
+def test_the_report_holds_the_figures_of_all_parents(work: Work, repository: Repository) -> None:
+    parents = {"code-size": SIZE, "churn": CHURN, "open-ends": TODO}
+    given = {"do": "report", "title": "The state"}
+    done = work("reporter", given, repository.path, parents=parents, task="report")
+    report = (done.output / "report.md").read_text()
+    assert report.startswith("# The state\n\nRevision aaaaaaaaaaaa.\n")
+    assert "| churn | ok | 3 files changed in 40 commits |" in report
+    assert "| open-ends | needs attention | 1 open end, 1 without an owner |" in report
+    assert "| Python | 3 | 900 | 700 |" in report
+    assert "| big.py | 9 | 2 | 600 | 100 |" in report
+    assert done.result["figures"] == {
+        "churn.commits": 40,
+        "code-size.files": 3,
+        "code-size.lines": 900,
+        "open-ends.found": 1,
+    }
+    assert done.result["attention"] == ["open-ends: 1 open end, 1 without an owner"]
+    assert done.result["ok"] is False
+    assert [row["task"] for row in done.result["sections"]] == ["churn", "code-size", "open-ends"]
+
+
+def test_hotspots_are_sources_both_large_and_often_changed(
+    work: Work, repository: Repository
+) -> None:
+    parents = {"code-size": SIZE, "churn": CHURN}
+    done = work("reporter", {"do": "report"}, repository.path, parents=parents)
+    assert done.result["hotspots"] == [{"path": "big.py", "commits": 9, "lines": 500}]
+    assert "## Hotspots" in (done.output / "report.md").read_text()
+
+
+def test_what_parents_say_cannot_break_the_markdown(work: Work, repository: Repository) -> None:
+    done = work("reporter", {"do": "report"}, repository.path, parents={"open-ends": TODO})
+    report = (done.output / "report.md").read_text()
+    assert "| a.py | 3 | HACK | a \\| b \\# not a heading |" in report
+
+
+def test_long_tables_are_cut_and_say_so(work: Work, repository: Repository) -> None:
+    given = {"do": "report", "rows": 1}
+    done = work("reporter", given, repository.path, parents={"churn": CHURN})
+    report = (done.output / "report.md").read_text()
+    assert "small.py" not in report
+    assert "and 2 more." in report
+
+
+def test_parents_of_another_fleet_are_left_out_by_name(work: Work, repository: Repository) -> None:
+    parents = {"churn": CHURN, "talk": "just text", "list": [1], "odd": {"do": "dance"}}
+    done = work("reporter", {"do": "report"}, repository.path, parents=parents)
+    assert done.result["left_out"] == ["list", "talk"]
+    assert [row["task"] for row in done.result["sections"]] == ["churn", "odd"]
+
+
+def test_a_report_of_nothing_is_a_clear_failure(work: Work, repository: Repository) -> None:
+    done = work("reporter", {"do": "report"}, repository.path)
+    assert done.exit_code == 1
+    assert "nothing to combine" in done.errors
+    assert list(done.output.iterdir()) == []
+
+
+def test_the_report_is_announced_with_its_digest(
+    work: Work, repository: Repository, hub: ListeningHub
+) -> None:
+    given = {"do": "report", "title": "News"}
+    parents = {"churn": CHURN}
+    done = work("reporter", given, repository.path, parents=parents, task="report", env=hub.env)
+    sha256 = hashlib.sha256((done.output / "report.md").read_bytes()).hexdigest()
+    (call,) = hub.received
+    assert call["message"]["topic"] == "report.published"
+    assert call["message"]["payload"] == {
+        "task": "report",
+        "title": "News",
+        "sha256": sha256,
+        "sections": ["churn"],
+    }
+    assert done.result["artefacts"][0]["sha256"] == sha256

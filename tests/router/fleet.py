@@ -1,0 +1,168 @@
+"""A real router process, and agents that speak to it over their own sockets, for the tests of this folder."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import secrets
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reconciler.router.client import RouterLink
+
+FLEET = "00c0ffee"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What an agent was answered."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def code(self) -> str:
+        return str(self.body["code"])
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """One instance as its container sees it: a socket and a token."""
+
+    name: str
+    socket_path: Path
+    token: str
+    sent: int = 0
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 15.0,
+    ) -> Reply:
+        """One request on a connection of its own. `body` is JSON unless it is bytes."""
+        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        with self.connect(timeout_s) as connection:
+            named = {"Authorization": f"Bearer {self.token if token is None else token}"}
+            connection.request(method, path, body=content, headers={**named, **(headers or {})})
+            return read_reply(connection.getresponse())
+
+    @contextlib.contextmanager
+    def connect(self, timeout_s: float = 15.0) -> Iterator[http.client.HTTPConnection]:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        link.settimeout(timeout_s)
+        connection = http.client.HTTPConnection("hub")
+        connection.sock = link
+        try:
+            link.connect(str(self.socket_path))
+            yield connection
+        finally:
+            connection.close()
+            link.close()
+
+    def envelope(self, type_: str, pattern: str = "event", **fields: object) -> dict[str, object]:
+        self.sent += 1
+        return {"id": f"{self.name}-{self.sent}-{secrets.token_hex(4)}", "type": type_, "pattern": pattern, **fields}
+
+    def send(self, type_: str, pattern: str = "event", *, wait_s: float = 0, **fields: object) -> Reply:
+        query = f"?wait={wait_s}" if wait_s else ""
+        return self.call("POST", f"/api/hub/messages{query}", self.envelope(type_, pattern, **fields))
+
+    def hello(self) -> Reply:
+        payload = {"version": "1", "capabilities": ["docs.write"], "executor": "command"}
+        return self.send("agent.hello", "request", wait_s=5, to="hub", payload=payload)
+
+    def poll(self, *, wait_s: float = 0, ack: str | None = None, max_: int = 100) -> Reply:
+        ack_part = f"&ack={ack}" if ack is not None else ""
+        return self.call("GET", f"/api/hub/messages?wait={wait_s}&max={max_}{ack_part}")
+
+    def receive(self, *, wait_s: float = 5) -> list[dict[str, Any]]:
+        """Poll and acknowledge."""
+        polled = self.poll(wait_s=wait_s)
+        assert polled.status == 200
+        if polled.body["messages"]:
+            assert self.call("POST", "/api/hub/messages/ack", {"cursor": polled.body["cursor"]}).status == 204
+        return list(polled.body["messages"])
+
+
+@dataclass(slots=True, kw_only=True)
+class Fleet:
+    """The router of one test."""
+
+    run: Path
+    data: Path
+    link: RouterLink
+    config: dict[str, Any]
+    agents: dict[str, Agent] = field(default_factory=dict)
+
+    def configure(self, **sections: object) -> None:
+        self.config = {**self.config, **sections, "digest": secrets.token_hex(4)}
+        self.link.configure(self.config)
+
+    def register(self, instance: str, *, agent: str = "", hello: bool = True, expires_in_s: float = 3600) -> Agent:
+        token = secrets.token_urlsafe(32)
+        entry = instance_entry(agent or instance.rpartition("-")[0], [(token, time.time() + expires_in_s)])
+        self.link.put_instance(instance, entry)
+        self.agents[instance] = Agent(name=instance, socket_path=self.run / "hub" / instance / "hub.sock", token=token)
+        if hello:
+            assert self.agents[instance].hello().status == 200
+        return self.agents[instance]
+
+    def rows(self, where: str = "1", *values: object) -> list[dict[str, Any]]:
+        """Rows of message_log, oldest first."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.data / 'traffic.db'}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            found = connection.execute(f"SELECT * FROM message_log WHERE {where} ORDER BY seq", values)
+            return [dict(row) for row in found]
+
+    def report(self) -> Any:
+        return self.link.report().value  # type: ignore[union-attr]
+
+
+def instance_entry(agent: str, tokens: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """What `PUT /instances` takes, from tokens and their expiry."""
+    shown = [{"sha256": hashlib.sha256(t.encode()).hexdigest(), "expires_at": at} for t, at in tokens]
+    return {"agent": agent, "uid": 0, "tokens": shown, "digest": hashlib.sha256(repr(tokens).encode()).hexdigest()}
+
+
+def basic_config(**sections: Any) -> dict[str, Any]:
+    """Agents writer and reviewer: the writer may ask the reviewer and publish under docs."""
+    return {
+        "digest": "c0",
+        "revision": "rev0",
+        "agents": {
+            "writer": {
+                "role": "writer",
+                "sends": [
+                    {"to": "reviewer", "types": ["review.request", "review.note"]},
+                    {"topic": "docs.>", "types": ["docs.published"]},
+                ],
+            },
+            "reviewer": {"role": "reviewer", "subscribes": [{"topic": "docs.*"}]},
+            "archive": {"subscribes": [{"topic": "docs.>", "delivery": "all"}]},
+        },
+        **sections,
+    }
+
+
+def read_reply(response: http.client.HTTPResponse) -> Reply:
+    content = response.read()
+    return Reply(status=response.status, body=json.loads(content) if content else None, headers=response.headers)
+
+
+def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+    """Poll until the condition holds. Raises AssertionError after the time-out."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.01)
