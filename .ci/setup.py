@@ -76,6 +76,7 @@ def main() -> int:
             return 0
         if not has_this_python(key):
             make_venv(args.base)
+        forget_content(key)
         install(stage)
         link_project()
         for done in ("run", stage):
@@ -130,6 +131,12 @@ def read_stamp(stage: str) -> str:
 def has_this_python(key: str) -> bool:
     """Whether `.venv` was made here by this Python, so that packages can be changed in place."""
     return read_stamp("run").splitlines()[:2] == key.splitlines()[:2] and (VENV / "bin/python").exists()
+
+
+def forget_content(key: str) -> None:
+    """Before packages change: what was installed is no longer true, whichever lock file comes back."""
+    stamp_path("dev").unlink(missing_ok=True)
+    stamp_path("run").write_text("\n".join(key.splitlines()[:2]), encoding="utf-8")
 
 
 def make_venv(is_base: bool) -> None:

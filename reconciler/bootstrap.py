@@ -3,7 +3,7 @@
 `open_home` takes the data directory (lock, fleet id, keys, state.db); `build_world` puts the adapters together.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,16 @@ from reconciler.core.reading import Ok, Reading, Unavailable
 from reconciler.errors import ForeignFleetError, SourceError, StoreError
 from reconciler.home import FLEET_FILE, Home, data_folder, lock, open_home, open_source, prepare_run
 from reconciler.identity.seal import FLEET_LABEL, HOME_LABEL
-from reconciler.kinds.kind import World
+from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.loop.desired import load_hub
 from reconciler.loop.inspections import Inspections
+from reconciler.loop.run import Fault
+from reconciler.policy.builtin import Facts
+from reconciler.policy.chain import Chain, Order
 from reconciler.ports import PolicyEngine, Runtime, RuntimeFacts, Source
 from reconciler.router.client import RouterLink
-from reconciler.settings import OperatorSpec
+from reconciler.settings import HubSpec, OperatorSpec
 from reconciler.store import records
 from reconciler.store.store import FILE_NAME, Store
 
@@ -30,7 +33,7 @@ def choose_runtime(home: Home, operator: OperatorSpec, wish: str, used: str | No
     """
     may_process = operator.runtime.process_runtime
     docker = _docker(home)
-    if used == "docker" or (wish == "docker" and used is None):
+    if used == "docker":
         return docker, ""
     if used == "process":
         return _process(home), ""
@@ -71,21 +74,49 @@ def check_same_fleet(home: Home, known: str | None, source: str, recorded_source
 
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Built:
     """A fleet opened for work: its world, the cache of inspections, and what to tell the person."""
 
     home: Home
     world: World
     inspections: Inspections
+    policy: Chain
+    fallback: list[str]
+    hub_settings: HubSpec = HubSpec()
     notice: str = ""
 
+    def fresh_engine(self) -> PolicyEngine:
+        """An engine of its own for judging a revision that is not in force yet."""
+        return build_policy(self.hub_settings, self.world.operator)
 
-def build_policy() -> PolicyEngine:
+    def on_desired(self, desired: Desired) -> None:
+        """Another desired state: the chain asks in its order from now on."""
+        self.hub_settings = desired.hub
+        self.policy.configure(policy_order(desired.hub, self.world.operator))
+
+    def faults(self) -> Sequence[Fault]:
+        """Conditions of the hub that the adapters know of."""
+        return [("PolicyFallback", "EngineAway", reason) for reason in self.fallback]
+
+
+def build_policy(hub: HubSpec, operator: OperatorSpec, on_fallback: Callable[[str | None], None] | None = None) -> Chain:
     """The chain of engines; the worker of the embedded one starts when it is first asked."""
-    from reconciler.policy.chain import PolicyChain
+    from reconciler.policy.embedded import EmbeddedEngine
 
-    return PolicyChain()
+    return Chain({"embedded": EmbeddedEngine()}, policy_order(hub, operator), on_fallback or (lambda _reason: None))
+
+
+def policy_order(hub: HubSpec, operator: OperatorSpec) -> Order:
+    """Which engines answer, and what the built-in rules go by."""
+    return Order(
+        engines=hub.policy.engines,
+        last_resort=hub.policy.last_resort.model_dump(),
+        facts=Facts(
+            allow_cross_agent=hub.orchestrator.allow_cross_agent,
+            images=(hub.runtime.images, operator.runtime.image_allow),
+        ),
+    )
 
 
 @contextmanager
@@ -110,7 +141,8 @@ def open_fleet(
                 store.set_meta(key, value)
         inspections = Inspections(runtime)
         router = RouterLink(home.fleet, home.run, state)
-        policy = build_policy()
+        fallback: list[str] = []
+        policy = build_policy(HubSpec(), operator, lambda reason: _replace(fallback, reason))
         world = World(
             fleet=home.fleet,
             seal_key=home.seal_key,
@@ -126,10 +158,17 @@ def open_fleet(
             operator=operator,
         )
         try:
-            yield Built(home=home, world=world, inspections=inspections, notice=notice)
+            yield Built(
+                home=home, world=world, inspections=inspections, policy=policy, fallback=fallback, notice=notice
+            )
         finally:
             policy.close()
+            source.close()
             store.close()
+
+
+def _replace(fallback: list[str], reason: str | None) -> None:
+    fallback[:] = [reason] if reason is not None else []
 
 
 def check_not_lost(home: Home, runtime: Runtime) -> None:

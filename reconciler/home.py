@@ -70,12 +70,13 @@ def _operator_places() -> list[str]:
 def open_source(path: str, *, branch: str | None, worktree: bool = False) -> Source:
     """A git repository, or a plain directory where there is none (or `worktree`). Raises SourceError, UsageError."""
     from reconciler.source.directory import DirectorySource
+    from reconciler.source.layout import locate
     from reconciler.source.repository import LocalRepository
 
     folder = Path(path)
     if not folder.is_dir():
         raise UsageError(f"{path} is not a directory; name a repository with --source")
-    if (folder / ".git").exists() and not worktree:
+    if not worktree and locate(str(folder)) is not None:
         return LocalRepository(str(folder.absolute()), branch)
     return DirectorySource(str(folder.absolute()))
 

@@ -27,6 +27,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """A path that is not offered as an entry; shown printable, perhaps not the exact name."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
     """What a revision is, for the record. `id` is a commit id, or `worktree:<digest>` for a plain directory."""
 
@@ -44,11 +52,23 @@ class Snapshot(Protocol):
     def revision(self) -> Revision: ...
 
     def entries(self, folder: str) -> Sequence[Entry]:
-        """Regular files and symlinks below `folder` (`""` for the whole tree), by path."""
+        """Regular files and symlinks at or below `folder` (`""` for the whole tree), by path."""
+        ...
+
+    def prepare(self, folders: Sequence[str]) -> None:
+        """These folders and files will be asked for; an adapter may fetch them in one go. Raises SourceError."""
         ...
 
     def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
         """Contents by path. Raises SourceError."""
+        ...
+
+    def set_aside(self, folder: str) -> Sequence[SetAside]:
+        """What is at or below `folder` but can be no entry: submodules, names unfit for records. Raises SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what reading needed; nothing is read afterwards."""
         ...
 
 
@@ -72,7 +92,11 @@ class Source(Protocol):
         ...
 
     def watch_paths(self) -> Sequence[str]:
-        """Files and directories whose change should wake the loop."""
+        """Files and directories (not what is below them) whose change should wake the loop."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was kept open."""
         ...
 
 
@@ -244,12 +268,8 @@ class PolicyEngine(Protocol):
         ...
 
     @property
-    def active(self) -> str:
-        """The digest of the bundle that answers; empty where none does."""
-        ...
-
-    def deactivate(self) -> None:
-        """No Rego answers any more."""
+    def revision(self) -> str:
+        """The digest of the bundle in force; empty where there is none."""
         ...
 
     def activate(self, bundle: PolicyBundle) -> None:

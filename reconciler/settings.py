@@ -75,10 +75,14 @@ class RouterRate(Model):
     bytes: ByteRate = float(2**20)
 
 
+def _default_modes() -> dict[str, LogMode]:
+    return {"agent.heartbeat": "drop"}
+
+
 class MessageLog(Model):
     payload: LogMode = "keep"
     retention: Duration = 30 * 86400.0
-    per_type: dict[DottedName, LogMode] = Field(default_factory=lambda: {"agent.heartbeat": "drop"})
+    per_type: dict[DottedName, LogMode] = Field(default_factory=_default_modes)
 
 
 class Router(Model):

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 _MAX_ENTRIES = 10_000
+_MAX_ARTEFACTS = 100
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class ArtefactsTooLargeError(Exception):
-    """The artefacts together are larger than the task may deliver."""
+    """The artefacts together are more or larger than the task may deliver."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def collect_artefacts(directory: str, patterns: Sequence[str], max_bytes: int) -
             raise ArtefactsTooLargeError(f"the artefacts are larger than {max_bytes} bytes")
         left_bytes -= len(content)
         taken.append(Artefact(name=name, content=content))
+        if len(taken) > _MAX_ARTEFACTS:
+            raise ArtefactsTooLargeError(f"there are more than {_MAX_ARTEFACTS} artefacts")
     taken.sort(key=lambda a: a.name)
     return Collection(artefacts=tuple(taken), left_out=tuple(sorted(left_out)))
 

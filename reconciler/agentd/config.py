@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 PORT = 8421
-_INHERITED = ("PATH", "HOME", "LANG", "TZ")
+_INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "RECONCILER_CONTAINER")
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _T = TypeVar("_T")
 

@@ -48,9 +48,10 @@ class Heartbeat:
         return answer.retry_after_s
 
     def _cancel(self, entry: object) -> None:
-        task, generation = (entry.get("task"), entry.get("generation")) if isinstance(entry, Mapping) else (None, None)
-        if isinstance(task, str) and isinstance(generation, int):
-            self._runs.cancel(Ref(task=task, run="", generation=generation))
+        fields = entry if isinstance(entry, Mapping) else {}
+        task, generation, run = fields.get("task"), fields.get("generation"), fields.get("run") or ""
+        if isinstance(task, str) and isinstance(generation, int) and isinstance(run, str):
+            self._runs.cancel(Ref(task=task, run=run, generation=generation))
         else:
             self._log.error("a cancellation that names no task was dropped")
 

@@ -20,7 +20,7 @@ from reconciler.agentd.log import Log
 from reconciler.agentd.scratch import Scratch, make_scratch
 
 WORKSPACE = "/workspace"
-_MAX_NESTING = 100
+_MAX_NESTING = 60
 
 
 @dataclass(frozen=True)

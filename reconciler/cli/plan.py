@@ -101,13 +101,15 @@ def load_revision(
     path: str, operator: "OperatorSpec", *, worktree: bool
 ) -> tuple["Desired | None", Sequence["Problem"]]:
     """The newest revision of a repository or directory, or its problems. Raises ReconcilerError."""
+    from reconciler.bootstrap import build_policy
     from reconciler.core.problem import Problem
     from reconciler.core.reading import Ok, Unavailable
     from reconciler.home import open_source
     from reconciler.kinds import KINDS
     from reconciler.kinds.tree import ParseCache
+    from reconciler.loop.admit import admit
     from reconciler.loop.desired import load_desired
-    from reconciler.policy.embedded import EmbeddedEngine
+    from reconciler.settings import HubSpec
 
     source = open_source(path, branch=None, worktree=worktree)
     head = source.head()
@@ -118,12 +120,18 @@ def load_revision(
     if not isinstance(snapshot, Ok):
         reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its newest revision is gone"
         return None, (Problem(file=path, message=reason),)
-    engine = EmbeddedEngine()
+    engine = build_policy(HubSpec(), operator)
     try:
         candidate = load_desired(snapshot.value, KINDS, operator, ParseCache(), engine)
+        if candidate.desired is None:
+            return None, candidate.problems
+        hub = candidate.desired.hub
+        admission = admit(candidate.desired, None, None, lambda: build_policy(hub, operator))
     finally:
         engine.close()
-    return candidate.desired, candidate.problems
+        snapshot.value.close()
+        source.close()
+    return (None, admission.problems) if admission.problems else (candidate.desired, ())
 
 
 def _compare(desired: "Desired", place: str, data: str | None) -> "Plan":

@@ -144,7 +144,14 @@ def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec"
     view = View(quiet=quiet)
     if built.notice:
         view.say(built.notice)
-    loop = Loop(world, KINDS, report=view.on_done)
+    loop = Loop(
+        world,
+        KINDS,
+        report=view.on_done,
+        fresh_engine=built.fresh_engine,
+        on_desired=built.on_desired,
+        faults=built.faults,
+    )
     stack.callback(loop.close)
     inbox = InboxStep(source, world, loop)
     hub = Hub(
@@ -153,6 +160,7 @@ def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec"
         KINDS,
         built.inspections,
         before_pass=inbox.look,
+        after_pass=inbox.answer,
         pause=inbox.again_in_s,
         on_pass=view.on_pass,
         on_fault=view.say,

@@ -17,7 +17,7 @@ from reconciler.core.outcome import Outcome
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Reading
 from reconciler.kinds.manifest import Loaded
-from reconciler.kinds.tree import Tree
+from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.ports import (
     Clock,
     ContainerState,
@@ -62,6 +62,7 @@ class Desired:
 
     `broken` names kinds some of whose files could not be read, so that what is missing may only be unreadable.
     `images` is what image references mean on the engine; `route` the router's whole configuration with its digest.
+    `disputed` is what only the revision's own policies allow, and those in force do not.
     """
 
     revision: Revision
@@ -70,6 +71,7 @@ class Desired:
     broken: frozenset[str] = frozenset()
     images: Mapping[str, Reading[str]] = field(default_factory=dict)
     route: Mapping[str, Any] = field(default_factory=dict)
+    disputed: tuple[str, ...] = ()
 
     def of(self, kind: str) -> Mapping[str, Any]:
         """The manifests of a kind by name; empty where it has none."""
@@ -120,4 +122,4 @@ class Kind:
     view: Callable[[Desired, Any, Facts], Mapping[str, AgentView]] | None = None
     receive: Callable[[World], int] | None = None
     images: Callable[[Desired], Iterable[str]] | None = None
-    verify: Callable[[Desired, PolicyEngine], Sequence[Problem]] | None = None
+    verify: Callable[[Desired, PolicyEngine, ParseCache], Sequence[Problem]] | None = None

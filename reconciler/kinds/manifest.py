@@ -17,6 +17,7 @@ from reconciler.core.yaml import load_documents, locate
 from reconciler.settings import Metadata
 
 SpecT = TypeVar("SpecT", bound=Model)
+ResourceT = TypeVar("ResourceT", covariant=True)
 
 API_VERSION = "reconciler/v1"
 
@@ -48,10 +49,10 @@ class Parsed(Generic[SpecT]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded(Generic[SpecT]):
-    """What all files of one kind hold, by resource name."""
+class Loaded(Generic[ResourceT]):
+    """What all files of one kind hold, by resource name; most kinds hold manifests."""
 
-    by_name: Mapping[str, Manifest[SpecT]]
+    by_name: Mapping[str, ResourceT]
     problems: tuple[Problem, ...] = ()
 
 
@@ -85,7 +86,7 @@ def parse_manifests(
     return Parsed(manifests=tuple(manifests), problems=tuple(problems))
 
 
-def merge_by_name(parsed: Mapping[str, Parsed[SpecT]], problems: Sequence[Problem]) -> Loaded[SpecT]:
+def merge_by_name(parsed: Mapping[str, Parsed[SpecT]], problems: Sequence[Problem]) -> Loaded[Manifest[SpecT]]:
     """All files of a kind as one mapping; a name that stands twice is a problem at its second place."""
     by_name: dict[str, Manifest[SpecT]] = {}
     faults = list(problems)

@@ -69,8 +69,7 @@ class Tree:
 
     def file(self, path: str) -> bytes | Problem | None:
         """The content of one file, a problem with it, or None where there is none. Raises SourceError."""
-        folder, _, _ = path.rpartition("/")
-        for entry in self.snapshot.entries(folder):
+        for entry in self.snapshot.entries(path):
             if entry.path == path:
                 return _unreadable(entry, MAX_BYTES) or self.snapshot.read([entry])[path]
         return None
@@ -83,6 +82,10 @@ class Tree:
             if e.path.startswith(prefix) and "/" not in e.path[len(prefix) :] and e.path.endswith(suffix)
         ]
         problems = [p for e in inside if (p := _unreadable(e, max_bytes))]
+        problems += [
+            Problem(file=aside.path, message=f"cannot be used: {aside.reason}; rename or remove it")
+            for aside in self.snapshot.set_aside(folder)
+        ]
         bad = {p.file for p in problems}
         return [e for e in inside if e.path not in bad], problems
 

@@ -53,7 +53,7 @@ def apply_plan(plan: Plan, kinds: Sequence[Kind], job: Applying) -> tuple[Done, 
     out: list[Done] = []
     for kind in kinds:
         changes = [c for c in plan.pending if c.kind == kind.name]
-        out.extend(job.pool.map(lambda c, k=kind: _apply_one(c, k, plan, job, units), changes))  # type: ignore[misc]
+        out.extend(job.pool.map(lambda c, k=kind: _apply_one(c, k, plan, job, units), changes))
     return tuple(out)
 
 
@@ -110,7 +110,7 @@ def _settle(change: Change, outcome: Outcome, plan: Plan, job: Applying, unit: U
     match outcome:
         case Applied(note=note):
             with job.world.store.transaction():
-                _record(change, plan, job, "applied", note)
+                _record(change, plan, job, "applied", note or change.reason)
                 if unit is not None:
                     records.clear_units(job.world.store, [change.unit])
         case Failed(reason=reason):

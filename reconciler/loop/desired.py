@@ -17,7 +17,7 @@ from reconciler.kinds.kind import Desired, Kind
 from reconciler.kinds.manifest import Loaded, problem_at, validation_problems
 from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.ports import PolicyEngine, Snapshot
-from reconciler.settings import Hub, HubSpec, OperatorSpec, check_narrowing
+from reconciler.settings import Hub, HubSpec, OperatorSpec, Paths, check_narrowing
 
 HUB_FILE = "hub.yaml"
 
@@ -37,9 +37,11 @@ def load_desired(
     """Load and check a whole revision. Raises SourceError when the snapshot cannot be read."""
     revision = snapshot.revision.id
     tree = Tree(snapshot=snapshot, cache=cache)
+    snapshot.prepare([HUB_FILE, *_places(Paths())])
     hub, problems = load_hub(tree, operator)
     if hub is None:
         return Candidate(revision=revision, desired=None, problems=problems)
+    snapshot.prepare(_places(hub.paths))
     loaded: Mapping[str, Loaded[Any]] = {k.name: k.load(tree, hub) for k in kinds}
     faults = [*problems, *(p for result in loaded.values() for p in result.problems)]
     desired = Desired(
@@ -51,11 +53,15 @@ def load_desired(
     for kind in kinds:
         faults.extend(kind.check(desired, operator))
         if kind.verify is not None:
-            faults.extend(kind.verify(desired, engine))
+            faults.extend(kind.verify(desired, engine, cache))
     cache.settle()
     if faults:
         return Candidate(revision=revision, desired=None, problems=sort_problems(faults))
     return Candidate(revision=revision, desired=replace(desired, route=_route(desired, kinds)))
+
+
+def _places(paths: Paths) -> Sequence[str]:
+    return (paths.agents, f"{paths.schemas}/messages", paths.policies, f"{paths.policies}/data.yaml", paths.tasks)
 
 
 def load_hub(tree: Tree, operator: OperatorSpec) -> tuple[HubSpec | None, tuple[Problem, ...]]:

@@ -23,6 +23,7 @@ class GuardFacts:
     before: dict[str, int]
     protected: frozenset[str]
     is_fresh_store: bool = False
+    disputed: tuple[str, ...] = ()
 
 
 def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
@@ -32,6 +33,9 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
     if not facts.is_descendant:
         reason = "this revision does not descend from the applied one (history was rewritten, or another branch)"
         refused.append(Refusal(guard="not-a-descendant", reason=reason, confirm=plan.digest))
+    if facts.disputed:
+        reason = f"the policies in force deny what this revision's own allow: {'; '.join(facts.disputed)}"
+        refused.append(Refusal(guard="admission", reason=reason, confirm=plan.digest))
     refused.extend(_over_budget(plan, hub, facts))
     for name in sorted({c.name for c in plan.changes if c.action in REMOVING} & facts.protected):
         reason = f"agent {name} is protected (lifecycle.protect: true); remove the protection in a commit of its own"

@@ -7,6 +7,7 @@ written beside it. A file that is already recorded is claimed without a second r
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from reconciler.core.problem import Problem
@@ -132,6 +133,12 @@ class InboxStep:
             self._again_s = take_dropped(self._inbox, self._world, desired)
         except SourceError:
             self._again_s = RETRY_S
+
+    def answer(self) -> None:
+        """Put results beside the files whose tasks have ended by now. Raises StoreError."""
+        if self._inbox is not None:
+            with suppress(SourceError):
+                _answer(self._inbox, self._world)
 
     def again_in_s(self) -> float | None:
         """When something that is waiting may be ready."""

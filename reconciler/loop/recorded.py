@@ -8,7 +8,7 @@ from reconciler.core.reading import Ok, Reading
 from reconciler.kinds import KINDS
 from reconciler.kinds.agent.state import AgentStates, InstanceState
 from reconciler.kinds.kind import Desired, Facts
-from reconciler.kinds.policy import PolicyState
+from reconciler.kinds.policy.observe import PolicyState
 from reconciler.kinds.route_entry import instance_entry
 from reconciler.kinds.router.observe import CONFIGURED
 from reconciler.kinds.router.state import RouterState

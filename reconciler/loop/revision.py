@@ -4,16 +4,17 @@ What a person must know about it leaves as conditions: `SourceUnavailable`, `Sou
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.errors import SourceError
 from reconciler.kinds.kind import Desired, Kind
 from reconciler.kinds.tree import ParseCache
-from reconciler.loop.desired import Candidate, load_desired
-from reconciler.ports import Clock, Entry, PolicyEngine, Revision, Snapshot, Source
+from reconciler.loop.admit import admit
+from reconciler.loop.desired import HUB_FILE, Candidate, load_desired
+from reconciler.ports import Clock, Entry, PolicyEngine, Revision, SetAside, Snapshot, Source
 from reconciler.settings import OperatorSpec
 from reconciler.store import records
 from reconciler.store.records import RevisionRecord
@@ -48,8 +49,17 @@ class StoredSnapshot:
         self._store = store
 
     def entries(self, folder: str) -> Sequence[Entry]:
-        prefix = f"{folder}/" if folder else ""
-        return [e for e in self._entries if e.path.startswith(prefix)]
+        return [e for e in self._entries if not folder or e.path == folder or e.path.startswith(f"{folder}/")]
+
+    def prepare(self, folders: Sequence[str]) -> None:
+        """Nothing to do: the record has everything."""
+
+    def set_aside(self, folder: str) -> Sequence[SetAside]:  # noqa: ARG002 - the port's
+        """Nothing: only what could be used was accepted."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
     def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
         contents = records.blobs(self._store, [e.blob for e in entries])
@@ -70,9 +80,11 @@ class Revisions:
         operator: OperatorSpec,
         clock: Clock,
         engine: PolicyEngine,
+        fresh_engine: Callable[[], PolicyEngine] | None = None,
     ) -> None:
         self._source, self._store, self._kinds = source, store, kinds
         self._operator, self._clock, self._engine = operator, clock, engine
+        self._fresh_engine = fresh_engine
         self._cache = ParseCache()
         self._last: Candidate | None = None
         self._snapshot: Snapshot | None = None
@@ -133,11 +145,21 @@ class Revisions:
     def accept(self, desired: Desired) -> None:
         """Make a revision the last good one, durably, with the contents of its manifests. Raises StoreError."""
         self._good = desired
-        if self.applied == desired.revision.id:
-            return
         snapshot = self._snapshot
         if snapshot is None or snapshot.revision.id != desired.revision.id:
             return
+        if self.applied != desired.revision.id:
+            self._keep(snapshot, desired)
+        snapshot.close()
+        self._snapshot = None
+
+    def close(self) -> None:
+        """Let go of a snapshot that was not accepted."""
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+    def _keep(self, snapshot: Snapshot, desired: Desired) -> None:
         paths = desired.hub.paths
         entries = [
             e
@@ -145,7 +167,7 @@ class Revisions:
             for e in snapshot.entries(folder)
             if e.path.endswith((".yaml", ".rego", ".json")) and e.mode != "120000"
         ]
-        entries.extend(e for e in snapshot.entries("") if e.path == "hub.yaml")
+        entries.extend(snapshot.entries(HUB_FILE))
         contents = snapshot.read(entries)
         now = self._clock.now().isoformat()
         revision = desired.revision
@@ -175,6 +197,18 @@ class Revisions:
         if not isinstance(snapshot, Ok):
             reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its tree is gone"
             raise SourceError(f"revision {revision.id[:12]} cannot be read: {reason}")
+        self.close()
         self._snapshot = snapshot.value
-        self._last = load_desired(snapshot.value, self._kinds, self._operator, self._cache, self._engine)
+        candidate = load_desired(snapshot.value, self._kinds, self._operator, self._cache, self._engine)
+        self._last = self._admitted(candidate)
         return self._last
+
+    def _admitted(self, candidate: Candidate) -> Candidate:
+        """The candidate after admission. A revision that is in force already is not asked about again."""
+        desired = candidate.desired
+        if desired is None or self._fresh_engine is None or desired.revision.id == self.applied:
+            return candidate
+        admission = admit(desired, self.last_good(), self._engine, self._fresh_engine)
+        if admission.problems:
+            return replace(candidate, desired=None, problems=admission.problems)
+        return replace(candidate, desired=replace(desired, disputed=admission.disputed))

@@ -8,7 +8,7 @@ git -> desired -> observed -> plan -> guard -> apply -> audit
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.condition import Condition, Mode, derive_mode
@@ -23,10 +23,14 @@ from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.revision import InForce, Revisions
+from reconciler.ports import PolicyEngine
 from reconciler.store import records
 from reconciler.store.audit import AuditEntry, append
 
 CONFIRMED = "confirmed_plan"
+
+Fault: TypeAlias = tuple[str, str, str]
+"""A condition of the hub that is true now: type, reason, message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +90,22 @@ class Loop:
         *,
         compared_with: str = "engine",
         report: Callable[[Done], None] = lambda _done: None,
+        fresh_engine: Callable[[], PolicyEngine] | None = None,
+        on_desired: Callable[[Desired], None] = lambda _desired: None,
+        faults: Callable[[], Sequence[Fault]] = lambda: (),
     ) -> None:
         self._world, self._kinds, self._compared_with, self._report = world, kinds, compared_with, report
-        self.revisions = Revisions(world.source, world.store, kinds, world.operator, world.clock, world.policy)
+        self._on_desired, self._faults = on_desired, faults
+        self.revisions = Revisions(
+            world.source, world.store, kinds, world.operator, world.clock, world.policy, fresh_engine
+        )
         self._images: tuple[str, dict[str, Reading[str]]] = ("", {})
         self._pool: ThreadPoolExecutor | None = None
         self._conditions = records.conditions(world.store)
 
     def close(self) -> None:
         """End the effects pool; effects under way are finished first."""
+        self.revisions.close()
         if self._pool is not None:
             self._pool.shutdown(wait=True)
 
@@ -105,6 +116,7 @@ class Loop:
             return self._nothing(in_force, apply=apply)
         if apply:
             self._receive()
+        self._on_desired(in_force.desired)
         desired = self._with_images(in_force.desired)
         observed = observe(desired, self._kinds, self._world, self._mode())
         plan = self._guarded(desired, observed)
@@ -117,7 +129,7 @@ class Loop:
             working = plan
         if working.refused:
             working = without_removals(working, working.refused[0].reason)
-        faults = [*in_force.faults, *_unreadable(observed)]
+        faults = [*in_force.faults, *_unreadable(observed), *self._faults()]
         if refused:
             faults.append(("PlanRefused", refused[0].guard, f"{refused[0].reason}; confirm with {refused[0].confirm}"))
         conditions = self._settle_conditions(faults, record=apply)
@@ -177,6 +189,7 @@ class Loop:
             before={"agent": len(agents | orphans)},
             protected=frozenset(r.agent for r in recorded.values() if '"protect": true' in r.manifest),
             is_fresh_store=not self.revisions.applied,
+            disputed=desired.disputed if desired.revision.id != self.revisions.applied else (),
         )
         return guard(plan, desired.hub, facts)
 

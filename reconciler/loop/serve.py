@@ -43,13 +43,14 @@ class Hub:
         inspections: Inspections,
         *,
         before_pass: Callable[[], None] = lambda: None,
+        after_pass: Callable[[], None] = lambda: None,
         pause: Callable[[], float | None] = lambda: None,
         on_pass: Callable[[PassReport], None] = lambda _report: None,
         on_fault: Callable[[str], None] = lambda _text: None,
         watched: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self._loop, self._world, self._kinds, self._inspections = loop, world, kinds, inspections
-        self._pause = pause
+        self._after_pass, self._pause = after_pass, pause
         self._before_pass, self._on_pass, self._on_fault = before_pass, on_pass, on_fault
         self._watched = watched or world.source.watch_paths
         self.wake = Wake()
@@ -107,6 +108,7 @@ class Hub:
         try:
             self._before_pass()
             self.last = self._loop.run_pass()
+            self._after_pass()
         except StoreError as exc:
             self._on_fault(f"StoreUnwritable: {exc}")
             return None

@@ -53,6 +53,7 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
                     debounce=WATCH_DEBOUNCE_MS,
                     step=WATCH_STEP_MS,
                     watch_filter=None,
+                    recursive=False,
                     raise_interrupt=False,
                 ):
                     wake.ring()

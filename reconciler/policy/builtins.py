@@ -89,7 +89,25 @@ ALLOWED: Mapping[str, int] = {
 """Names and numbers of arguments."""
 
 OPERATORS = frozenset(
-    "and assign div eq equal gt gte internal.member_2 internal.member_3 lt lte minus mul neq or plus rem".split()
+    [
+        "and",
+        "assign",
+        "div",
+        "eq",
+        "equal",
+        "gt",
+        "gte",
+        "internal.member_2",
+        "internal.member_3",
+        "lt",
+        "lte",
+        "minus",
+        "mul",
+        "neq",
+        "or",
+        "plus",
+        "rem",
+    ]
 )
 """What OPA calls the operators; they are written as signs, and only its capabilities name them."""
 

@@ -58,9 +58,7 @@ class TestRule:
     column: int
 
 
-def build_bundle(
-    files: Mapping[str, bytes], data: object = None, *, data_file: str = "policies/data.yaml"
-) -> Built:
+def build_bundle(files: Mapping[str, bytes], data: object = None, *, data_file: str = "policies/data.yaml") -> Built:
     """The bundle of all `.rego` files by path. `data` is the parsed value of `data_file`, None where there is none."""
     problems: list[Problem] = []
     sources: dict[str, str] = {}
@@ -123,9 +121,7 @@ def find_tests(modules: Mapping[str, str]) -> tuple[TestRule, ...]:
         for rule in module.rules:
             if rule.name.startswith(TEST_PREFIX) and rule.arity is None:
                 where = f"{module.package.replace('.', '/')}/{rule.name}"
-                test = TestRule(
-                    path=where, name=rule.name, file=path, line=rule.line, column=rule.column
-                )
+                test = TestRule(path=where, name=rule.name, file=path, line=rule.line, column=rule.column)
                 found.setdefault(where, test)
     return tuple(found.values())
 
@@ -170,9 +166,7 @@ def _check_header(module: Module) -> Iterator[Problem]:
 
     if not module.package:
         yield at_package("names no package; begin with 'package hub.message' or another name")
-    elif module.package == "hub" or f"{module.package}.".startswith(
-        tuple(f"{name}." for name in _RESERVED)
-    ):
+    elif module.package == "hub" or f"{module.package}.".startswith(tuple(f"{name}." for name in _RESERVED)):
         yield at_package(f"package {module.package} is the hub's own; choose another name")
     elif not any(i.path == "rego.v1" for i in module.imports):
         yield at_package("does not import rego.v1; write 'import rego.v1' below the package")

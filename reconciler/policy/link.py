@@ -17,7 +17,7 @@ from reconciler.policy.worker import command, encode_frame, frame_size
 START_S = 10.0
 
 
-class WorkerLost(PolicyEngineError):
+class WorkerLostError(PolicyEngineError):
     """The worker died or was killed while it was asked. `timed_out` tells which."""
 
     def __init__(self, message: str, *, timed_out: bool) -> None:
@@ -29,11 +29,11 @@ class WorkerLink:
     """One child process. Reply fields are those of the protocol (`worker.py`)."""
 
     def __init__(self, *, memory_bytes: int, start_s: float = START_S) -> None:
-        """Start a worker and wait until it is ready. Raises WorkerLost."""
+        """Start a worker and wait until it is ready. Raises WorkerLostError."""
         argv, env = command(memory_bytes)
         here, there = socket.socketpair()
         with there:
-            self._process = subprocess.Popen(argv, env=env, stdin=there, stdout=there, cwd="/")
+            self._process = subprocess.Popen(argv, env=env, stdin=there.fileno(), stdout=there.fileno(), cwd="/")
         self._socket = here
         self._number = 0
         self._receive(time.monotonic() + start_s, "starting")
@@ -47,7 +47,7 @@ class WorkerLink:
         return self._process.poll() is None
 
     def ask(self, operation: str, deadline_s: float, **fields: object) -> Mapping[str, Any]:
-        """The reply, which may be an `error`. Raises WorkerLost; ValueError on fields that are not JSON."""
+        """The reply, which may be an `error`. Raises WorkerLostError; ValueError on fields that are not JSON."""
         self._number += 1
         request = {"id": self._number, "op": operation, "deadline_s": deadline_s, **fields}
         try:
@@ -95,12 +95,10 @@ class WorkerLink:
             size -= len(part)
         return b"".join(parts)
 
-    def _lost(self, operation: str, cause: Exception) -> WorkerLost:
+    def _lost(self, operation: str, cause: Exception) -> WorkerLostError:
         timed_out = isinstance(cause, TimeoutError)
         self.close()
         if timed_out:
-            return WorkerLost(
-                f"policy worker: {operation} missed its deadline and was killed", timed_out=True
-            )
+            return WorkerLostError(f"policy worker: {operation} missed its deadline and was killed", timed_out=True)
         code = self._process.returncode
-        return WorkerLost(f"policy worker: {operation} ended it (status {code})", timed_out=False)
+        return WorkerLostError(f"policy worker: {operation} ended it (status {code})", timed_out=False)

@@ -11,11 +11,11 @@ from reconciler.policy.tokens import Sort, Token, tokenise
 
 MAX_NESTING = 64
 
-_KEYWORDS = frozenset(
-    "as default else every false if import in not null package some true with".split()
+KEYWORDS = frozenset(
+    ["as", "default", "else", "every", "false", "if", "import", "in", "not", "null", "package", "some", "true", "with"]
 )
-_VALUES = frozenset({"true", "false", "null"})
-_OPEN, _CLOSE = ("(", "[", "{"), (")", "]", "}")
+VALUES = frozenset({"true", "false", "null"})
+OPEN, CLOSE = ("(", "[", "{"), (")", "]", "}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,25 +75,25 @@ class Module:
 def read_module(file: str, source: str) -> Module:
     """The outline of one file. Never raises: what cannot be read is in `problems`."""
     tokens, problems = tokenise(file, source)
-    closing = _match_brackets(file, tokens)
+    closing = match_brackets(file, tokens)
     if isinstance(closing, Problem):
         return Module(file=file, package="", line=0, problems=(*problems, closing))
     return _Outline(tokens, closing).read(file, problems)
 
 
-def _match_brackets(file: str, tokens: Sequence[Token]) -> dict[int, int] | Problem:
+def match_brackets(file: str, tokens: Sequence[Token]) -> dict[int, int] | Problem:
     """The index of each opening bracket's end; what stays open ends with the file."""
     closing: dict[int, int] = {}
     opened: list[int] = []
     for index, token in enumerate(tokens):
         if token.sort is not Sort.SIGN:
             continue
-        if token.text in _OPEN:
+        if token.text in OPEN:
             opened.append(index)
             if len(opened) > MAX_NESTING:
                 message = f"brackets are nested deeper than {MAX_NESTING} levels; use rules of their own"
                 return Problem(file=file, line=token.line, column=token.column, message=message)
-        elif token.text in _CLOSE and opened:
+        elif token.text in CLOSE and opened:
             closing[opened.pop()] = index
     return closing | dict.fromkeys(opened, len(tokens))
 
@@ -121,7 +121,7 @@ class _Outline:
             elif token.text == "import" and self._starts_statement(index):
                 found, done = self._import(index)
                 imports.append(found)
-            elif token.text not in _KEYWORDS and not self._is_contains_keyword(index):
+            elif token.text not in KEYWORDS and not self._is_contains_keyword(index):
                 reference, _ = self._chain(index)
                 if self._text(index - 1) == "default" or self._starts_statement(index):
                     rules.append(_as_rule(reference))
@@ -150,9 +150,9 @@ class _Outline:
         depth, out = 0, []
         for token in self._tokens:
             sign = token.sort is Sort.SIGN
-            depth -= sign and token.text in _CLOSE
+            depth -= sign and token.text in CLOSE
             out.append(depth > 0)
-            depth += sign and token.text in _OPEN
+            depth += sign and token.text in OPEN
         return out
 
     def _chain(self, index: int) -> tuple[Reference, int]:
@@ -195,9 +195,7 @@ class _Outline:
         if self._text(end) == "as":
             alias, end = self._text(end + 1), end + 2
         place = self._tokens[index]
-        return Import(
-            path=reference.name, alias=alias, line=place.line, column=place.column
-        ), end
+        return Import(path=reference.name, alias=alias, line=place.line, column=place.column), end
 
     def _starts_statement(self, index: int) -> bool:
         """Whether this is the first word of its line, outside of brackets, and continues no expression."""
@@ -207,24 +205,22 @@ class _Outline:
         if before.line == self._tokens[index].line or self._nested[index]:
             return False
         if before.sort is Sort.NAME:
-            return before.text not in _KEYWORDS - _VALUES and before.text != "contains"
-        return before.sort is not Sort.SIGN or before.text in _CLOSE
+            return before.text not in KEYWORDS - VALUES and before.text != "contains"
+        return before.sort is not Sort.SIGN or before.text in CLOSE
 
     def _is_contains_keyword(self, index: int) -> bool:
         """`deny contains x`: the word where it follows the head of a rule, on the same line."""
         if self._text(index) != "contains" or not index:
             return False
         before = self._tokens[index - 1]
-        is_name = before.sort is Sort.NAME and before.text not in _KEYWORDS
+        is_name = before.sort is Sort.NAME and before.text not in KEYWORDS
         return (is_name or before.text == "]") and before.line == self._tokens[index].line
 
     def _anonymous_calls(self) -> Iterator[Reference]:
         """Calls of what an expression yields, such as `f(x)(y)`."""
         for index, token in enumerate(self._tokens):
             if token.text == "(" and index not in self._calls and self._text(index - 1) in ("]", ")"):
-                yield Reference(
-                    name="", line=token.line, column=token.column, arity=0, dynamic=True
-                )
+                yield Reference(name="", line=token.line, column=token.column, arity=0, dynamic=True)
 
 
 def _as_rule(head: Reference) -> Rule:
@@ -235,6 +231,7 @@ def _count_arguments(arguments: Sequence[Token]) -> int:
     depth = commas = 0
     for token in arguments:
         if token.sort is Sort.SIGN:
-            depth += (token.text in _OPEN) - (token.text in _CLOSE)
+            depth += (token.text in OPEN) - (token.text in CLOSE)
             commas += depth == 0 and token.text == ","
-    return commas + 1 if arguments else 0
+    has_trailing_comma = bool(arguments) and arguments[-1].text == ","
+    return commas + (not has_trailing_comma) if arguments else 0

@@ -27,6 +27,8 @@ _ANSWER_FILE = "<hub>/answer.rego"
 _ANSWER_ROOT = ANSWER_PACKAGE.replace(".", "/")
 _LOG, _LOG_BYTES = 1, 2**20
 _PLACE = re.compile(r"^-- (?P<file>\S.*):(?P<line>\d+):(?P<column>\d+)$", re.MULTILINE)
+_MESSAGE = re.compile(r"\(errormsg \d+:(.*)\)$", re.MULTILINE)
+_OFFSET = re.compile(r"\|(\d+)\|\d+")
 _STATIC = frozenset({"wellformed_error", "rego_recursion_error", "rego_compile_error"})
 
 Reply = dict[str, object]
@@ -40,6 +42,7 @@ class Operations:
         self._libc = ctypes.CDLL(None)
         self._program: rego.Program | None = None
         self._revision = ""
+        self._kinds: frozenset[str] = frozenset()
 
     def check(self, modules: Mapping[str, str]) -> Reply:
         """Syntax of each module; then, if that is well, what only compiling and a first evaluation show."""
@@ -62,12 +65,14 @@ class Operations:
             program = _compile(modules, data, kinds, entry_points)
         except rego.CompileError as exc:
             return {"error": f"the policies do not compile: {exc}"}
-        self._program, self._revision = program, revision
+        self._program, self._revision, self._kinds = program, revision, kinds
         return {"revision": revision, "kinds": sorted(kinds)}
 
     def decide(self, kind: str, question: object) -> Reply:
         if self._program is None:
             return {"error": "nothing is loaded"}
+        if kind not in self._kinds:
+            return self._deny(f"no policy defines data.hub.{kind}.decision")
         try:
             answer = self._program.ask(f"{_ANSWER_ROOT}/{kind}", question)
         except rego.NotAskableError as exc:
@@ -106,7 +111,7 @@ class Operations:
         logged = [_in_characters(p, text) for p in _read_log(self._take_log()) if p.file == path]
         # An unclosed bracket is reported a second time, at the start of the file.
         inner = [p for p in logged if (p.line, p.column) != (1, 1)] or logged
-        return inner[:MAX_PROBLEMS_PER_MODULE] or [Problem(file=path, message=_no_rego(fault))]
+        return inner[:MAX_PROBLEMS_PER_MODULE] or [_read_fault(path, text, fault)]
 
     def _compile(self, modules: Mapping[str, str]) -> list[Problem]:
         """What is wrong with modules each of which parses."""
@@ -147,11 +152,12 @@ def _compile(
 
 def _read_decision(kind: str, decision: object) -> Reply:
     match decision:
+        case {"allow": bool(allow), "reasons": reasons}:
+            listed = reasons if isinstance(reasons, list) else [reasons]
         case {"allow": bool(allow)}:
-            reasons = decision.get("reasons", [])
+            listed = []
         case _:
-            allow, reasons = False, [f"data.hub.{kind}.decision has no boolean 'allow'"]
-    listed = reasons if isinstance(reasons, list) else [reasons]
+            allow, listed = False, [f"data.hub.{kind}.decision has no boolean 'allow'"]
     texts = [_cut(r if isinstance(r, str) else repr(r)) for r in listed[:MAX_REASONS]]
     return {"allow": allow, "reasons": texts if texts or allow else ["the policy gives no reason"]}
 
@@ -174,14 +180,24 @@ def _read_log(log: str) -> Iterator[Problem]:
             )
 
 
+def _read_fault(path: str, text: str, fault: str) -> Problem:
+    """The same from the library's exception, for what it does not print: offsets in bytes."""
+    message, offset = _MESSAGE.search(fault), _OFFSET.search(fault)
+    before = text.encode()[: int(offset[1])].decode(errors="ignore") if offset else ""
+    return Problem(
+        file=path,
+        line=before.count("\n") + 1,
+        column=len(before) - (before.rfind("\n") + 1) + 1,
+        message=_no_rego(message[1] if message else fault),
+    )
+
+
 def _in_characters(problem: Problem, text: str) -> Problem:
     lines = text.splitlines()
     if not 0 < problem.line <= len(lines):
         return problem
     before = lines[problem.line - 1].encode()[: problem.column - 1].decode(errors="ignore")
-    return Problem(
-        file=problem.file, line=problem.line, column=len(before) + 1, message=problem.message
-    )
+    return Problem(file=problem.file, line=problem.line, column=len(before) + 1, message=problem.message)
 
 
 def _no_rego(message: str) -> str:

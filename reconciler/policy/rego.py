@@ -73,9 +73,7 @@ def parse(path: str, source: str) -> str:
 class Program:
     """Compiled modules and data. Entry points are paths such as `hub/answer/message`."""
 
-    def __init__(
-        self, modules: Mapping[str, str], data: Mapping[str, Any], entry_points: Sequence[str]
-    ) -> None:
+    def __init__(self, modules: Mapping[str, str], data: Mapping[str, Any], entry_points: Sequence[str]) -> None:
         """Compile. Raises CompileError."""
         self._interpreter = Interpreter()
         self._interpreter.strict_built_in_errors = True
@@ -151,6 +149,12 @@ def _escape(text: str) -> bytes:
         raise NotAskableError("a text has half of a character (a lone surrogate)") from exc
 
 
+def _string(node: Any) -> str:
+    """The text of a string node, escaped as in JSON; the library gives some with their quotes, some without."""
+    text = str(rego_node_value(node))
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
 def _unescape(text: str) -> str:
     if "\\" not in text:
         return text
@@ -189,7 +193,7 @@ def _read(node: Any) -> Any:
     """The value of a node. Raises ValueError where it is none."""
     match _c.regoNodeType(node):
         case NodeKind.String:
-            return _unescape(rego_node_value(node))
+            return _unescape(_string(node))
         case NodeKind.True_:
             return True
         case NodeKind.False_:
@@ -217,7 +221,11 @@ def _write_term(node: Any) -> str:
     """The value of a node, which `_read` could read, as Rego text."""
     match _c.regoNodeType(node):
         case NodeKind.String:
-            return f'"{rego_node_value(node)}"'
+            return f'"{_string(node)}"'
+        case NodeKind.True_:
+            return "true"
+        case NodeKind.False_:
+            return "false"
         case NodeKind.Null:
             return "null"
         case NodeKind.Array:

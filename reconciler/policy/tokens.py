@@ -79,8 +79,7 @@ def _check_escapes(file: str, token: Token) -> list[Problem]:
             file=file,
             line=token.line,
             column=token.column + match.start(),
-            message=f"{match.group()!r} in a string is read differently by the engines; "
-            "write the character itself",
+            message=f"{match.group()!r} in a string is read differently by the engines; write the character itself",
         )
         for match in _ESCAPE.finditer(token.text)
         if match.group(1) in "u/"

@@ -18,9 +18,10 @@ worker ends itself, so that an endless rule does not outlive an owner that died.
 kills the worker, starts another and loads the bundle again.
 
 `modules` and `data` are those of a `PolicyBundle`; its tests are left out of what is loaded. `kinds` are those that the
-modules answer: of another kind nothing should be asked, because the answer is always a denial. The revision of a decision is the one in the data that was evaluated, `data.hub.revision`. An evaluation that fails, is
-undefined or answers in another form than `{"allow": boolean, "reasons": [text]}` is a denial with its reason. Whatever
-an `error` says, it is no decision.
+modules answer: of another kind nothing should be asked, because the answer is always a denial. The revision of a
+decision is the one in the data that was evaluated, `data.hub.revision`. An evaluation that fails, is undefined or
+answers in another form than `{"allow": boolean, "reasons": [text]}` is a denial with its reason. Whatever an `error`
+says, it is no decision.
 
 Before the first request the worker empties its environment, limits its memory, forbids itself to open any file or
 socket, and turns its standard streams away from the frames, because the Rego library prints to them.
@@ -44,10 +45,7 @@ SELF_DESTRUCT_AFTER_S = 1.0
 LOG_BYTES = 2**20
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
-    "from reconciler.policy.worker import main; main(int(sys.argv[2]))"
-)
+_START = "import sys; sys.path.insert(0, sys.argv[1]);from reconciler.policy.worker import main; main(int(sys.argv[2]))"
 _LENGTH = struct.Struct(">I")
 
 Reply = dict[str, object]
@@ -99,7 +97,7 @@ def _take_streams() -> tuple[int, int]:
 
 
 def _confine(memory_bytes: int) -> None:
-    """Address space as it is now plus `memory_bytes` (the library reserves much more than it uses), and no new files."""
+    """No new files, and address space as it is now plus `memory_bytes`: the library reserves far more than it uses."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

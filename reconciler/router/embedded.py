@@ -49,8 +49,7 @@ class _Worker(asyncio.Protocol):
         self._waiting.append((self.ready, _START_S))
         self._watch_next()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -233,7 +232,7 @@ async def _start_worker() -> _Worker:
         process = await asyncio.to_thread(_spawn, argv, environment, there)
     here.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, worker = await loop.create_connection(lambda: _Worker(process), sock=here)
+    _, worker = await loop.create_unix_connection(lambda: _Worker(process), sock=here)
     return worker
 
 

@@ -21,7 +21,7 @@ from reconciler.router.reserve import Reserve
 from reconciler.router.traffic import InboxEntry, Row, TrafficDatabase, is_disk_error
 
 _LARGEST_BATCH = 512
-_MAINTENANCE_S = 5.0
+_MAINTENANCE_S = 2.0
 _DELETING_S = 0.1
 
 _LOG = logging.getLogger("reconciler.router.log")

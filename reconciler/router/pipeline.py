@@ -42,6 +42,8 @@ from reconciler.router.verdict import (
     unlogged,
 )
 
+_TIMER_SLACK_S = 0.02
+
 _LOG = logging.getLogger("reconciler.router.pipeline")
 
 
@@ -159,10 +161,7 @@ class Route:
                 return waiting or accepted(id_, "duplicate")
             case "pending":
                 reason = "the same message is on its way; send it again to learn what became of it"
-                return self._count(
-                    passage,
-                    Deny(code="duplicate", step="schema", reason=reason, status=429, retry_after_s=1),
-                )
+                return self._count(passage, Deny(code="rate_limited", step="schema", reason=reason, retry_after_s=1))
         try:
             answer = await self._judge(passage, message, wait_s)
             if isinstance(answer, Request) or answer.status < 300:
@@ -274,7 +273,7 @@ class Route:
                     )
                 )
             return Answer(200, reply)
-        if request.deadline <= boottime_s() or request.responder.is_removed:
+        if request.deadline <= boottime_s() + _TIMER_SLACK_S or request.responder.is_removed:
             denied = Deny(code="expired", step="deliver", reason="no reply came in time", status=504)
             return refused(denied, passage.rules)
         return accepted(request.id)

@@ -14,6 +14,7 @@ import resource
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,13 +35,14 @@ from reconciler.router.switchboard import Switchboard
 CONTROL_SOCKET = "control.sock"
 _CONTROL_LINES = 64
 _TICK_S = 1.0
+_LOCK_S = 1.0
 
 _LOG = logging.getLogger("reconciler.router")
 
 
 async def serve(run: Path, data: Path, fleet: str) -> None:
     """Run until told to stop. At start raises LockedError, StoreError, OSError and ValueError."""
-    os.umask(0o077)
+    os.umask(0o077); sys.setswitchinterval(0.002)
     _raise_open_files()
     loop = asyncio.get_running_loop()
     with _lock(data):
@@ -96,12 +98,18 @@ async def _tick(switchboard: Switchboard) -> None:
 
 @contextlib.contextmanager
 def _lock(data: Path) -> Iterator[None]:
-    """Raises LockedError while another router has this data directory."""
+    """Raises LockedError while another router has this data directory; one that is ending is waited for."""
+    until = time.monotonic() + _LOCK_S
     with open(data / "traffic.lock", "w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(f"another router writes {data / 'traffic.db'}") from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    raise LockedError(f"another router writes {data / 'traffic.db'}") from error
+                time.sleep(0.01)
+            else:
+                break
         yield
 
 

@@ -18,6 +18,7 @@ from reconciler.router.config import (
 )
 from reconciler.router.engine import Engine, Face, show_face
 from reconciler.router.grants import GrantsEngine
+from reconciler.router.message import HUB
 from reconciler.router.schema import Validator, compile_schemas
 from reconciler.router.topics import TopicIndex
 
@@ -76,6 +77,8 @@ async def compile_rules(config: Config, current: Rules, start: Mapping[EngineNam
 
 
 def _check(config: Config) -> None:
+    if HUB in config.agents:
+        raise RefusedError(f"agents.{HUB}: this name is the hub's own")
     for name, agent in config.agents.items():
         for nth, grant in enumerate(agent.sends):
             if (grant.to is None) == (grant.topic is None):

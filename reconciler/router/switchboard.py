@@ -146,7 +146,10 @@ class Switchboard:
             "inbox_seq": self.log.inbox_seq,
             "open_requests": len(self.requests),
             "modes": self._modes(),
-            "instances": {name: _show(instance) for name, instance in self.registry.by_name.items()},
+            "instances": {
+                name: {**_show(instance), "lines": len(self._doors[name].state.connections)}
+                for name, instance in self.registry.by_name.items()
+            },
         }
 
     def tick(self) -> None:
@@ -232,4 +235,6 @@ def _show(instance: Instance) -> Mapping[str, Any]:
         "mailbox_bytes": instance.mailbox.size_bytes,
         "outstanding": instance.outstanding,
         "tokens": len(instance.tokens),
+        "in_flight_bytes": instance.in_flight_bytes,
+        "polls": len(instance.readers),
     }

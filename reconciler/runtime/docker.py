@@ -10,6 +10,7 @@ Creating and starting are one call each; an image is looked at once per image id
 
 import math
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     import docker
 
 MAX_LOG_BYTES = 2**20
+_BETWEEN_TRIES_S = 0.05
+_RACES = ("already in progress", "is not running")
 _NEVER = "0001-01-01T00:00:00Z"
 _NO_ANSWER = (RuntimeUnavailableError, RuntimeRefusedError)
 
@@ -204,16 +207,11 @@ class DockerRuntime:
                 return
 
     def remove(self, container_id: str) -> None:
-        """Waits for a removal that somebody else began."""
+        """Outlasts others who remove or stop it at the same moment."""
+        deadline = time.monotonic() + self._link.timeout_s
         with self._link.asking(f"remove container {container_id[:12]}") as client:
-            try:
-                client.remove_container(container_id, v=True, force=True)
-            except self._errors.NotFound:
-                return
-            except self._errors.APIError as error:
-                if "already in progress" not in str(error.explanation):
-                    raise
-                self._await_removal(client, container_id)
+            while not self._is_removed(client, container_id, is_last_try=time.monotonic() >= deadline):
+                time.sleep(_BETWEEN_TRIES_S)
 
     def logs(self, container_id: str, tail: int) -> str:
         """Standard output and error as they came, at most the last MiB of them.
@@ -230,9 +228,7 @@ class DockerRuntime:
         """Ends at `close`. The engine remembers only its last 256 events for `since_ns`."""
         return self._events.follow(since_ns)
 
-    def _check_memory(
-        self, client: "docker.APIClient", doing: str, container_id: str, limit_bytes: int
-    ) -> None:
+    def _check_memory(self, client: "docker.APIClient", doing: str, container_id: str, limit_bytes: int) -> None:
         """Raises RuntimeRefusedError if a lower limit is below what is in use. Takes a second."""
         if limit_bytes >= client.inspect_container(container_id)["HostConfig"]["Memory"]:
             return
@@ -243,11 +239,17 @@ class DockerRuntime:
                 f" more than the new limit of {show_size(limit_bytes)}"
             )
 
-    def _await_removal(self, client: "docker.APIClient", container_id: str) -> None:
+    def _is_removed(self, client: "docker.APIClient", container_id: str, *, is_last_try: bool) -> bool:
+        """Try to remove. A conflict with somebody's removal or kill resolves itself, one way or the other."""
         try:
-            client.wait(container_id, timeout=self._link.timeout_s, condition="removed")
+            client.remove_container(container_id, v=True, force=True)
         except self._errors.NotFound:
-            return
+            return True
+        except self._errors.APIError as error:
+            if is_last_try or not any(mark in str(error.explanation) for mark in _RACES):
+                raise
+            return False
+        return True
 
     def _image(self, image_id: str) -> ImageDefaults | None:
         """What an image adds to its containers; None when it is absent. Ids name content."""

@@ -47,9 +47,7 @@ class DockerEvents:
     def __init__(self, link: DockerLink, fleet: str, quiet_s: float) -> None:
         self._link = link
         self._prefix = engine_name(fleet, "")
-        self._filters = json.dumps(
-            {"type": ["container"], "label": [f"{FLEET_LABEL}={fleet}"], "event": list(ACTIONS)}
-        )
+        self._filters = json.dumps({"type": ["container"], "label": [f"{FLEET_LABEL}={fleet}"], "event": list(ACTIONS)})
         self._quiet_s = quiet_s
         self._lock = threading.Lock()
         self._streams: set[requests.Response] = set()

@@ -172,9 +172,7 @@ def _stored_networks(stored: Stored) -> list[str]:
 
 
 def _stored_ulimits(stored: Stored) -> dict[str, list[int]]:
-    return {
-        limit["Name"]: [limit["Soft"], limit["Hard"]] for limit in stored.host.get("Ulimits") or ()
-    }
+    return {limit["Name"]: [limit["Soft"], limit["Hard"]] for limit in stored.host.get("Ulimits") or ()}
 
 
 def _stored_log(stored: Stored) -> dict[str, str | None]:
@@ -213,18 +211,12 @@ COMPARED: tuple[ComparedField, ...] = (
     ),
     ComparedField("hostname", lambda w: w.spec.name, lambda s: s.config.get("Hostname")),
     ComparedField("limits", _wanted_limits, _stored_limits),
-    ComparedField(
-        "ulimits", lambda _: {k: list(v) for k, v in sandbox.ULIMITS.items()}, _stored_ulimits
-    ),
+    ComparedField("ulimits", lambda _: {k: list(v) for k, v in sandbox.ULIMITS.items()}, _stored_ulimits),
     ComparedField("mounts", _wanted_mounts, _stored_mounts),
-    ComparedField(
-        "tmpfs", lambda w: sandbox.tmpfs(w.spec), lambda s: dict(s.host.get("Tmpfs") or {})
-    ),
+    ComparedField("tmpfs", lambda w: sandbox.tmpfs(w.spec), lambda s: dict(s.host.get("Tmpfs") or {})),
     ComparedField("networks", lambda _: [sandbox.NETWORK], _stored_networks),
     ComparedField("read_only", lambda _: True, lambda s: bool(s.host.get("ReadonlyRootfs"))),
-    ComparedField(
-        "cap_drop", lambda _: list(sandbox.CAP_DROP), lambda s: list(s.host.get("CapDrop") or ())
-    ),
+    ComparedField("cap_drop", lambda _: list(sandbox.CAP_DROP), lambda s: list(s.host.get("CapDrop") or ())),
     ComparedField(
         "security_opt",
         lambda _: list(sandbox.SECURITY_OPT),
@@ -239,16 +231,12 @@ COMPARED: tuple[ComparedField, ...] = (
         lambda _: sandbox.RESTART,
         lambda s: (s.host.get("RestartPolicy") or {}).get("Name"),
     ),
-    ComparedField(
-        "stop_signal", lambda _: sandbox.STOP_SIGNAL, lambda s: s.config.get("StopSignal")
-    ),
+    ComparedField("stop_signal", lambda _: sandbox.STOP_SIGNAL, lambda s: s.config.get("StopSignal")),
     ComparedField(
         "healthcheck",
         lambda _: list(sandbox.HEALTHCHECK),
         lambda s: list((s.config.get("Healthcheck") or {}).get("Test") or ()),
     ),
-    ComparedField(
-        "log", lambda _: {"driver": sandbox.LOG_DRIVER, **sandbox.LOG_OPTIONS}, _stored_log
-    ),
+    ComparedField("log", lambda _: {"driver": sandbox.LOG_DRIVER, **sandbox.LOG_OPTIONS}, _stored_log),
     ComparedField("extras", lambda _: {}, _stored_extras),
 )

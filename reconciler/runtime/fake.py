@@ -13,7 +13,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -28,21 +27,10 @@ from reconciler.ports import (
     RuntimeEvent,
     RuntimeFacts,
 )
+from reconciler.runtime.fake_container import FakeContainer, Program, describe, limit_fields, summarise
 from reconciler.runtime.sandbox import CONTAINER_UID, FLEET_LABEL
 
 REMEMBERED_EVENTS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
-    """What a container does: print, and end with `exit_code`, or at SIGTERM where that is None.
-
-    `shutdown_s` is what it takes to end at SIGTERM; it is compared with the grace, not waited for.
-    """
-
-    exit_code: int | None = None
-    output: str = ""
-    shutdown_s: float = 0.0
 
 
 class _Fault(Enum):
@@ -51,37 +39,18 @@ class _Fault(Enum):
     ANSWER_LOST = "answer lost"
 
 
-@dataclass(slots=True, kw_only=True)
-class _Container:
-    id: str
-    name: str
-    image_id: str
-    labels: Mapping[str, str]
-    program: Program
-    fields: dict[str, Any]
-    state: str = "created"
-    exit_code: int | None = None
-    oom_killed: bool = False
-    started_at: str = ""
-    pid: int = 0
-    memory_in_use_bytes: int = 0
-    output: list[str] = field(default_factory=list)
-
-
 class FakeRuntime:
     """`ports.Runtime` without an engine.
 
     `now_ns` gives the time of events. `calls` lists (method, container name or reference) in order.
     """
 
-    def __init__(
-        self, fleet: str = "00000000", *, now_ns: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, fleet: str = "00000000", *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self.calls: list[tuple[str, str]] = []
         self._fleet = fleet
         self._now_ns = now_ns
         self._changed = threading.Condition()
-        self._containers: dict[str, _Container] = {}
+        self._containers: dict[str, FakeContainer] = {}
         self._names: dict[str, str] = {}
         self._images: dict[str, str] = {}
         self._programs: dict[tuple[str, ...], Program] = {}
@@ -130,10 +99,8 @@ class FakeRuntime:
             "user": f"{spec.uid}:{spec.uid}",
             "working_dir": spec.working_dir,
             "hostname": spec.name,
-            "limits": _limits(spec.limits),
-            "mounts": {
-                m.target: {"source": m.source, "read_only": m.read_only} for m in spec.mounts
-            },
+            "limits": limit_fields(spec.limits),
+            "mounts": {m.target: {"source": m.source, "read_only": m.read_only} for m in spec.mounts},
             "disk_bytes": spec.disk_bytes,
             "networks": ["none"],
         }
@@ -147,7 +114,7 @@ class FakeRuntime:
             reason = self._why_unreadable("list", "")
             if reason is not None:
                 return Unavailable(reason=reason)
-            return Ok([_summary(container) for container in self._containers.values()])
+            return Ok([summarise(container) for container in self._containers.values()])
 
     def list_labelled(self, label: str, value: str) -> Reading[Sequence[ContainerSummary]]:
         listed = self.list()
@@ -161,7 +128,7 @@ class FakeRuntime:
             if reason is not None:
                 return Unavailable(reason=reason)
             container = self._containers.get(self._names.get(name, ""))
-            return Absent() if container is None else Ok(_state(container))
+            return Absent() if container is None else Ok(describe(container))
 
     def create(self, spec: ContainerSpec) -> str:
         with self._acting("create", spec.name):
@@ -170,7 +137,7 @@ class FakeRuntime:
             if spec.image_id not in self._images.values():
                 raise RuntimeRefusedError(f"create {spec.name}: no image {spec.image_id}")
             self._made += 1
-            container = _Container(
+            container = FakeContainer(
                 id=hashlib.sha256(f"{self._fleet} {self._made}".encode()).hexdigest(),
                 name=spec.name,
                 image_id=spec.image_id,
@@ -204,7 +171,7 @@ class FakeRuntime:
                 raise RuntimeRefusedError(f"update {container.name}: not possible here")
             if container.memory_in_use_bytes > limits.memory_bytes:
                 raise RuntimeRefusedError(f"update {container.name}: it uses more memory than that")
-            container.fields["limits"] = _limits(limits)
+            container.fields["limits"] = limit_fields(limits)
             self._emit(container, "update")
 
     def stop(self, container_id: str, grace_s: float) -> None:
@@ -331,7 +298,7 @@ class FakeRuntime:
                 raise RuntimeUnavailableError(f"{method} {subject}: {message}")
 
     @contextmanager
-    def _by_hand(self, name: str) -> Iterator[_Container]:
+    def _by_hand(self, name: str) -> Iterator[FakeContainer]:
         with self._changed:
             yield self._containers[self._names[name]]
 
@@ -364,13 +331,13 @@ class FakeRuntime:
         container = self._containers.get(container_id)
         return container_id if container is None else container.name
 
-    def _existing(self, container_id: str, method: str) -> _Container:
+    def _existing(self, container_id: str, method: str) -> FakeContainer:
         container = self._containers.get(container_id)
         if container is None:
             raise RuntimeRefusedError(f"{method} {container_id[:12]}: no such container")
         return container
 
-    def _end(self, container: _Container, exit_code: int) -> None:
+    def _end(self, container: FakeContainer, exit_code: int) -> None:
         container.state, container.exit_code, container.pid = "exited", exit_code, 0
         self._emit(container, "die")
 
@@ -383,36 +350,8 @@ class FakeRuntime:
         del self._names[container.name]
         self._emit(container, "destroy")
 
-    def _emit(self, container: _Container, action: str) -> None:
+    def _emit(self, container: FakeContainer, action: str) -> None:
         last_ns = self._events[-1].time_ns if self._events else 0
         time_ns = max(self._now_ns(), last_ns + 1)
         self._events.append(RuntimeEvent(name=container.name, action=action, time_ns=time_ns))
         self._changed.notify_all()
-
-
-def _limits(limits: Limits) -> dict[str, float | int]:
-    return {"cpus": limits.cpus, "memory_bytes": limits.memory_bytes, "pids": limits.pids}
-
-
-def _summary(container: _Container) -> ContainerSummary:
-    return ContainerSummary(
-        id=container.id,
-        name=container.name,
-        state=container.state,
-        labels=container.labels,
-        image_id=container.image_id,
-    )
-
-
-def _state(container: _Container) -> ContainerState:
-    return ContainerState(
-        id=container.id,
-        name=container.name,
-        state=container.state,
-        fields=copy.deepcopy(container.fields),
-        labels=container.labels,
-        exit_code=container.exit_code,
-        oom_killed=container.oom_killed,
-        started_at=container.started_at,
-        pid=container.pid,
-    )

@@ -21,20 +21,14 @@ from typing import Any
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.crashpoint import point
 from reconciler.errors import RuntimeRefusedError, RuntimeUnavailableError
-from reconciler.ports import (
-    ContainerSpec,
-    ContainerState,
-    ContainerSummary,
-    Limits,
-    RuntimeEvent,
-    RuntimeFacts,
-)
+from reconciler.ports import ContainerSpec, ContainerState, ContainerSummary, Limits, RuntimeEvent, RuntimeFacts
 from reconciler.runtime import shim
 from reconciler.runtime.process_events import Journal
 from reconciler.runtime.process_host import (
     Host,
     agentd_version,
     choose_version,
+    compile_shim,
     copy_agentd,
     describe_limitations,
     describe_version,
@@ -52,14 +46,7 @@ from reconciler.runtime.process_record import (
     read_record,
     write_record,
 )
-from reconciler.runtime.process_shim import (
-    Start,
-    await_start,
-    end_shim,
-    revoke_start,
-    settle,
-    start_shim,
-)
+from reconciler.runtime.process_shim import Start, await_start, end_shim, revoke_start, settle, start_shim
 from reconciler.runtime.process_survivors import Signs, marker
 from reconciler.runtime.process_tree import (
     delete_leftovers,
@@ -364,8 +351,9 @@ class ProcessRuntime:
     def _start(self, record: Record) -> None:
         host, path = self._host(), self._path(record.spec.name)
         token = secrets.token_hex(8)
-        if not os.path.isdir(host.lib):
+        if not (os.path.isdir(host.lib) and os.path.exists(host.shim)):
             copy_agentd(self._root)
+            compile_shim(self._root)
         try:
             pinned = choose_version(host, record.spec.image_id.removeprefix("process:"))
             launch = build_launch(record, path, pinned, token, self._log_bytes)
@@ -373,7 +361,7 @@ class ProcessRuntime:
             raise RuntimeRefusedError(str(error)) from error
         renew_private(Path(path), record.uid)
         host.cgroups.prepare(record.spec.name, record.spec.limits)
-        start = Start(path=path, launch=launch, token=token, marker=marker(self._fleet, record.id))
+        start = Start(program=host.shim, path=path, launch=launch, token=token, marker=marker(self._fleet, record.id))
         try:
             start_shim(start, shim.read_boot_id())
         except (OSError, RuntimeRefusedError, RuntimeUnavailableError):

@@ -1,13 +1,14 @@
-"""What this machine lets the process runtime do: user ids, interpreter, cgroups, agentd's code.
+"""What this machine lets the process runtime do: user ids, interpreter, cgroups, where code lies.
 
 In: the fleet and the runtime's directory. Out: a `Host`, found out once per runtime. Effects: a
-copy of agentd in `.lib/<version>` that every user may read, short trial runs of Python, cgroup
-directories.
+copy of agentd in `.lib/<version>` that every user may read, a compiled copy of the shim beside it,
+short trial runs of Python, cgroup directories.
 """
 
 import hashlib
 import os
 import platform
+import py_compile
 import secrets
 import shutil
 import subprocess
@@ -16,20 +17,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import reconciler
+from reconciler.runtime import shim
 from reconciler.runtime.process_cgroup import Cgroups, find_cgroups
 
 LIB = ".lib"
-_TRIAL = "import sys, json, http.client, reconciler; sys.exit(sys.version_info < (3, 9))"
+_TRIAL = "import sys, json, socket, reconciler; sys.exit(sys.version_info < (3, 9))"
 _TRIAL_S = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """`has_own_uids`: each instance gets a user id of its own. `lib` goes on PYTHONPATH."""
+    """`has_own_uids`: each instance gets a user id of its own. `lib` goes on PYTHONPATH.
+
+    `interpreter` runs agentd, as an instance's user; the hub's own runs `shim`.
+    """
 
     has_own_uids: bool
     interpreter: str
     lib: str
+    shim: str
     cgroups: Cgroups
 
     @property
@@ -48,6 +54,7 @@ def find_host(fleet: str, root: Path, uid_base: int) -> Host:
         has_own_uids=interpreter is not None,
         interpreter=interpreter or sys.executable,
         lib=lib,
+        shim=compile_shim(root),
         cgroups=find_cgroups(fleet),
     )
 
@@ -98,6 +105,20 @@ def choose_version(host: Host, version: str) -> Host:
     """The host with the named version of agentd, as long as its copy is there."""
     pinned = os.path.join(os.path.dirname(host.lib), version[:16])
     return replace(host, lib=pinned) if os.path.isdir(pinned) else host
+
+
+def compile_shim(root: Path) -> str:
+    """The shim in a form that starts faster and takes a megabyte less, made if it is missing.
+
+    Raises OSError.
+    """
+    make_directory(root, 0o711)
+    make_directory(root / LIB, 0o755)
+    version = hashlib.sha256(shim.read_bytes(shim.__file__) + sys.version.encode()).hexdigest()
+    target = root / LIB / f"shim-{version[:16]}.pyc"
+    if not target.exists():
+        py_compile.compile(shim.__file__, cfile=str(target), doraise=True)
+    return str(target)
 
 
 def make_directory(path: Path, mode: int) -> None:

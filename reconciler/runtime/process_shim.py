@@ -17,17 +17,22 @@ from reconciler.crashpoint import point
 from reconciler.errors import RuntimeRefusedError, RuntimeUnavailableError
 from reconciler.runtime import shim
 from reconciler.runtime.process_record import Observed, Phase, ShimProcess, observe, write_end
-from reconciler.runtime.process_survivors import MARKER, Signs, kill_survivors
+from reconciler.runtime.process_survivors import MARKER, Signs, find_survivors, kill_all
 
 _PATIENCE_S = 2.0
 _START_S = 20.0
+_SETTLE_S = 10.0
 _PAUSE_S = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """`launch` is the launch file, `token` the one in it; `marker` the value of `MARKER`."""
+    """`program` is the shim's code, `path` the container's directory, `launch` the launch file with `token` in it.
 
+    `marker` is the value of `MARKER`.
+    """
+
+    program: str
     path: str
     launch: bytes
     token: str
@@ -75,15 +80,14 @@ def revoke_start(path: str) -> None:
 
 
 def end_shim(process: ShimProcess, grace_s: float) -> None:
-    """SIGTERM, after `grace_s` SIGKILL to all, in the last resort to the shim itself."""
-    steps = [(signal.SIGUSR1, _PATIENCE_S), (signal.SIGKILL, _PATIENCE_S)]
-    if grace_s > 0:
-        steps.insert(0, (signal.SIGTERM, grace_s))
-    for number, patience_s in steps:
-        if not shim.send_signal(process.pid, process.start, number):
+    """SIGTERM, after `grace_s` SIGKILL to all. A shim that does not do its work is killed after all else."""
+    steps = [(signal.SIGTERM, grace_s), (signal.SIGUSR1, _PATIENCE_S)]
+    for number, patience_s in steps if grace_s > 0 else steps[1:]:
+        if not shim.send_signal(process.pid, process.start, number) or _await_end(process, patience_s):
             return
-        if _await_end(process, patience_s):
-            return
+    kill_all(lambda: _find_below(process), _PATIENCE_S)
+    shim.send_signal(process.pid, process.start, signal.SIGKILL)
+    _await_end(process, _PATIENCE_S)
 
 
 def settle(path: str, boot_id: str, signs: Signs) -> Observed:
@@ -94,7 +98,7 @@ def settle(path: str, boot_id: str, signs: Signs) -> Observed:
     seen = observe(path, boot_id)
     if seen.phase != Phase.LOST:
         return seen
-    if not kill_survivors(signs):
+    if not kill_all(lambda: find_survivors(signs), _SETTLE_S):
         raise RuntimeUnavailableError("its shim is dead, and what that left cannot be killed")
     write_end(path, seen)
     root, name = os.path.split(path)
@@ -104,7 +108,7 @@ def settle(path: str, boot_id: str, signs: Signs) -> Observed:
 
 def _ask_shim(start: Start) -> str:
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", shim.__file__, start.path, start.token],
+        [sys.executable, "-I", "-S", start.program, start.path, start.token],
         env={MARKER: start.marker},
         cwd="/",
         stdin=subprocess.DEVNULL,
@@ -118,6 +122,11 @@ def _ask_shim(start: Start) -> str:
         except subprocess.TimeoutExpired:
             process.kill()
             return "nothing"
+
+
+def _find_below(process: ShimProcess) -> list[shim.Process]:
+    now = shim.read_process(process.pid)
+    return shim.find_descendants({process.pid}) if now and now.start == process.start else []
 
 
 def _await_end(process: ShimProcess, patience_s: float) -> bool:

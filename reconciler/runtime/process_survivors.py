@@ -46,17 +46,17 @@ def find_survivors(signs: Signs) -> list[Process]:
     return [process for process in roots.values() if not process.ended]
 
 
-def kill_survivors(signs: Signs, patience_s: float = 10.0) -> bool:
-    """SIGKILL until nothing is left; False when something is, after `patience_s`.
+def kill_all(find: Callable[[], list[Process]], patience_s: float) -> bool:
+    """SIGKILL what `find` finds until that is nothing; False when it still is something after `patience_s`.
 
     Raises PermissionError.
     """
     deadline = time.monotonic() + patience_s
     pause_s = 0.001
-    while survivors := find_survivors(signs):
+    while found := find():
         if time.monotonic() > deadline:
             return False
-        for process in survivors:
+        for process in found:
             send_signal(process.pid, process.start, signal.SIGKILL)
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.1)

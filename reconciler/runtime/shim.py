@@ -106,13 +106,12 @@ def read_bytes(path: str) -> bytes:
 
 def write_atomically(path: str, content: bytes, *, sync: bool = False) -> None:
     """Replace the file (mode 0600) in one step; `sync` waits for the disk. Raises OSError."""
-    new = f"{path}.new"
-    with open(new, "wb", opener=_open_private) as file:
+    with open(f"{path}.new", "wb", opener=_open_private) as file:
         file.write(content)
         file.flush()
         if sync:
             os.fsync(file.fileno())
-    os.replace(new, path)
+    os.replace(f"{path}.new", path)
 
 
 def append_event(journal: str, name: str, action: str) -> None:
@@ -267,9 +266,8 @@ def main(directory: str, token: str) -> None:
     except BlockingIOError:
         return _reply("busy")
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    pid = os.getpid()
-    start = Process(pid, read_bytes(f"/proc/{pid}/stat")).start
-    write_atomically(PID, f"{pid} {start} {read_boot_id()} {token}\n".encode())
+    me = Process(os.getpid(), read_bytes("/proc/self/stat"))
+    write_atomically(PID, f"{me.pid} {me.start} {read_boot_id()} {token}\n".encode())
     # Read only now: a hub that takes the launch away and then looks for a shim misses neither.
     try:
         launch = Launch(read_bytes(LAUNCH))

@@ -27,9 +27,7 @@ class UnixAdapter(requests.adapters.HTTPAdapter):
     ) -> urllib3.connectionpool.HTTPConnectionPool:
         return self._pool
 
-    def request_url(
-        self, request: requests.PreparedRequest, _proxies: Mapping[str, str] | None
-    ) -> str:
+    def request_url(self, request: requests.PreparedRequest, _proxies: Mapping[str, str] | None) -> str:
         return request.path_url
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 from reconciler.crashpoint import point
 from reconciler.errors import SourceError
-from reconciler.source.git import write_all
+from reconciler.source.folder import write_all
 from reconciler.source.tree import is_inside, is_safe_path, show_path
 
 _PARTIAL = ".partial-"
@@ -50,9 +50,7 @@ class TreeWriter:
         self._made = {b""}
         self._links: list[tuple[bytes, bytes]] = []
 
-    def add_file(
-        self, path: bytes, copy: Callable[[int], None], *, executable: bool = False
-    ) -> None:
+    def add_file(self, path: bytes, copy: Callable[[int], None], *, executable: bool = False) -> None:
         """Make the file and let `copy` write its content to the descriptor."""
         fd = os.open(self._prepare(path), _NEW_FILE, 0o600)
         try:
@@ -71,7 +69,8 @@ class TreeWriter:
         self.add_file(path, lambda fd: write_all(fd, note))
 
     def add_directory(self, path: bytes) -> None:
-        self._make_directories(path if is_safe_path(path) else self._refuse(path))
+        self._check(path)
+        self._make_directories(path)
 
     def finish(self) -> None:
         """Make the links."""
@@ -79,13 +78,13 @@ class TreeWriter:
             os.symlink(target, os.path.join(os.fsencode(self.root), path))
 
     def _prepare(self, path: bytes) -> bytes:
-        if not is_safe_path(path):
-            self._refuse(path)
+        self._check(path)
         self._make_directories(os.path.dirname(path))
         return os.path.join(os.fsencode(self.root), path)
 
-    def _refuse(self, path: bytes) -> bytes:
-        raise SourceError(f"checking out: {show_path(path)!r} leaves the tree or is .git")
+    def _check(self, path: bytes) -> None:
+        if not is_safe_path(path):
+            raise SourceError(f"checking out: {show_path(path)!r} leaves the tree or is .git")
 
     def _make_directories(self, path: bytes) -> None:
         if path in self._made:

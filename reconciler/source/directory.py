@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from reconciler.core.reading import Absent, Ok, Reading
 from reconciler.errors import SourceError
-from reconciler.ports import Entry, Revision
+from reconciler.ports import Entry, Revision, SetAside
 from reconciler.source.checkout import TreeWriter, build_directory
-from reconciler.source.folder import open_below, open_folder, status_of
-from reconciler.source.git import start_object_hash, write_all
-from reconciler.source.snapshot import MAX_FILE_BYTES, oversized
-from reconciler.source.tree import EXECUTABLE, SYMLINK, SetAside, check_folder, why_unusable
+from reconciler.source.folder import open_below, open_folder, status_of, write_all
+from reconciler.source.git import start_object_hash
+from reconciler.source.snapshot import MAX_FILE_BYTES, is_within, oversized
+from reconciler.source.tree import EXECUTABLE, SYMLINK, check_folder, why_unusable
 from reconciler.source.unavailable import from_error, unavailable
 
 MANIFEST_PATHS = ("hub.yaml", "agents.d", "policies", "schemas", "tasks.d")
@@ -79,13 +79,14 @@ class MemorySnapshot:
         if not folder:
             return self._entries
         at = check_folder(folder)
-        return tuple(e for e in self._entries if e.path == at or e.path.startswith(f"{at}/"))
+        return tuple(e for e in self._entries if is_within(e.path, at))
 
     def set_aside(self, folder: str) -> Sequence[SetAside]:
         """Names unfit for records, and what is neither file, folder nor link."""
-        return tuple(
-            a for a in self._aside if not folder or a.path.startswith(f"{check_folder(folder)}/")
-        )
+        return tuple(a for a in self._aside if is_within(a.path, folder))
+
+    def prepare(self, folders: Sequence[str]) -> None:
+        """Nothing to do: everything is in memory."""
 
     def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
         """Contents by path. Raises SourceError for an oversized or unknown entry."""
@@ -123,14 +124,10 @@ class DirectorySource:
         except SourceError as exc:
             return from_error(exc)
         self._file_by_path = files
-        revision = Revision(
-            id=f"worktree:{_digest(files)}", subject=f"working copy of {self._path}", audited=False
-        )
+        revision = Revision(id=f"worktree:{_digest(files)}", subject=f"working copy of {self._path}", audited=False)
         if self._latest is None or self._latest.revision != revision:
             contents = {path: f.content for path, f in files.items() if f.content is not None}
-            self._latest = MemorySnapshot(
-                revision, [f.entry for f in files.values()], contents, aside
-            )
+            self._latest = MemorySnapshot(revision, [f.entry for f in files.values()], contents, aside)
         return Ok(revision)
 
     def snapshot(self, revision: str) -> Reading[MemorySnapshot]:
@@ -143,7 +140,7 @@ class DirectorySource:
         """A directory has no history: each state of it may follow any other, and nothing else."""
         return older == newer or (older.startswith("worktree:") and newer.startswith("worktree:"))
 
-    def checkout(self, revision: str, target: str, *, history: bool) -> None:  # noqa: ARG002
+    def checkout(self, revision: str, target: str, *, history: bool) -> None:  # noqa: ARG002 - the port's
         """Copy the directory as it is now; there is no `history` to give.
 
         Left out are `.git`, `.reconciler`, `.venv`, `node_modules`, `__pycache__` and special
@@ -151,9 +148,7 @@ class DirectorySource:
         Raises SourceError.
         """
         if self._latest is None or self._latest.revision.id != revision:
-            raise SourceError(
-                f"making the checkout {target}: {revision!a} is no longer what {self._path} holds"
-            )
+            raise SourceError(f"making the checkout {target}: {revision!a} is no longer what {self._path} holds")
         if os.path.lexists(target):
             return
         with build_directory(target) as partial:
@@ -179,9 +174,7 @@ class DirectorySource:
                     raise SourceError(f"reading {self._path}: more than {limits}")
                 yield file
 
-    def _read_configured(
-        self, parent_fd: int, path: str, above: str, aside: list[SetAside]
-    ) -> Iterator[_File]:
+    def _read_configured(self, parent_fd: int, path: str, above: str, aside: list[SetAside]) -> Iterator[_File]:
         """Descend to a configured path without following a link on the way."""
         name, _, rest = path.partition("/")
         at = f"{above}{name}"
@@ -192,9 +185,7 @@ class DirectorySource:
         with open_folder(parent_fd, name) as fd:
             yield from self._read_configured(fd, rest, f"{at}/", aside)
 
-    def _read_at(
-        self, parent_fd: int, name: str, path: str, aside: list[SetAside]
-    ) -> Iterator[_File]:
+    def _read_at(self, parent_fd: int, name: str, path: str, aside: list[SetAside]) -> Iterator[_File]:
         """What is at `name` of an open directory: nothing, a file, a link, or all that is below a
         folder.
         """
@@ -227,9 +218,7 @@ class DirectorySource:
         mode = EXECUTABLE if status.st_mode & 0o100 else _REGULAR
         if len(content) > MAX_FILE_BYTES:
             size = max(status.st_size, len(content))
-            entry = Entry(
-                path=path, blob=f"oversized:{size}:{status.st_mtime_ns}", size_bytes=size, mode=mode
-            )
+            entry = Entry(path=path, blob=f"oversized:{size}:{status.st_mtime_ns}", size_bytes=size, mode=mode)
             return _File(entry=entry, content=None, signature=signature)
         entry = Entry(path=path, blob=_blob_id(content), size_bytes=len(content), mode=mode)
         return _File(entry=entry, content=content, signature=signature)
@@ -299,9 +288,7 @@ def _copy_one(writer: TreeWriter, directory_fd: int, name: bytes, path: bytes) -
         return 0
     source = os.open(name, _OPEN_FILE, dir_fd=directory_fd)
     try:
-        writer.add_file(
-            path, lambda fd: _copy_content(source, fd), executable=bool(status.st_mode & 0o100)
-        )
+        writer.add_file(path, lambda fd: _copy_content(source, fd), executable=bool(status.st_mode & 0o100))
     finally:
         os.close(source)
     return status.st_size

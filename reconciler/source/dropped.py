@@ -17,9 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
+from reconciler.source.folder import status_of
+from reconciler.source.tree import show_path
+
 SUFFIX = ".yaml"
 _MAX_NAME_BYTES = 200
 _CHUNK_BYTES = 2**18
+# What opening says of a name that was removed, or replaced by a link or a socket, just now.
+_REPLACED = (errno.ENOENT, errno.ELOOP, errno.ENXIO)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,22 +112,20 @@ def read_dropped(
     `mind_writers` False takes it even while somebody has it open for writing. Raises OSError only
     where the directory itself fails.
     """
+    status = status_of(directory_fd, file_name)
+    if status is None:
+        return NotNow.GONE
+    # Not opened before it is known to be a regular file: opening some devices does something.
+    if reason := _why_not(file_name, status, max_bytes):
+        return _refuse(file_name, status, reason)
     try:
-        status = os.stat(file_name, dir_fd=directory_fd, follow_symlinks=False)
-        if reason := _why_not(file_name, status, max_bytes):
-            return _refuse(file_name, status, reason)
-        # Not opened before it is known to be a regular file: opening some devices does something.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         fd = os.open(file_name, flags, dir_fd=directory_fd)
-    except FileNotFoundError:
-        return NotNow.GONE
     except PermissionError:
         return _refuse(file_name, status, "the hub may not read it; give it read permission")
     except OSError as exc:
-        if exc.errno in (errno.ELOOP, errno.ENXIO):
-            return (
-                NotNow.GONE
-            )  # replaced by a link or the like just now; the next scan sees what it is
+        if exc.errno in _REPLACED:
+            return NotNow.GONE
         raise
     try:
         return _read_open(fd, file_name, max_bytes, mind_writers)
@@ -130,9 +133,7 @@ def read_dropped(
         os.close(fd)
 
 
-def _read_open(
-    fd: int, file_name: str, max_bytes: int, mind_writers: bool
-) -> Candidate | Refused | NotNow:
+def _read_open(fd: int, file_name: str, max_bytes: int, mind_writers: bool) -> Candidate | Refused | NotNow:
     with _no_writer(fd) as has_writer:
         if has_writer and mind_writers:
             return NotNow.BEING_WRITTEN
@@ -154,9 +155,7 @@ def _read_open(
 
 def _read_at_most(fd: int, size_bytes: int) -> bytes:
     content = bytearray()
-    while len(content) < size_bytes and (
-        chunk := os.read(fd, min(_CHUNK_BYTES, size_bytes - len(content)))
-    ):
+    while len(content) < size_bytes and (chunk := os.read(fd, min(_CHUNK_BYTES, size_bytes - len(content)))):
         content += chunk
     return bytes(content)
 
@@ -227,7 +226,4 @@ def _refuse(file_name: str, status: os.stat_result, reason: str) -> Refused:
 
 def show_name(file_name: str) -> str:
     """For people: what isn't UTF-8 or doesn't print is escaped, and a long name is cut."""
-    text = os.fsencode(file_name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)[
-        :_MAX_NAME_BYTES
-    ]
+    return show_path(os.fsencode(file_name))[:_MAX_NAME_BYTES]

@@ -10,8 +10,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from reconciler.source.git import write_all
-
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTIAL_SUFFIX = ".partial"
@@ -48,9 +46,7 @@ def open_folder(parent_fd: int, name: str) -> Iterator[int]:
 
 @contextmanager
 def open_own(parent_fd: int, name: str) -> Iterator[int]:
-    """A folder that only we, root, or the owner of the folder above may have made; made where it is
-    missing.
-    """
+    """A folder that we, root, or the owner of the folder above made; made if it is missing."""
     make_folder(parent_fd, name)
     with open_folder(parent_fd, name) as fd:
         owner = os.fstat(fd).st_uid
@@ -97,6 +93,13 @@ def write_whole(folder_fd: int, name: str, content: bytes, *, like: os.stat_resu
         raise
     finally:
         os.close(fd)
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write all of it to a file descriptor."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def remove_partial(folder_fd: int) -> None:

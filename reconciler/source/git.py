@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.errors import SourceError
+from reconciler.source.folder import write_all
 
 _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 _OPTIONS = (
@@ -117,9 +118,7 @@ def run_git(
             start_new_session=True,
         )
     except subprocess.TimeoutExpired as exc:
-        raise SourceError(
-            f"running git {args[0]} in {git_dir}: no answer after {timeout_s:g} s"
-        ) from exc
+        raise SourceError(f"running git {args[0]} in {git_dir}: no answer after {timeout_s:g} s") from exc
     except (OSError, ValueError) as exc:
         raise SourceError(f"running git {args[0]} in {git_dir}") from exc
     return GitAnswer(code=done.returncode, stdout=done.stdout, complaint=_printable(done.stderr))
@@ -229,7 +228,7 @@ class ObjectReader:
         self._timeout_s = timeout_s
         self._buffer = bytearray()
         try:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [find_git(), *_OPTIONS, "cat-file", "--batch"],
                 env={**closed_environment(view.git_dir), **view.env},
                 stdin=subprocess.PIPE,
@@ -241,22 +240,14 @@ class ObjectReader:
             )
         except OSError as exc:
             raise SourceError(f"starting git cat-file for {self._where}") from exc
-        assert self._process.stdin
-        assert self._process.stdout
-        assert self._process.stderr
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
-        self._stderr = self._process.stderr
+        # Ends the process, once; also when this object goes away unclosed.
+        self.close = weakref.finalize(self, _end, process)
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
-
-    def close(self) -> None:
-        """End the process. Calling it again is fine."""
-        self._stdin.close()
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._stdout.close()
-        self._stderr.close()
 
     def read(
         self, object_ids: Sequence[str], *, kind: str = "blob", max_bytes: int = _CHUNK_BYTES * 4
@@ -333,9 +324,7 @@ class ObjectReader:
         if len(fields) == 3 and fields[:2] == [object_id, kind]:
             return int(fields[2])
         if fields[-1:] == ["missing"]:
-            raise self._broken(
-                f"object {object_id} is missing; a partial clone or a damaged repository (git fsck)"
-            )
+            raise self._broken(f"object {object_id} is missing; a partial clone or a damaged repository (git fsck)")
         raise self._broken(f"object {object_id} is not a {kind}: git says {' '.join(fields)!r}")
 
     def _take(self, size_bytes: int) -> bytes:
@@ -364,9 +353,7 @@ class ObjectReader:
 
     def _compare(self, object_id: str, found: str) -> None:
         if found != object_id:
-            raise self._broken(
-                f"object {object_id} is corrupt: its content has the id {found} (git fsck)"
-            )
+            raise self._broken(f"object {object_id} is corrupt: its content has the id {found} (git fsck)")
 
     def _broken(self, why: str) -> SourceError:
         # What is left in the pipe belongs to no question any more.
@@ -374,15 +361,16 @@ class ObjectReader:
         return SourceError(f"reading objects of {self._where}: {why}")
 
 
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
+    process.kill()
+    process.wait()
+
+
 def start_object_hash(object_format: str, kind: str, size_bytes: int) -> "hashlib._Hash":
     """The hash that, fed with the content, gives git's id of the object."""
     check = hashlib.new(object_format, usedforsecurity=False)
     check.update(f"{kind} {size_bytes}\0".encode())
     return check
-
-
-def write_all(fd: int, content: bytes) -> None:
-    """Write all of it. Raises OSError."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(fd, rest) :]

@@ -46,7 +46,7 @@ def _pack(git_dir: str, view: ObjectView, commit: str) -> None:
     """
     base = os.path.join(git_dir, "objects", "pack", "pack")
     answer = view.run(
-        *("pack-objects", "--revs", "--include-tag", "--delta-base-offset", "-q", base),
+        *("pack-objects", "--revs", "--include-tag", "--delta-base-offset", "--threads=1", "-q", base),
         stdin=f"{commit}\n".encode(),
         timeout_s=_PACK_TIMEOUT_S,
     )

@@ -143,9 +143,7 @@ class Inbox:
         except FileNotFoundError:
             return Absent()
         except NotADirectoryError:
-            return Unavailable(
-                reason=f"the inbox {self.path} is not a directory, or reached through a link"
-            )
+            return Unavailable(reason=f"the inbox {self.path} is not a directory, or reached through a link")
         except OSError as exc:
             return Unavailable(reason=f"the inbox {self.path} cannot be read: {exc.strerror}")
 
@@ -186,12 +184,8 @@ class Inbox:
                 continue
             seen = previously.get(name)
             same = seen is not None and seen.signature == signature
-            self._seen_by_name[name] = (
-                seen if seen and same else _Seen(signature=signature, since_s=now_s)
-            )
-        rested = [
-            n for n, seen in self._seen_by_name.items() if now_s - seen.since_s >= self._rest_s
-        ]
+            self._seen_by_name[name] = seen if seen and same else _Seen(signature=signature, since_s=now_s)
+        rested = [n for n, seen in self._seen_by_name.items() if now_s - seen.since_s >= self._rest_s]
         return sorted(rested, key=lambda name: self._seen_by_name[name].since_s)
 
     def _next_look_s(self, waiting: list[str], now_s: float) -> float | None:
@@ -222,9 +216,7 @@ class Inbox:
         with self._open(f"rejecting {found.name} of") as inbox_fd:
             target = _free_target(inbox_fd, found, Verdict.REJECTED)
             with _open_target(inbox_fd, target) as (fd, name):
-                _write_beside(
-                    fd, name, Outcome.ERROR, reason, like=status_of(inbox_fd, found.file_name)
-                )
+                _write_beside(fd, name, Outcome.ERROR, reason, like=status_of(inbox_fd, found.file_name))
                 if isinstance(found, Candidate):
                     _move(inbox_fd, found, fd, name)
                 else:
@@ -232,10 +224,9 @@ class Inbox:
         return target
 
     def write_result(self, target: str, result: Mapping[str, object]) -> str:
-        """Put `<name>.result.json` beside a claimed file, in place of an earlier one; returns
-        where.
+        """Put `<name>.result.json` beside a claimed file, in place of an earlier one.
 
-        Owner and readers are those of the manifest. Raises SourceError.
+        Returns where. Owner and readers are those of the manifest. Raises SourceError.
         """
         text = json.dumps(result, indent=2, ensure_ascii=False, sort_keys=True)
         return self._write(target, Outcome.RESULT, text)
@@ -291,9 +282,7 @@ def _rename(inbox_fd: int, source: str, target_fd: int, target: str) -> None:
     point("inbox.claim.after")
 
 
-def _write_beside(
-    folder_fd: int, name: str, outcome: Outcome, text: str, *, like: os.stat_result | None
-) -> None:
+def _write_beside(folder_fd: int, name: str, outcome: Outcome, text: str, *, like: os.stat_result | None) -> None:
     point(f"inbox.{outcome}.before")
     content = f"{text}\n".encode("utf-8", "backslashreplace")
     write_whole(folder_fd, _beside(name, outcome), content, like=like)
@@ -319,20 +308,13 @@ def _names(stem: str, digest8: str) -> Iterator[str]:
 
 
 def _beside(name: str, outcome: Outcome) -> str:
-    return name.removesuffix(SUFFIX) + (
-        ".result.json" if outcome is Outcome.RESULT else ".error.txt"
-    )
+    return name.removesuffix(SUFFIX) + (".result.json" if outcome is Outcome.RESULT else ".error.txt")
 
 
 @contextmanager
 def _open_target(inbox_fd: int, target: str) -> Iterator[tuple[int, str]]:
     verdict, _, name = target.partition("/")
-    if (
-        verdict not in set(Verdict)
-        or "/" in name
-        or not name.endswith(SUFFIX)
-        or name.startswith(".")
-    ):
+    if verdict not in set(Verdict) or "/" in name or not name.endswith(SUFFIX) or name.startswith("."):
         raise SourceError(f"using an inbox: {target!a} is no name from choose_target")
     with open_own(inbox_fd, verdict) as fd:
         yield fd, name

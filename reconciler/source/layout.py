@@ -81,11 +81,7 @@ def find_top(path: str) -> str | None:
 def _layout(work_tree: str | None, git_dir: str) -> Layout | None:
     git_dir = os.path.normpath(git_dir)
     pointer = _read_small(os.path.join(git_dir, "commondir"))
-    common = (
-        os.path.normpath(os.path.join(git_dir, os.fsdecode(pointer.strip())))
-        if pointer
-        else git_dir
-    )
+    common = os.path.normpath(os.path.join(git_dir, os.fsdecode(pointer.strip()))) if pointer else git_dir
     has_head = os.path.lexists(os.path.join(git_dir, "HEAD"))
     if not (has_head and os.path.isdir(os.path.join(common, "objects")) and _has_refs(common)):
         return None
@@ -142,9 +138,7 @@ def operation_in_progress(layout: Layout) -> str | None:
     """
     for name, what, end in _OPERATIONS:
         if os.path.lexists(os.path.join(layout.git_dir, name)):
-            return (
-                f"{what} is in progress in {layout.work_tree or layout.git_dir}; end it with {end}"
-            )
+            return f"{what} is in progress in {layout.work_tree or layout.git_dir}; end it with {end}"
     return None
 
 
@@ -182,13 +176,14 @@ class BranchReader:
         return Absent() if packed is None else Ok(packed)
 
     def _read_packed(self, path: str, branch: str) -> str | None:
+        known = self._packed
         try:
             with open(path, "rb") as packed:
                 status = os.fstat(packed.fileno())
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns)
-                if self._packed is None or self._packed[:2] != (identity, branch):
-                    self._packed = (identity, branch, _find_packed(packed.read(), branch))
-                return self._packed[2]
+                if known is None or known[:2] != (identity, branch):
+                    known = self._packed = (identity, branch, _find_packed(packed.read(), branch))
+                return known[2]
         except FileNotFoundError:
             return None
 

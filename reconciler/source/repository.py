@@ -55,9 +55,7 @@ def current_branch(path: str) -> Reading[str]:
     if head.commit:
         return _detached(layout)
     if head.branch is None or not is_branch_name(head.branch):
-        return unavailable(
-            f"HEAD of {path} names no usable branch; switch to one, or name it with 'ref'"
-        )
+        return unavailable(f"HEAD of {path} names no usable branch; switch to one, or name it with 'ref'")
     return Ok(head.branch)
 
 
@@ -94,24 +92,16 @@ class LocalRepository:
             layout = locate(self._path)
             if layout is None:
                 return _not_a_repository(self._path)
-            commit = (
-                self._read_head(layout)
-                if self._branch is None
-                else self._read_followed(layout, self._branch)
-            )
+            commit = self._read_head(layout) if self._branch is None else self._read_followed(layout, self._branch)
             if not isinstance(commit, Ok):
                 return commit
             revision = self._describe(layout, commit.value)
         except OSError as exc:
-            return unavailable(
-                f"{self._path} cannot be read: {exc.strerror}; check who may read it"
-            )
+            return unavailable(f"{self._path} cannot be read: {exc.strerror}; check who may read it")
         except SourceError as exc:
             return from_error(exc)
         if revision is None:
-            return unavailable(
-                f"commit {commit.value} is missing in {self._path}; run git fsck there"
-            )
+            return unavailable(f"commit {commit.value} is missing in {self._path}; run git fsck there")
         return Ok(revision)
 
     def _read_followed(self, layout: Layout, branch: str) -> Ok[str] | Unavailable:
@@ -130,15 +120,11 @@ class LocalRepository:
         if branch is None or not is_branch_name(branch):
             return _ask_git(layout, "HEAD")
         commit = self._branches.read(layout, branch)
-        return (
-            _ask_git(layout, f"refs/heads/{branch}") if isinstance(commit, Unavailable) else commit
-        )
+        return _ask_git(layout, f"refs/heads/{branch}") if isinstance(commit, Unavailable) else commit
 
     def _read_head(self, layout: Layout) -> Ok[str] | Unavailable:
         head = read_head(layout)
-        commit: Reading[str] = (
-            Ok(head.commit) if head.commit else self._read_branch(layout, head.branch)
-        )
+        commit: Reading[str] = Ok(head.commit) if head.commit else self._read_branch(layout, head.branch)
         if isinstance(commit, Absent):
             return _no_branch(layout, head.branch or "HEAD", is_unborn=True)
         return commit
@@ -162,9 +148,7 @@ class LocalRepository:
         else:
             match = _REVISION.fullmatch(name)
             if match is None or not is_branch_name(match["base"]):
-                raise SourceError(
-                    f"looking up {name!a}: write a commit id, a branch, a tag, or HEAD~1"
-                )
+                raise SourceError(f"looking up {name!a}: write a commit id, a branch, a tag, or HEAD~1")
             found = _ask_git(layout, match["base"])
             if isinstance(found, Absent):
                 return None
@@ -189,9 +173,7 @@ class LocalRepository:
         """
         try:
             layout = self._located()
-            commit = (
-                revision if revision in self._revision_by_id else self._resolve(layout, revision)
-            )
+            commit = revision if revision in self._revision_by_id else self._resolve(layout, revision)
             described = self._describe(layout, commit) if commit else None
         except SourceError as exc:
             return from_error(exc)
@@ -220,16 +202,11 @@ class LocalRepository:
             )
         if answer.code == 1 or self._is_missing(view, older, newer):
             return False
-        raise SourceError(
-            f"comparing {older[:12]} with {newer[:12]}: {answer.complaint or 'git failed'}"
-        )
+        raise SourceError(f"comparing {older[:12]} with {newer[:12]}: {answer.complaint or 'git failed'}")
 
     def _is_missing(self, view: ObjectView, older: str, newer: str) -> bool:
         found = view.run("cat-file", "--batch-check", stdin=f"{older}\n{newer}\n".encode())
-        return (
-            found.stdout.split(b"\n")[0].endswith(b" missing")
-            and found.stdout.count(b" missing") == 1
-        )
+        return found.stdout.split(b"\n")[0].endswith(b" missing") and found.stdout.count(b" missing") == 1
 
     def diff_names(self, old: str, new: str) -> Sequence[tuple[str, str]]:
         """(`A`, `M`, `D` or `T`, path) of what differs between two commit ids, for people.
@@ -250,9 +227,7 @@ class LocalRepository:
             new,
         )
         if answer.code != 0:
-            raise SourceError(
-                f"comparing {old[:12]} with {new[:12]}: {answer.complaint or 'git failed'}"
-            )
+            raise SourceError(f"comparing {old[:12]} with {new[:12]}: {answer.complaint or 'git failed'}")
         fields = answer.stdout.decode("utf-8", "backslashreplace").split("\0")[:-1]
         return list(zip(fields[::2], fields[1::2], strict=True))
 
@@ -293,8 +268,9 @@ class LocalRepository:
                     write_history(partial, view, layout.git_dir, commit)
 
     def watch_paths(self) -> Sequence[str]:
-        """Directories, each to be watched by itself and not recursively; files in them are replaced
-        by rename.
+        """Directories, each to be watched by itself and not recursively.
+
+        The files in them are replaced by rename, so that watching a file would lose it.
         """
         try:
             layout = locate(self._path)
@@ -341,9 +317,7 @@ def _ask_git(layout: Layout, name: str) -> Reading[str]:
     """The object that a ref or a short id names."""
     args = ["rev-parse", "--verify", "-q", "--end-of-options", name]
     answer = run_git(layout.git_dir, args, timeout_s=_REF_TIMEOUT_S)
-    if answer.code == 0 and _FULL_ID.fullmatch(
-        found := answer.stdout.decode("ascii", "replace").strip()
-    ):
+    if answer.code == 0 and _FULL_ID.fullmatch(found := answer.stdout.decode("ascii", "replace").strip()):
         return Ok(found)
     if answer.complaint:
         return unavailable(f"{name} of {layout.git_dir} cannot be read: {answer.complaint}")
@@ -361,25 +335,20 @@ def _write_tree(writer: TreeWriter, view: ObjectView, tree: Sequence[TreeEntry])
 
 
 def _write_leaf(writer: TreeWriter, reader: ObjectReader, leaf: TreeEntry) -> None:
-    match leaf.mode:
-        case mode if mode == SUBMODULE:
-            writer.add_directory(leaf.path)
-        case mode if mode == SYMLINK:
-            writer.add_link(leaf.path, reader.read([leaf.object_id])[leaf.object_id])
-        case mode:
-            is_executable = mode == EXECUTABLE
-            writer.add_file(
-                leaf.path, lambda fd: reader.copy(leaf.object_id, fd), executable=is_executable
-            )
+    if leaf.mode == SUBMODULE:
+        writer.add_directory(leaf.path)
+    elif leaf.mode == SYMLINK:
+        writer.add_link(leaf.path, reader.read([leaf.object_id])[leaf.object_id])
+    else:
+        is_executable = leaf.mode == EXECUTABLE
+        writer.add_file(leaf.path, lambda fd: reader.copy(leaf.object_id, fd), executable=is_executable)
 
 
 # --- sentences ------------------------------------------------------------------------------------
 
 
 def _not_a_repository(path: str) -> Unavailable:
-    return unavailable(
-        f"{path} is not the top of a git repository; run git init, or name another with --source"
-    )
+    return unavailable(f"{path} is not the top of a git repository; run git init, or name another with --source")
 
 
 def _detached(layout: Layout) -> Unavailable:
@@ -391,6 +360,4 @@ def _no_branch(layout: Layout, branch: str, *, is_unborn: bool) -> Unavailable:
     where = layout.work_tree or layout.git_dir
     if is_unborn:
         return unavailable(f"{branch} of {where} has no commit yet; commit the manifests first")
-    return unavailable(
-        f"branch {branch} is gone from {where}; make it again, or follow another one with 'ref'"
-    )
+    return unavailable(f"branch {branch} is gone from {where}; make it again, or follow another one with 'ref'")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.errors import SourceError
-from reconciler.ports import Entry
+from reconciler.ports import Entry, SetAside
 from reconciler.source.git import ObjectView
 
 SYMLINK = "120000"
@@ -29,14 +29,6 @@ class TreeEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
-    """A path that is not offered as an entry; shown printable, perhaps not the exact name."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """What is below a folder, each by path."""
 
@@ -44,16 +36,14 @@ class Listing:
     set_aside: tuple[SetAside, ...] = ()
 
 
-def list_tree(
-    view: ObjectView, commit: str, folder: str = "", *, max_entries: int = MAX_ENTRIES
-) -> list[TreeEntry]:
-    """All leaves at or below `folder` (`""` for all).
+def list_tree(view: ObjectView, commit: str, *folders: str, max_entries: int = MAX_ENTRIES) -> list[TreeEntry]:
+    """All leaves at or below the folders (none, or `""`: all).
 
     Raises SourceError if unreadable, or more than `max_entries`.
     """
-    pathspec = [check_folder(folder)] if folder else []
+    pathspec = [] if "" in folders else [check_folder(folder) for folder in folders]
     answer = view.run("ls-tree", "-r", "-z", "-l", "--full-tree", commit, "--", *pathspec)
-    what = f"listing {folder or 'the tree'!r} of {commit[:12]}"
+    what = f"listing {', '.join(pathspec) or 'the tree'} of {commit[:12]}"
     if answer.code != 0:
         raise SourceError(f"{what}: {answer.complaint or 'git ls-tree failed'}")
     records = answer.stdout.split(b"\0")[:-1]
@@ -66,9 +56,7 @@ def check_folder(folder: str) -> str:
     """`folder` without a trailing slash. Raises SourceError if it could lead out of the tree."""
     parts = folder.rstrip("/").split("/")
     if any(part in ("", ".", "..") for part in parts):
-        raise SourceError(
-            f"looking up {folder!r}: not a path inside the tree; write it like 'agents.d'"
-        )
+        raise SourceError(f"looking up {folder!r}: not a path inside the tree; write it like 'agents.d'")
     return "/".join(parts)
 
 
@@ -79,9 +67,7 @@ def _parse_record(record: bytes, what: str) -> TreeEntry:
     if kind == "commit":
         return TreeEntry(path=path, mode=SUBMODULE, object_id=object_id, size_bytes=0)
     if not size.isdigit():
-        raise SourceError(
-            f"{what}: object {object_id} of {path!r} is missing or corrupt (git fsck)"
-        )
+        raise SourceError(f"{what}: object {object_id} of {path!r} is missing or corrupt (git fsck)")
     return TreeEntry(path=path, mode=mode, object_id=object_id, size_bytes=int(size))
 
 
@@ -126,9 +112,7 @@ def why_unusable(path: bytes) -> str | None:
 def is_safe_path(path: bytes) -> bool:
     """Whether a path can be made below a directory without leaving it or touching a `.git`."""
     parts = path.split(b"/")
-    return not any(
-        part in (b"", b".", b"..") or b"\0" in part or part.lower() == b".git" for part in parts
-    )
+    return not any(part in (b"", b".", b"..") or b"\0" in part or part.lower() == b".git" for part in parts)
 
 
 def show_path(path: bytes) -> str:

@@ -18,9 +18,7 @@ from reconciler.source.tree import SUBMODULE, SYMLINK, TreeEntry, check_folder, 
 _MAX_CONVERTED_BYTES = 2**20
 
 
-def list_uncommitted(
-    view: ObjectView, layout: Layout, commit: str, folders: Sequence[str]
-) -> tuple[str, ...]:
+def list_uncommitted(view: ObjectView, layout: Layout, commit: str, folders: Sequence[str]) -> tuple[str, ...]:
     """Changed, removed and new paths (not the ignored ones), by name, printable.
 
     Raises SourceError, OSError.
@@ -45,15 +43,10 @@ def _differs(work_tree: str, leaf: TreeEntry) -> bool:
     if leaf.mode == SUBMODULE:
         return not stat.S_ISDIR(status.st_mode)
     if leaf.mode == SYMLINK:
-        return not (
-            stat.S_ISLNK(status.st_mode) and _id_of(os.readlink(path), leaf) == leaf.object_id
-        )
+        return not (stat.S_ISLNK(status.st_mode) and _id_of(os.readlink(path), leaf) == leaf.object_id)
     if not stat.S_ISREG(status.st_mode):
         return True
-    if (
-        status.st_size != leaf.size_bytes
-        and not leaf.size_bytes < status.st_size <= _MAX_CONVERTED_BYTES
-    ):
+    if status.st_size != leaf.size_bytes and not leaf.size_bytes < status.st_size <= _MAX_CONVERTED_BYTES:
         return True
     content = _read(path)
     return leaf.object_id not in (
@@ -96,7 +89,5 @@ def _list_unignored(view: ObjectView, layout: Layout, folders: Sequence[str]) ->
         env={"GIT_WORK_TREE": layout.work_tree},
     )
     if answer.code != 0:
-        raise SourceError(
-            f"listing the files of {layout.work_tree}: {answer.complaint or 'git ls-files failed'}"
-        )
+        raise SourceError(f"listing the files of {layout.work_tree}: {answer.complaint or 'git ls-files failed'}")
     return answer.stdout.split(b"\0")[:-1]

@@ -59,6 +59,14 @@ def test_the_limit_is_on_all_of_them_together(tmp_path: Path) -> None:
         collect_artefacts(str(tmp_path), ["*"], 9)
 
 
+def test_the_hub_takes_a_hundred_of_them(tmp_path: Path) -> None:
+    for i in range(101):
+        (tmp_path / f"{i}.txt").touch()
+    assert len(collect_artefacts(str(tmp_path), ["?.txt", "??.txt"], 10).artefacts) == 100
+    with pytest.raises(ArtefactsTooLargeError, match="more than 100"):
+        collect_artefacts(str(tmp_path), ["*"], 10)
+
+
 def test_its_json_has_size_digest_and_content() -> None:
     assert Artefact(name="a", content=b"hello").to_json() == {
         "name": "a",

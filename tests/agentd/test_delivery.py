@@ -25,7 +25,7 @@ def test_the_result_is_sent_until_it_is_accepted_always_with_the_same_id(
     sent = [a for a in hub.attempts if a.message["type"] == "task.completed"]
     assert [a.status for a in sent] == [503, 429, 202]
     assert len({a.message["id"] for a in sent}) == 1
-    assert len(hub.received("agent.hello")) == 2
+    hub.wait_for("agent.hello", count=2)
 
 
 def test_a_result_whose_answer_was_lost_counts_once(hub: FakeHub, start_agentd: StartAgentd) -> None:

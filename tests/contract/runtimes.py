@@ -18,12 +18,14 @@ from typing import Any, Protocol
 
 import docker
 import docker.errors
+import docker.utils
 import pytest
 
 from reconciler.core.reading import Ok
 from reconciler.ports import ContainerSpec, Limits, Runtime
 from reconciler.runtime.docker import DockerRuntime
-from reconciler.runtime.fake import FakeRuntime, Program
+from reconciler.runtime.fake import FakeRuntime
+from reconciler.runtime.fake_container import Program
 from reconciler.runtime.process import ProcessRuntime
 from reconciler.runtime.sandbox import FLEET_LABEL
 
@@ -45,13 +47,17 @@ class ClosableRuntime(Runtime, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeUnderTest:
-    """`other` is a second fleet on the same engine. `image` is there and can run SLEEP etc."""
+    """`other` is a second fleet on the same engine. `image` is there and can run SLEEP etc.
+
+    `has_images` is False where any image will do, because programs come from the host.
+    """
 
     runtime: ClosableRuntime
     other: ClosableRuntime
     image: str
     image_id: str
     close: Callable[[], None]
+    has_images: bool = True
 
 
 def make_spec(under: RuntimeUnderTest, **changes: Any) -> ContainerSpec:
@@ -112,10 +118,12 @@ def make_fake_runtime(_directory: Path) -> RuntimeUnderTest:
 
 def open_engine() -> docker.APIClient:
     """A bare client of the real engine. Without one the test is skipped, or fails if required."""
-    try:
-        return docker.APIClient(version="auto", timeout=30)
-    except docker.errors.DockerException:
-        return refuse_to_run(NO_ENGINE)
+    asking = DockerRuntime("00000000")
+    facts = asking.facts()
+    asking.close()
+    if not isinstance(facts, Ok):
+        refuse_to_run(NO_ENGINE)
+    return docker.APIClient(version="auto", timeout=30, **docker.utils.kwargs_from_env())
 
 
 def refuse_to_run(reason: str) -> Any:
@@ -151,22 +159,7 @@ def make_busybox_image(client: docker.APIClient, name: str = BUSYBOX) -> str:
     with tarfile.open(fileobj=tar, mode="w") as archive:
         _add(archive, "bin", kind=tarfile.DIRTYPE)
         _add(archive, "bin/busybox", content=Path(busybox).read_bytes())
-        for applet in [
-            "cat",
-            "dd",
-            "echo",
-            "env",
-            "grep",
-            "id",
-            "ls",
-            "mkdir",
-            "nc",
-            "rm",
-            "sh",
-            "sleep",
-            "touch",
-            "wget",
-        ]:
+        for applet in APPLETS:
             _add(archive, f"bin/{applet}", kind=tarfile.SYMTYPE, target="busybox")
     changes = [
         "ENV PATH=/bin",
@@ -236,7 +229,14 @@ def make_process_runtime(_directory: Path) -> RuntimeUnderTest:
 
     image_id = runtime.resolve_image("agents/base:1")
     assert isinstance(image_id, Ok)
-    return RuntimeUnderTest(runtime=runtime, other=other, image="agents/base:1", image_id=image_id.value, close=close)
+    return RuntimeUnderTest(
+        runtime=runtime,
+        other=other,
+        image="agents/base:1",
+        image_id=image_id.value,
+        close=close,
+        has_images=False,
+    )
 
 
 # --- all ------------------------------------------------------------------------------------------

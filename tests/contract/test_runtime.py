@@ -21,6 +21,7 @@ from tests.contract.runtimes import (
     RuntimeUnderTest,
     eventually,
     make_spec,
+    random_fleet,
 )
 
 PARAMS = [pytest.param(name, marks=[pytest.mark.engine] if name == "docker" else []) for name in FACTORIES]
@@ -71,7 +72,8 @@ def test_an_image_that_is_there_has_an_id_and_one_that_is_not_is_absent(
     under: RuntimeUnderTest,
 ) -> None:
     assert under.runtime.resolve_image(under.image) == Ok(under.image_id)
-    assert under.runtime.resolve_image("agents/never-built:1") == Absent()
+    if under.has_images:
+        assert under.runtime.resolve_image("agents/never-built:1") == Absent()
 
 
 def test_nothing_is_listed_at_first_and_an_unknown_name_is_absent(under: RuntimeUnderTest) -> None:
@@ -90,6 +92,23 @@ def test_a_created_container_is_listed_but_does_not_run(under: RuntimeUnderTest)
     assert (state.id, state.name, state.state) == (container_id, "writer-0", "created")
     assert spec.labels.items() <= state.labels.items()
     assert (state.exit_code, state.oom_killed, state.started_at, state.pid) == (None, False, "", 0)
+
+
+def test_containers_can_be_listed_by_any_label_and_value(under: RuntimeUnderTest) -> None:
+    home = random_fleet()
+    labels = {"io.reconciler.home": home}
+    container_id = under.runtime.create(make_spec(under, labels=labels))
+    under.runtime.create(make_spec(under, name="reader-0", labels={"io.reconciler.home": "elsewhere"}))
+    found = under.runtime.list_labelled("io.reconciler.home", home)
+    assert isinstance(found, Ok)
+    assert [(one.id, one.name) for one in found.value] == [(container_id, "writer-0")]
+    assert under.runtime.list_labelled("io.reconciler.home", home + "0") == Ok([])
+
+
+def test_a_user_is_known_before_its_container_and_stays(under: RuntimeUnderTest) -> None:
+    uid = under.runtime.uid_for("writer-0")
+    under.runtime.create(make_spec(under, uid=uid))
+    assert under.runtime.uid_for("writer-0") == uid
 
 
 # --- compared fields ------------------------------------------------------------------------------

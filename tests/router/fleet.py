@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reconciler.router.channel import call
 from reconciler.router.client import RouterLink
 
 FLEET = "00c0ffee"
@@ -104,6 +105,8 @@ class Fleet:
     link: RouterLink
     config: dict[str, Any]
     agents: dict[str, Agent] = field(default_factory=dict)
+    since: int = 0
+    inbox_since: int = 0
 
     def configure(self, **sections: object) -> None:
         self.config = {**self.config, **sections, "digest": secrets.token_hex(4)}
@@ -119,11 +122,17 @@ class Fleet:
         return self.agents[instance]
 
     def rows(self, where: str = "1", *values: object) -> list[dict[str, Any]]:
-        """Rows of message_log, oldest first."""
+        """Rows of message_log since the test began, oldest first."""
         with contextlib.closing(sqlite3.connect(f"file:{self.data / 'traffic.db'}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
-            found = connection.execute(f"SELECT * FROM message_log WHERE {where} ORDER BY seq", values)
+            found = connection.execute(
+                f"SELECT * FROM message_log WHERE seq > {self.since} AND ({where}) ORDER BY seq", values
+            )
             return [dict(row) for row in found]
+
+    def state(self) -> Any:
+        """The report as the router gives it."""
+        return call(self.run, "GET", "/report")
 
     def report(self) -> Any:
         return self.link.report().value  # type: ignore[union-attr]

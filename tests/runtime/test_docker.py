@@ -92,12 +92,28 @@ def test_an_answer_that_says_gone_is_fine_where_gone_is_wanted(stub: StubEngine,
     stubbed.remove(ID)
 
 
-def test_a_removal_in_progress_is_waited_for(stub: StubEngine, stubbed: DockerRuntime) -> None:
-    busy = Answer(status=409, body={"message": f"removal of container {ID} is already in progress"})
-    stub.on("DELETE", ID, busy)
-    stub.on("POST", "/wait", Answer(body={"StatusCode": 0}))
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"removal of container {ID} is already in progress",
+        f"Could not kill running container {ID}, cannot remove - Container {ID} is not running",
+    ],
+)
+def test_a_removal_or_kill_by_somebody_else_is_outlasted(
+    stub: StubEngine, stubbed: DockerRuntime, message: str
+) -> None:
+    busy = Answer(status=409, body={"message": message})
+    gone = Answer(status=404, body={"message": "No such container"})
+    stub.on("DELETE", ID, busy, busy, gone)
     stubbed.remove(ID)
-    assert stub.asked[-1].query == {"condition": "removed"}
+    assert len(stub.paths(ID)) == 3
+
+
+def test_a_removal_that_never_ends_is_a_refusal(stub: StubEngine, stubbed: DockerRuntime) -> None:
+    busy = Answer(status=409, body={"message": "removal is already in progress"})
+    stub.on("DELETE", ID, busy)
+    with pytest.raises(RuntimeRefusedError, match="already in progress"):
+        stubbed.remove(ID)
 
 
 def test_another_conflict_on_removal_is_a_refusal(stub: StubEngine, stubbed: DockerRuntime) -> None:

@@ -7,7 +7,8 @@ import pytest
 from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.errors import RuntimeRefusedError, RuntimeUnavailableError
 from reconciler.ports import ContainerSpec, ContainerState, Limits, Runtime, RuntimeEvent
-from reconciler.runtime.fake import REMEMBERED_EVENTS, FakeRuntime, Program
+from reconciler.runtime.fake import REMEMBERED_EVENTS, FakeRuntime
+from reconciler.runtime.fake_container import Program
 
 SPEC = ContainerSpec(
     name="writer-0",

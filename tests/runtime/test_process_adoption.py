@@ -18,6 +18,7 @@ from .process_world import REPOSITORY, World, eventually, is_alive, make_spec, w
 
 __all__ = ["world"]
 
+SEARCH_PATH = os.pathsep.join([str(REPOSITORY), *sys.path])
 HUB = """
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def run_hub(world: World, *what: str, crash_at: str = "") -> str:
     """A hub in a process of its own: creates, starts, perhaps removes; its output is the id."""
     done = subprocess.run(
         [sys.executable, "-c", HUB, world.fleet, str(world.root), *what],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "RECONCILER_CRASH_AT": crash_at},
+        env={**os.environ, "PYTHONPATH": SEARCH_PATH, "RECONCILER_CRASH_AT": crash_at},
         stdout=subprocess.PIPE,
         text=True,
         timeout=30,
@@ -68,7 +69,7 @@ def test_the_exit_of_a_program_is_known_though_no_hub_was_there(world: World) ->
     code = HUB.replace("make_spec()", "make_spec(argv=('/bin/sh', '-c', 'sleep 0.2; exit 7'))")
     subprocess.run(
         [sys.executable, "-c", code, world.fleet, str(world.root)],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": SEARCH_PATH},
         stdout=subprocess.DEVNULL,
         timeout=30,
         check=True,
@@ -185,7 +186,7 @@ def test_two_hubs_that_start_the_same_container_start_it_once(world: World) -> N
     hubs = [
         subprocess.Popen(
             [sys.executable, "-c", code, world.fleet, str(world.root), container_id],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": SEARCH_PATH},
         )
         for _ in range(2)
     ]

@@ -256,4 +256,4 @@ def test_processes_and_memory_are_bounded(under: RuntimeUnderTest) -> None:
     forks = "i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done; echo all"
     assert "all" not in run_to_its_end(under, forks)
     eats = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo $?"
-    assert run_to_its_end(under, eats).strip().endswith("137")
+    assert "137" in run_to_its_end(under, eats).split()

@@ -87,6 +87,12 @@ def make_repo(path: Path, files: Mapping[str, str | bytes] | None = None) -> Rep
     return repo
 
 
+def bytes_read() -> int:
+    """How much this process has read so far, from files and pipes."""
+    counters = Path("/proc/self/io").read_text().split("\n")
+    return int(counters[0].removeprefix("rchar: "))
+
+
 def children() -> list[int]:
     """The processes that this one has started and not yet waited for."""
     tasks = Path("/proc/self/task").glob("*/children")

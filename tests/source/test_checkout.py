@@ -20,6 +20,7 @@ from reconciler.source.checkout import (
 from reconciler.source.git import write_all
 from reconciler.source.repository import LocalRepository
 from tests.source.repo import IDENTITY, Repo, make_repo
+from tests.source.user import ORDINARY_UID, let_through, ordinary_user
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def tree_of(root: Path) -> dict[str, str | bytes]:
     """Contents by path, a link as `-> target`; without `.git`."""
     found: dict[str, str | bytes] = {}
     for path in sorted(root.rglob("*")):
-        if ".git" in path.relative_to(root).parts or path.is_dir() and not path.is_symlink():
+        if ".git" in path.relative_to(root).parts or (path.is_dir() and not path.is_symlink()):
             continue
         name = str(path.relative_to(root))
         found[name] = f"-> {os.readlink(path)}" if path.is_symlink() else path.read_bytes()
@@ -86,9 +87,7 @@ def test_nothing_in_a_checkout_has_a_write_bit_and_all_may_read_it(
     assert {m for p, m in modes.items() if p.is_file()} == {0o444, 0o555}
 
 
-def test_links_inside_are_kept_and_others_become_text(
-    repo: Repo, source: LocalRepository, tmp_path: Path
-) -> None:
+def test_links_inside_are_kept_and_others_become_text(repo: Repo, source: LocalRepository, tmp_path: Path) -> None:
     for name, target in {
         "in": "bin/run.py",
         "bin/up": "../hub.yaml",
@@ -106,11 +105,9 @@ def test_links_inside_are_kept_and_others_become_text(
         "bin/up": "-> ../hub.yaml",
         "dangling": "-> nowhere",
     }
-    assert found["absolute"] == (
-        b"symbolic link to /etc/passwd\nnot made, because it may lead out of the tree\n"
-    )
-    assert b"symbolic link to ../../outside\n" in found["bin/out"]  # type: ignore[operator]
-    assert b"symbolic link to bin/../../outside\n" in found["via"]  # type: ignore[operator]
+    assert found["absolute"] == (b"symbolic link to /etc/passwd\nnot made, because it may lead out of the tree\n")
+    assert b"symbolic link to ../../outside\n" in found["bin/out"]
+    assert b"symbolic link to bin/../../outside\n" in found["via"]
 
 
 def test_names_that_are_not_utf_8_are_checked_out_as_they_are(
@@ -122,18 +119,14 @@ def test_names_that_are_not_utf_8_are_checked_out_as_they_are(
     assert set(os.listdir(os.fsencode(tmp_path / "c"))) == {b"latin-\xe9", b".git"}
 
 
-def test_a_submodule_is_an_empty_directory(
-    repo: Repo, source: LocalRepository, tmp_path: Path
-) -> None:
+def test_a_submodule_is_an_empty_directory(repo: Repo, source: LocalRepository, tmp_path: Path) -> None:
     head = repo.git("rev-parse", "HEAD")
     repo.commit_tree(repo.hash_tree(f"160000 commit {head}\tmodule"))
     source.checkout("main", str(tmp_path / "c"), history=True)
     assert os.listdir(tmp_path / "c/module") == []
 
 
-def test_there_is_no_checkout_of_a_revision_that_is_not_there(
-    source: LocalRepository, tmp_path: Path
-) -> None:
+def test_there_is_no_checkout_of_a_revision_that_is_not_there(source: LocalRepository, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no commit 'nosuch'"):
         source.checkout("nosuch", str(tmp_path / "c"), history=False)
     assert not (tmp_path / "c").exists()
@@ -142,9 +135,7 @@ def test_there_is_no_checkout_of_a_revision_that_is_not_there(
 # --- whole or not at all --------------------------------------------------------------------------
 
 
-def test_a_second_checkout_does_nothing(
-    repo: Repo, source: LocalRepository, tmp_path: Path
-) -> None:
+def test_a_second_checkout_does_nothing(repo: Repo, source: LocalRepository, tmp_path: Path) -> None:
     source.checkout("main", str(tmp_path / "deep/er/c"), history=True)
     before = os.stat(tmp_path / "deep/er/c")
     repo.commit({"x": "1"})
@@ -175,31 +166,34 @@ with build_directory({str(tmp_path / "c")!r}) as partial:
 
 
 def test_a_checkout_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="making the checkout"), build_directory(
-        str(tmp_path / "c")
-    ) as partial:
+    with pytest.raises(SourceError, match="making the checkout"), build_directory(str(tmp_path / "c")) as partial:
         TreeWriter(partial).add_file(b"a", lambda fd: write_all(-1, b"x"))
     assert os.listdir(tmp_path) == []
 
 
-def test_a_checkout_where_nothing_may_be_written_is_an_error(
-    source: LocalRepository, tmp_path: Path
-) -> None:
+def test_a_checkout_where_nothing_may_be_written_is_an_error(source: LocalRepository, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="making the checkout"):
         source.checkout("main", str(tmp_path / "file/c"), history=False)
 
 
-def test_a_checkout_can_be_removed_although_nothing_in_it_may_be_written(
-    source: LocalRepository, tmp_path: Path
+def test_who_is_not_root_can_make_and_remove_a_checkout_that_may_not_be_written(
+    tmp_path: Path,
 ) -> None:
-    os.mkdir(tmp_path / "mine", 0o777)
-    os.chmod(tmp_path, 0o755)
-    os.symlink("/etc", tmp_path / "etc")
-    source.checkout("main", str(tmp_path / "mine/c"), history=True)
-    remove_checkout(str(tmp_path / "mine/c"))
-    remove_checkout(str(tmp_path / "mine/c"))
-    assert os.listdir(tmp_path / "mine") == []
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    mine.chmod(0o777)
+    let_through(tmp_path)
+    with ordinary_user():
+        repo = make_repo(mine / "repo", {"a/b": "1"})
+        source = LocalRepository(str(repo.path), "main")
+        source.checkout("main", str(mine / "c"), history=True)
+        with pytest.raises(PermissionError):
+            (mine / "c/new").write_text("x")
+        remove_checkout(str(mine / "c"))
+        remove_checkout(str(mine / "c"))
+        source.close()
+    assert os.listdir(mine) == ["repo"]
 
 
 # --- history --------------------------------------------------------------------------------------
@@ -226,9 +220,7 @@ def history(repo: Repo, source: LocalRepository, tmp_path: Path) -> Repo:
 
 def test_the_history_is_that_of_the_commit_with_its_tags(repo: Repo, history: Repo) -> None:
     assert history.git("log", "--format=%s").split("\n") == ["Second", "First"]
-    assert history.git("describe", "--tags", "--match=v*") == "v1.0-1-g" + repo.git(
-        "rev-parse", "--short", "main"
-    )
+    assert history.git("describe", "--tags", "--match=v*") == "v1.0-1-g" + repo.git("rev-parse", "--short", "main")
     assert history.git("tag", "--list").split("\n") == ["light", "v1.0"]
     assert history.git("log", "--format=%s", "v1.0..HEAD") == "Second"
     history.git("fsck", "--full", "--strict")
@@ -254,16 +246,15 @@ def test_the_history_knows_that_its_work_tree_is_clean(history: Repo) -> None:
 def test_another_user_can_use_git_in_a_checkout(history: Repo, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    for directory in [tmp_path, *tmp_path.parents][:-2]:
-        os.chmod(directory, os.stat(directory).st_mode | 0o055)
+    let_through(tmp_path)
 
     def as_agent(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
             ["git", *args],
             cwd=history.path,
             env={**IDENTITY, **env},
-            user=1000,
-            group=1000,
+            user=ORDINARY_UID,
+            group=ORDINARY_UID,
             extra_groups=[],
             capture_output=True,
             timeout=20,

@@ -36,9 +36,7 @@ def test_a_repository_is_found_from_below(repo: Repo, tmp_path: Path) -> None:
     assert find_top("/") is None
 
 
-def test_a_work_tree_a_bare_repository_and_a_submodule_are_located(
-    repo: Repo, tmp_path: Path
-) -> None:
+def test_a_work_tree_a_bare_repository_and_a_submodule_are_located(repo: Repo, tmp_path: Path) -> None:
     top, git = str(repo.path), str(repo.path / ".git")
     assert locate(top) == Layout(work_tree=top, git_dir=git, common_dir=git)
     assert locate(git) == Layout(work_tree=None, git_dir=git, common_dir=git)

@@ -63,9 +63,7 @@ def test_head_says_who_committed_what_and_when(repo: Repo, source: LocalReposito
     )
 
 
-def test_head_follows_the_branch_and_not_what_is_checked_out(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_head_follows_the_branch_and_not_what_is_checked_out(repo: Repo, source: LocalRepository) -> None:
     main = repo.git("rev-parse", "main")
     repo.git("switch", "--quiet", "-c", "feature")
     repo.commit({"x": "1"})
@@ -119,9 +117,7 @@ def test_an_empty_repository_says_that_there_is_no_commit_yet(tmp_path: Path) ->
         source.close()
 
 
-def test_a_branch_that_is_gone_is_not_confused_with_an_empty_one(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_a_branch_that_is_gone_is_not_confused_with_an_empty_one(repo: Repo, source: LocalRepository) -> None:
     repo.git("branch", "--move", "main", "trunk")
     assert "branch main is gone" in unavailable(source.head())
 
@@ -220,9 +216,7 @@ def test_a_branch_that_holds_rubbish_is_unavailable(repo: Repo, source: LocalRep
     assert "cannot be read" in unavailable(source.head())
 
 
-def test_a_branch_whose_commit_is_missing_is_unavailable(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_a_branch_whose_commit_is_missing_is_unavailable(repo: Repo, source: LocalRepository) -> None:
     (repo.path / ".git/refs/heads/main").write_text("1" * 40 + "\n")
     assert f"commit {'1' * 40} is missing" in unavailable(source.head())
 
@@ -232,9 +226,7 @@ def test_what_a_commit_says_cannot_write_to_a_terminal(repo: Repo, source: Local
     assert ok(source.head()).subject == "Nice \ufffd[2J\ufffd subject"
 
 
-def test_an_unchanged_branch_is_read_in_less_than_three_milliseconds(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_an_unchanged_branch_is_read_in_less_than_three_milliseconds(repo: Repo, source: LocalRepository) -> None:
     source.head()
     took = []
     for _ in range(50):
@@ -272,9 +264,7 @@ def read_all(source: LocalRepository, revision: str, folder: str = "") -> dict[s
         return dict(snapshot.read(snapshot.entries(folder)))
 
 
-def test_a_snapshot_stays_what_it_was_when_the_branch_moves(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_a_snapshot_stays_what_it_was_when_the_branch_moves(repo: Repo, source: LocalRepository) -> None:
     first = ok(source.head())
     reading = source.snapshot(first.id)
     assert isinstance(reading, Ok)
@@ -284,9 +274,7 @@ def test_a_snapshot_stays_what_it_was_when_the_branch_moves(
         assert snapshot.read(snapshot.entries("hub.yaml")) == {"hub.yaml": b"a: 1\n"}
 
 
-def test_a_snapshot_is_found_by_what_an_operator_would_write(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_a_snapshot_is_found_by_what_an_operator_would_write(repo: Repo, source: LocalRepository) -> None:
     first = repo.git("rev-parse", "HEAD")
     repo.git("tag", "-a", "-m", "One", "v1.0")
     repo.commit({"x": "1"})
@@ -302,12 +290,8 @@ def test_a_revision_that_is_not_there_is_absent(source: LocalRepository, name: s
     assert source.snapshot(name) == Absent()
 
 
-@pytest.mark.parametrize(
-    "name", ["--all", "-h", "main..x", "main:hub.yaml", "@{-1}", ":/First", "a b", "", "^main"]
-)
-def test_a_revision_that_is_no_plain_name_is_not_given_to_git(
-    source: LocalRepository, name: str
-) -> None:
+@pytest.mark.parametrize("name", ["--all", "-h", "main..x", "main:hub.yaml", "@{-1}", ":/First", "a b", "", "^main"])
+def test_a_revision_that_is_no_plain_name_is_not_given_to_git(source: LocalRepository, name: str) -> None:
     reading = source.snapshot(name)
     assert isinstance(reading, Unavailable)
     assert "write a commit id, a branch, a tag, or HEAD~1" in reading.reason
@@ -321,9 +305,7 @@ def test_the_id_of_a_file_is_no_revision(repo: Repo, source: LocalRepository) ->
 # --- ancestry -------------------------------------------------------------------------------------
 
 
-def test_a_force_pushed_branch_does_not_descend_from_what_it_was(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_a_force_pushed_branch_does_not_descend_from_what_it_was(repo: Repo, source: LocalRepository) -> None:
     first = repo.git("rev-parse", "HEAD")
     old = repo.commit({"x": "1"})
     assert source.is_ancestor(first, old)
@@ -384,9 +366,7 @@ def test_the_names_of_what_differs_between_two_commits(repo: Repo, source: Local
 # --- watching -------------------------------------------------------------------------------------
 
 
-def test_every_way_in_which_a_branch_moves_touches_a_watched_directory(
-    repo: Repo, tmp_path: Path
-) -> None:
+def test_every_way_in_which_a_branch_moves_touches_a_watched_directory(repo: Repo, tmp_path: Path) -> None:
     repo.git("branch", "team/prod")
     repo.git("worktree", "add", "--quiet", str(tmp_path / "linked"), "team/prod")
     source = LocalRepository(str(tmp_path / "linked"), "team/prod")
@@ -411,9 +391,7 @@ def test_a_repository_that_comes_back_is_read_again(repo: Repo, source: LocalRep
     assert isinstance(source.head(), Ok)
 
 
-def test_a_corrupt_commit_is_unavailable_and_not_absent(
-    repo: Repo, source: LocalRepository
-) -> None:
+def test_a_corrupt_commit_is_unavailable_and_not_absent(repo: Repo, source: LocalRepository) -> None:
     commit = repo.git("rev-parse", "HEAD")
     damage(repo, commit)
     assert "corrupt" in unavailable(source.head()) or "inflate" in unavailable(source.head())

@@ -54,9 +54,7 @@ def resolve(parts: list[bytes], links: dict[bytes, bytes]) -> None:
         (b"d/e/a", b"x/../../y", False),
     ],
 )
-def test_a_link_is_inside_if_it_only_climbs_at_its_start(
-    link: bytes, target: bytes, expected: bool
-) -> None:
+def test_a_link_is_inside_if_it_only_climbs_at_its_start(link: bytes, target: bytes, expected: bool) -> None:
     assert is_inside(link, target) is expected
 
 

@@ -9,7 +9,7 @@ from reconciler.core.digest import digest
 from reconciler.core.model import Line, Model, Text
 from reconciler.core.names import DottedName, Name
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
-from reconciler.kinds.manifest import Loaded, Parsed, merge_by_name, parse_manifests
+from reconciler.kinds.manifest import Loaded, Manifest, Parsed, merge_by_name, parse_manifests
 from reconciler.kinds.tree import Tree
 from reconciler.settings import DriftMode, HubSpec
 
@@ -161,11 +161,12 @@ def parse_agent(file: str, content: bytes, defaults: Mapping[str, Any]) -> Parse
     return parse_manifests(file, content, kind="Agent", model=AgentSpec, defaults=defaults, check=_check)
 
 
-def load(tree: Tree, hub: HubSpec) -> Loaded[AgentSpec]:
+def load(tree: Tree, hub: HubSpec) -> Loaded[Manifest[AgentSpec]]:
     """All agents of a snapshot. Raises SourceError."""
     key = f"agent:{digest(hub.model_dump(mode='json')['defaults'])}"
+    defaults = {str(k): v for k, v in hub.defaults.items()}
     parsed, problems = tree.parse(
-        hub.paths.agents, ".yaml", key, lambda file, content: parse_agent(file, content, hub.defaults)
+        hub.paths.agents, ".yaml", key, lambda file, content: parse_agent(file, content, defaults)
     )
     return merge_by_name(parsed, problems)
 

@@ -18,4 +18,4 @@ class PolicyState:
 
 def observe(world: World) -> Reading[PolicyState]:
     """Raises StoreError."""
-    return Ok(PolicyState(recorded=world.store.get_meta(ACTIVE) or "", in_engine=world.policy.active))
+    return Ok(PolicyState(recorded=world.store.get_meta(ACTIVE) or "", in_engine=world.policy.revision))

@@ -8,7 +8,7 @@ from reconciler.core.problem import Problem, sort_problems
 from reconciler.core.yaml import load_documents
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
-from reconciler.kinds.tree import Tree
+from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.policy.bundle import build_bundle, is_test
 from reconciler.ports import PolicyBundle, PolicyEngine
 from reconciler.settings import HubSpec
@@ -53,10 +53,18 @@ def load(tree: Tree, hub: HubSpec) -> Loaded[Any]:
     return Loaded(by_name={NAME: Policies(bundle=built.bundle, summary=summary)}, problems=())
 
 
-def verify(desired: Desired, engine: PolicyEngine) -> Sequence[Problem]:
-    """What the engine finds: syntax, and tests that fail."""
+def verify(desired: Desired, engine: PolicyEngine, cache: ParseCache) -> Sequence[Problem]:
+    """What the engine finds: syntax, and tests that fail. The same policies are looked at once."""
     policies = desired.of("policy").get(NAME)
-    return engine.check(policies.bundle) if policies is not None else ()
+    if policies is None:
+        return ()
+    key = ("rego-check", NAME, policies.bundle.digest)
+    found = cache.get(key)
+    if found is None:
+        found = tuple(engine.check(policies.bundle))
+        cache.put(key, found)
+    problems: Sequence[Problem] = found
+    return problems
 
 
 def contribute(desired: Desired) -> Mapping[str, Any]:

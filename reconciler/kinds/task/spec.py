@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from reconciler.core.model import JsonValue, Line, Model, Text
 from reconciler.core.names import DottedName, Name
 from reconciler.core.quantity import Duration, Size
-from reconciler.kinds.manifest import Loaded, Parsed, merge_by_name, parse_manifests
+from reconciler.kinds.manifest import Loaded, Manifest, Parsed, merge_by_name, parse_manifests
 from reconciler.kinds.tree import Tree
 from reconciler.settings import HubSpec, Retry
 
@@ -58,7 +58,7 @@ def parse_task(file: str, content: bytes) -> Parsed[TaskSpec]:
     return parse_manifests(file, content, kind="Task", model=TaskSpec, check=_check)
 
 
-def load(tree: Tree, hub: HubSpec) -> Loaded[TaskSpec]:
+def load(tree: Tree, hub: HubSpec) -> Loaded[Manifest[TaskSpec]]:
     """All tasks of a snapshot. Raises SourceError."""
     parsed, problems = tree.parse(hub.paths.tasks, ".yaml", "task", parse_task)
     return merge_by_name(parsed, problems)

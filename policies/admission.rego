@@ -1,0 +1,79 @@
+# May this resource be what git says? Asked while planning, of the new specification (input.spec) and the one in force
+# (input.before); a resource that goes has no specification and is always admitted.
+package hub.admission
+
+import rego.v1
+
+decision := {"allow": count(deny) == 0, "reasons": deny}
+
+deny contains sprintf("there are no rules for a %v", [input.kind]) if not input.kind in {"agent", "task", "router"}
+
+deny contains reason if {
+	is_agent
+	not glob.match("agents/*", ["/"], image)
+	reason := sprintf("image %s is not one of agents/*", [image])
+}
+
+deny contains reason if {
+	is_agent
+	not is_pinned
+	not is_tagged
+	reason := sprintf("image %s has no tag; name a version", [image])
+}
+
+deny contains reason if {
+	is_agent
+	endswith(image, ":latest")
+	reason := sprintf("image %s moves without a commit; name a version", [image])
+}
+
+deny contains reason if {
+	is_agent
+	is_production
+	not is_pinned
+	reason := sprintf("image %s is not pinned by digest (@sha256:…), which production needs", [image])
+}
+
+deny contains reason if {
+	is_agent
+	count(object.get(input.spec, "secrets", [])) > 0
+	not input.spec.role in data.roles.may_read_secrets
+	reason := sprintf("a %v needs no secrets; only %s may have them", [
+		input.spec.role,
+		concat(", ", data.roles.may_read_secrets),
+	])
+}
+
+deny contains reason if {
+	is_agent
+	object.get(input.spec, "network", "isolated") != "isolated"
+	not input.spec.role in data.roles.may_use_network
+	reason := sprintf("a %v stays on the isolated network; only %s may leave it", [
+		input.spec.role,
+		concat(", ", data.roles.may_use_network),
+	])
+}
+
+deny contains "a sandbox may be relaxed only by the operator" if {
+	is_agent
+	object.get(input.spec, "sandbox", "strict") != "strict"
+}
+
+is_agent if {
+	input.kind == "agent"
+	is_object(input.spec)
+}
+
+image := object.get(input.spec, "image", "")
+
+is_pinned if regex.match(`@sha256:[0-9a-f]{64}$`, image)
+
+# Behind the last slash, because a registry may have a port.
+is_tagged if {
+	parts := split(image, "/")
+	contains(parts[count(parts) - 1], ":")
+}
+
+is_production if data.environment == "production"
+
+is_production if input.environment == "production"

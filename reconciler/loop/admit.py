@@ -1,0 +1,99 @@
+"""Admission: what policy says of the manifests that a revision changes. Asked of the policies in force and of its own.
+
+A revision that changes policy and manifest together does not approve itself: where its own policies allow what those in
+force deny, a person has to confirm.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.core.decision import Decision
+from reconciler.core.problem import Problem, sort_problems
+from reconciler.kinds.kind import Desired
+from reconciler.kinds.manifest import Manifest
+from reconciler.ports import PolicyBundle, PolicyEngine
+
+ENTRY_POINT = "admission"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """`problems` deny the revision; `disputed` says what only its own policies allow."""
+
+    problems: tuple[Problem, ...] = ()
+    disputed: tuple[str, ...] = ()
+
+
+def admit(
+    desired: Desired, base: Desired | None, in_force: PolicyEngine | None, fresh: Callable[[], PolicyEngine]
+) -> Admission:
+    """Ask about every changed manifest. `fresh` makes an engine for the revision's own policies.
+
+    Raises PolicyEngineError when these cannot be loaded.
+    """
+    changed = _changed(desired, base)
+    if not changed:
+        return Admission()
+    policies = desired.of("policy").get("policies")
+    bundle: PolicyBundle | None = policies.bundle if policies is not None else None
+    digest = bundle.digest if bundle is not None else ""
+    if in_force is not None and in_force.revision == digest:
+        return _judge(changed, base, desired, in_force, None)
+    own = fresh()
+    try:
+        if bundle is not None:
+            own.activate(bundle)
+        return _judge(changed, base, desired, own, in_force if base is not None else None)
+    finally:
+        own.close()
+
+
+def _changed(desired: Desired, base: Desired | None) -> Sequence[Manifest[Any]]:
+    out: list[Manifest[Any]] = []
+    for kind, loaded in desired.loaded.items():
+        before = base.of(kind) if base is not None else {}
+        out.extend(
+            m
+            for name, m in loaded.by_name.items()
+            if isinstance(m, Manifest) and (name not in before or before[name].digest != m.digest)
+        )
+    return out
+
+
+def _judge(
+    changed: Sequence[Manifest[Any]],
+    base: Desired | None,
+    desired: Desired,
+    own: PolicyEngine,
+    in_force: PolicyEngine | None,
+) -> Admission:
+    problems: list[Problem] = []
+    disputed: list[str] = []
+    for manifest in changed:
+        question = _question(manifest, base, desired)
+        decision = own.decide(ENTRY_POINT, question)
+        if not decision.allow:
+            problems.append(manifest.problem(f"admission denied ({decision.engine}): {_reasons(decision)}"))
+        elif in_force is not None:
+            before = in_force.decide(ENTRY_POINT, question)
+            if not before.allow:
+                disputed.append(f"{manifest.kind}/{manifest.name}: {_reasons(before)}")
+    return Admission(problems=sort_problems(problems), disputed=tuple(disputed))
+
+
+def _reasons(decision: Decision) -> str:
+    return "; ".join(decision.reasons) or "no reason given"
+
+
+def _question(manifest: Manifest[Any], base: Desired | None, desired: Desired) -> Mapping[str, Any]:
+    before = base.of(manifest.kind).get(manifest.name) if base is not None else None
+    whole = manifest.spec.model_dump(mode="json", by_alias=True)
+    return {
+        "kind": manifest.kind,
+        "name": manifest.name,
+        "labels": dict(manifest.labels),
+        "spec": whole,
+        "before": before.spec.model_dump(mode="json", by_alias=True) if before is not None else None,
+        "revision": desired.revision.id,
+    }

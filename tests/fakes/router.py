@@ -1,0 +1,182 @@
+"""A router in memory: registrations and mailboxes go with each restart of it, its inbox stays."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.core.reading import Absent, Ok, Reading, Unavailable
+from reconciler.errors import RouterError
+from reconciler.ports import Clock, InboxMessage, InstanceReport, RouterReport
+from tests.fakes.fuse import Fuse
+
+
+@dataclass(slots=True)
+class Registered:
+    """One instance as the router holds it in memory."""
+
+    agent: str
+    tokens: frozenset[str]
+    digest: str
+    hello: Mapping[str, Any] | None = None
+    last_seen: float = 0.0
+    mailbox: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+class FakeRouter:
+    """`RouterControl`. What agents do to a router are the methods below the port's. `calls` counts by method."""
+
+    def __init__(self, clock: Clock, fuse: Fuse | None = None) -> None:
+        self.fuse = fuse or Fuse()
+        self.instances: dict[str, Registered] = {}
+        self.config: Mapping[str, Any] = {}
+        self.calls: Counter[str] = Counter()
+        self.sent: list[Mapping[str, Any]] = []
+        self.cancels: dict[str, Sequence[Mapping[str, Any]]] = {}
+        self.inbox: list[InboxMessage] = []
+        self.cursor = 0
+        self.is_running = False
+        self.unreadable = ""
+        self._clock = clock
+        self._epoch = 0
+        self._started = 0.0
+        self._seq = 0
+        self._failures: Counter[str] = Counter()
+        self._lock = threading.RLock()
+
+    # --- the port -----------------------------------------------------------------------------------------------------
+
+    def report(self) -> Reading[RouterReport]:
+        if self.unreadable:
+            return Unavailable(reason=self.unreadable)
+        if not self.is_running:
+            return Absent()
+        with self._lock:
+            return Ok(
+                RouterReport(
+                    pid=1,
+                    epoch=f"epoch-{self._epoch}",
+                    code_version="1",
+                    config_digest=str(self.config.get("digest", "")),
+                    policy_revision="",
+                    inbox_seq=self._seq,
+                    uptime_s=self._clock.boottime() - self._started,
+                    instances={
+                        name: InstanceReport(
+                            instance=name,
+                            digest=i.digest,
+                            hello=i.hello,
+                            last_seen=i.last_seen,
+                            mailbox_messages=len(i.mailbox),
+                        )
+                        for name, i in self.instances.items()
+                    },
+                )
+            )
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        with self._acting("configure"):
+            self.config = config
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        with self._acting("send"):
+            instance = self.instances.get(message["instance"])
+            if instance is None:
+                raise RouterError(f"there is no instance {message['instance']}")
+            instance.mailbox.append(message["message"])
+            self.sent.append(message)
+
+    def put_instance(self, name: str, entry: Mapping[str, Any]) -> None:
+        with self._acting("put_instance"):
+            tokens = frozenset(t["sha256"] for t in entry["tokens"])
+            known = self.instances.get(name)
+            fresh = Registered(agent=entry["agent"], tokens=tokens, digest=entry["digest"])
+            if known is not None:
+                fresh.mailbox, fresh.last_seen = known.mailbox, known.last_seen
+                fresh.hello = known.hello if known.tokens & tokens else None
+            self.instances[name] = fresh
+
+    def remove_instance(self, name: str) -> None:
+        with self._acting("remove_instance"):
+            self.instances.pop(name, None)
+
+    def set_cancels(self, instance: str, cancels: Sequence[Mapping[str, Any]]) -> None:
+        with self._acting("set_cancels"):
+            self.cancels[instance] = cancels
+
+    def set_inbox_cursor(self, seq: int) -> None:
+        with self._acting("set_inbox_cursor"):
+            self.cursor = seq
+            self.inbox = [row for row in self.inbox if row.seq > seq]
+
+    def read_inbox(self, after_seq: int, limit: int) -> Sequence[InboxMessage]:
+        with self._lock:
+            self._fail_if_told("read_inbox")
+            return [row for row in self.inbox if row.seq > after_seq][:limit]
+
+    def start(self) -> None:
+        with self.fuse.around("router.start"), self._lock:
+            self._fail_if_told("start")
+            self.calls["start"] += 1
+            if not self.is_running:
+                self.is_running = True
+                self._epoch += 1
+                self._started = self._clock.boottime()
+
+    def stop(self) -> None:
+        with self._acting("stop"):
+            self.die()
+
+    def wait_hint(self, timeout_s: float) -> Sequence[str]:
+        return ()
+
+    # --- the world ----------------------------------------------------------------------------------------------------
+
+    def die(self) -> None:
+        """The process ends: what it held in memory is gone."""
+        self.is_running = False
+        self.instances, self.config, self.cancels = {}, {}, {}
+
+    def fail_next(self, method: str, times: int = 1) -> None:
+        """The next calls of a method are not answered and have no effect."""
+        self._failures[method] += times
+
+    def hello(self, name: str, payload: Mapping[str, Any]) -> None:
+        self.instances[name].hello = payload
+        self.beat(name)
+
+    def beat(self, name: str) -> None:
+        """The instance calls: that is a heartbeat."""
+        self.instances[name].last_seen = self._clock.boottime()
+
+    def post(self, name: str, type_: str, payload: Mapping[str, Any]) -> None:
+        """A message of an instance's to the hub, committed to hub_inbox."""
+        with self._lock:
+            self._seq += 1
+            agent = self.instances[name].agent if name in self.instances else name.rpartition("-")[0]
+            row = InboxMessage(
+                seq=self._seq, instance=name, agent=agent, type=type_, id=f"m{self._seq}", payload=payload
+            )
+            self.inbox.append(row)
+
+    def forget_log(self) -> None:
+        """traffic.db was lost: rows count from 1 again."""
+        self.inbox, self._seq = [], 0
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _acting(self, method: str) -> Iterator[None]:
+        with self.fuse.around(f"router.{method}"), self._lock:
+            self._fail_if_told(method)
+            if not self.is_running and method != "stop":
+                raise RouterError(f"{method}: the router does not answer")
+            self.calls[method] += 1
+            yield
+
+    def _fail_if_told(self, method: str) -> None:
+        if self._failures[method] > 0:
+            self._failures[method] -= 1
+            raise RouterError(f"{method}: the router does not answer")

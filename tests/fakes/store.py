@@ -1,0 +1,39 @@
+"""The real state.db, with a fuse around each durable transaction, and without waiting for the disk."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.store.store import Store
+from tests.fakes.fuse import Fuse
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+
+class FusedStore(Store):
+    """A blow before the commit keeps nothing, one after it keeps everything, as SQLite promises."""
+
+    def __init__(self, path: Path, fuse: Fuse | None = None) -> None:
+        self.fuse: Fuse | None = None
+        self._depth = threading.local()
+        super().__init__(path)
+        with self.read() as session:
+            session.connection().exec_driver_sql("PRAGMA synchronous=OFF")
+        self.fuse = fuse
+
+    @contextmanager
+    def transaction(self) -> "Iterator[Session]":
+        depth = getattr(self._depth, "value", 0)
+        self._depth.value = depth + 1
+        try:
+            with super().transaction() as session:
+                yield session
+                if not depth and self.fuse is not None:
+                    self.fuse.visit("store.commit.before")
+        finally:
+            self._depth.value = depth
+        if not depth and self.fuse is not None:
+            self.fuse.visit("store.commit.after")

@@ -1,0 +1,205 @@
+"""A small fleet for whole-program tests: a repository in a temporary folder, and the command line run on it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.outside.checker import check_docker, check_processes, has_engine
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "agents/base:1"
+HUB = """\
+apiVersion: reconciler/v1
+kind: Hub
+metadata: {name: small}
+spec:
+  loop: {resync: 2s, concurrency: 4}
+  router: {lease: 5s}
+  orchestrator: {maxParallelTasks: 5, retry: {maxAttempts: 3, baseDelay: 100ms}}
+"""
+
+
+def agent_text(name: str, *, memory: str = "128MiB", argv: str = '[python3, "-c", "print(1)"]', more: str = "") -> str:
+    """An agent manifest; `more` is YAML below `spec`, indented by two spaces."""
+    return f"""\
+apiVersion: reconciler/v1
+kind: Agent
+metadata: {{name: {name}}}
+spec:
+  role: worker
+  image: {IMAGE}
+  capabilities: [work.do]
+  executor: {{type: command, argv: {argv}}}
+  resources: {{cpus: 0.5, memory: {memory}, pids: 50}}
+  lifecycle: {{grace: 2s}}
+  health: {{heartbeat: 500ms, handshake: 20s}}
+{more}"""
+
+
+def task_text(name: str, agent: str, *, value: int = 0, more: str = "") -> str:
+    """A task manifest; `more` is YAML below `spec`."""
+    return f"""\
+apiVersion: reconciler/v1
+kind: Task
+metadata: {{name: {name}}}
+spec:
+  agent: {agent}
+  input: {{value: {value}}}
+  timeout: 30s
+{more}"""
+
+
+@dataclass
+class Fleet:
+    """One repository with its data directory and the runtime that its agents are on."""
+
+    folder: Path
+    runtime: str
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repo"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def id(self) -> str:
+        return str(json.loads((self.data / "fleet.json").read_text())["fleet"])
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run" / self.id
+
+    def commit(self, files: Mapping[str, str], message: str = "change") -> str:
+        """Make the work tree exactly `files` (and hub.yaml) and commit; returns the commit id."""
+        self.files = {"hub.yaml": HUB, **files}
+        for path in self.repository.rglob("*.*"):
+            if ".git" not in path.relative_to(self.repository).parts and path.is_file():
+                path.unlink()
+        for name, text in self.files.items():
+            target = self.repository / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=Tester", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(self.repository), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """A reconciler command on this fleet, started."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "reconciler", *arguments],
+            cwd=ROOT,
+            env={**self._environment(), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 90) -> "Answer":
+        """A reconciler command on this fleet, to its end."""
+        process = self.start(*arguments, env=env)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)
+            out, err = process.communicate()
+            pytest.fail(f"{arguments} did not end in {timeout_s} s:\n{out}\n{err}")
+        return Answer(code=process.returncode, out=out, err=err)
+
+    def apply(self, *arguments: str, env: Mapping[str, str] | None = None) -> "Answer":
+        return self.call("apply", *self.places, *self.permission, "--timeout", "60", *arguments, env=env)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return ("--source", str(self.repository), "--data", str(self.data))
+
+    @property
+    def permission(self) -> tuple[str, ...]:
+        return ("--allow-process-runtime",)
+
+    def check(self) -> list[str]:
+        """What the outside checker finds wrong."""
+        if self.runtime == "docker":
+            return check_docker(self.repository, self.id)
+        return check_processes(self.repository, self.run)
+
+    def state(self) -> dict[str, Any]:
+        """All of `status -o json`."""
+        answer = self.call("status", *self.places, "-o", "json")
+        assert answer.code == 0, answer
+        value: dict[str, Any] = json.loads(answer.out)
+        return value
+
+    def destroy(self) -> None:
+        """End everything of this fleet and remove its files."""
+        if (self.data / "fleet.json").exists():
+            self.call("down", "--now", *self.places)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, "RECONCILER_RUN": str(self.folder / "run"), "PYTHONPATH": str(ROOT)}
+        if self.runtime == "process":
+            environment["DOCKER_HOST"] = f"unix://{self.folder}/no-engine.sock"
+        return environment
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+
+def make_fleet(runtime: str) -> Fleet:
+    """An empty repository on branch main. Its folder has a short path, for sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
+    folder.chmod(0o711)
+    fleet = Fleet(folder=folder, runtime=runtime)
+    fleet.repository.mkdir()
+    subprocess.run(["git", "init", "-q", "-b", "main", str(fleet.repository)], check=True)
+    return fleet
+
+
+def runtimes() -> list[Any]:
+    """Both runtimes; docker is skipped where no engine answers, unless one is required."""
+    return ["process", pytest.param("docker", marks=pytest.mark.engine)]
+
+
+def need_engine(runtime: str) -> None:
+    """Skip, or fail where an engine is required."""
+    if runtime != "docker" or has_engine():
+        return
+    if os.environ.get("RECONCILER_REQUIRE_ENGINE"):
+        pytest.fail("no Docker Engine answers, but RECONCILER_REQUIRE_ENGINE is set")
+    pytest.skip("no Docker Engine answers")
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 20.0, step_s: float = 0.05) -> None:
+    """Poll until `condition` holds; fail the test when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s} s")
+        time.sleep(step_s)

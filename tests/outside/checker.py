@@ -1,0 +1,172 @@
+"""The outside checker: is the fleet what git says? Uses git and the engine's own words, and nothing of the reconciler.
+
+It reads the manifests of a commit with `git show`, and the containers with `docker inspect` (over the engine's socket)
+or, for the process runtime, with `/proc`. Any difference is a sentence in the list that `check_*` returns.
+"""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ruamel.yaml import YAML
+
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+ENGINE_SOCKET = "/var/run/docker.sock"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One instance that git asks for."""
+
+    name: str
+    agent: str
+    image: str
+    cpus: float
+    memory_bytes: int
+    pids: int
+    argv: tuple[str, ...]
+
+
+def wanted_by_git(repository: Path, revision: str = "main") -> dict[str, Wanted]:
+    """Every instance that the manifests of a commit ask for, by name."""
+    listed = _git(repository, "ls-tree", "-r", "--name-only", revision, "agents.d/").split()
+    out: dict[str, Wanted] = {}
+    for path in (p for p in listed if p.endswith(".yaml") and p.count("/") == 1):
+        for document in YAML(typ="safe").load_all(_git(repository, "show", f"{revision}:{path}")):
+            spec, resources = document["spec"], document["spec"].get("resources", {})
+            for ordinal in range(spec.get("replicas", 1)):
+                name = f"{document['metadata']['name']}-{ordinal}"
+                out[name] = Wanted(
+                    name=name,
+                    agent=document["metadata"]["name"],
+                    image=spec["image"],
+                    cpus=float(resources.get("cpus", 1.0)),
+                    memory_bytes=_bytes(resources.get("memory", "512MiB")),
+                    pids=int(resources.get("pids", 100)),
+                    argv=tuple(spec["executor"]["argv"]),
+                )
+    return out
+
+
+def check_docker(repository: Path, fleet: str, revision: str = "main") -> list[str]:
+    """Differences between a commit and the containers of a fleet; empty when there are none."""
+    wanted = wanted_by_git(repository, revision)
+    faults: list[str] = []
+    seen: dict[str, str] = {}
+    for summary in engine("GET", f"/containers/json?all=1&filters={_label(fleet)}"):
+        body = engine("GET", f"/containers/{summary['Id']}/json")
+        name = body["Config"]["Labels"].get("io.reconciler.instance", "?")
+        if name in seen:
+            faults.append(f"{name} has two containers: {seen[name][:12]} and {body['Id'][:12]}")
+        seen[name] = body["Id"]
+        if name not in wanted:
+            faults.append(f"{name} runs, but git does not ask for it (orphan {body['Id'][:12]})")
+            continue
+        faults.extend(_compare(wanted[name], body))
+    faults.extend(f"{name} is asked for by git, but has no container" for name in wanted.keys() - seen.keys())
+    return faults
+
+
+def _compare(wanted: Wanted, body: dict[str, Any]) -> Iterator[str]:
+    host, config = body["HostConfig"], body["Config"]
+    image = engine("GET", f"/images/{quote(wanted.image, safe='')}/json")["Id"]
+    executor = json.loads(dict(e.split("=", 1) for e in config["Env"])["HUB_CONFIG"])["executor"]
+    expected: list[tuple[str, object, object]] = [
+        ("state", body["State"]["Status"], "running"),
+        ("image", body["Image"], image),
+        ("executor", tuple(executor["argv"]), wanted.argv),
+        ("cpus", host["NanoCpus"] / 1e9, wanted.cpus),
+        ("memory", host["Memory"], wanted.memory_bytes),
+        ("pids", host["PidsLimit"], wanted.pids),
+        ("network", host["NetworkMode"], "none"),
+        ("read-only root", host["ReadonlyRootfs"], True),
+        ("capabilities", [c.upper() for c in host["CapDrop"]], ["ALL"]),
+        ("privileged", host["Privileged"], False),
+        ("user", config["User"].split(":")[0], "1000"),
+    ]
+    for what, found, asked in expected:
+        if found != asked:
+            yield f"{wanted.name}: {what} is {found!r}, git asks for {asked!r}"
+
+
+def check_processes(repository: Path, run: Path, revision: str = "main") -> list[str]:
+    """The same for the process runtime: one live agentd per instance, told by the environment of its process."""
+    wanted = wanted_by_git(repository, revision)
+    faults: list[str] = []
+    seen: dict[str, int] = {}
+    for pid, environment in _agentds(run):
+        name = environment["HUB_INSTANCE"]
+        if name in seen:
+            faults.append(f"{name} runs twice: pids {seen[name]} and {pid}")
+        seen[name] = pid
+        if name not in wanted:
+            faults.append(f"{name} runs (pid {pid}), but git does not ask for it")
+            continue
+        executor = json.loads(environment["HUB_CONFIG"])["executor"]
+        if tuple(executor["argv"]) != wanted[name].argv:
+            faults.append(f"{name}: executor is {executor['argv']}, git asks for {list(wanted[name].argv)}")
+    faults.extend(f"{name} is asked for by git, but does not run" for name in wanted.keys() - seen.keys())
+    return faults
+
+
+def _agentds(run: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            raw = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        environment = dict(e.decode(errors="replace").split("=", 1) for e in raw if b"=" in e)
+        is_agentd = b"reconciler.agentd" in command and environment.get("HUB_SOCKET", "").startswith(f"{run}/")
+        if is_agentd and environment.get("HUB_INSTANCE"):
+            yield int(entry.name), environment
+
+
+def engine(method: str, target: str) -> Any:
+    """One call on the engine's socket."""
+    connection = http.client.HTTPConnection("engine", timeout=30)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(30)
+    connection.sock.connect(os.environ.get("DOCKER_HOST", ENGINE_SOCKET).removeprefix("unix://"))
+    try:
+        connection.request(method, target)
+        response = connection.getresponse()
+        content = response.read()
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise AssertionError(f"{method} {target}: {response.status} {content[:200]!r}")
+    return json.loads(content) if content else None
+
+
+def has_engine() -> bool:
+    """Whether an engine answers."""
+    try:
+        engine("GET", "/version")
+    except (OSError, AssertionError):
+        return False
+    return True
+
+
+def _label(fleet: str) -> str:
+    return quote(json.dumps({"label": [f"io.reconciler.fleet={fleet}"]}))
+
+
+def _bytes(text: str) -> int:
+    unit = next(u for u in UNITS if text.endswith(u))
+    return int(text.removesuffix(unit)) * UNITS[unit]
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(repository), *arguments], check=True, capture_output=True, text=True
+    ).stdout

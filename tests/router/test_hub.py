@@ -1,0 +1,118 @@
+"""Messages to the hub: hello, heartbeat, and what goes to hub_inbox."""
+
+import base64
+import hashlib
+
+from tests.router.fleet import Agent, Fleet, Reply
+
+ATTEMPT = {"task": "t", "run": "r1", "generation": 2}
+
+
+def inbox(fleet: Fleet, agent: Agent) -> list[tuple[str, object]]:
+    rows = fleet.link.read_inbox(0, 10_000)
+    return [(row.type, row.payload) for row in rows if row.instance == agent.name and row.seq > fleet.inbox_since]
+
+
+def complete(agent: Agent, **fields: object) -> Reply:
+    payload = {**ATTEMPT, "exit_code": 0, "result": {"ok": True}, "artefacts": [], "duration_s": 1.5}
+    return agent.send("task.completed", to="hub", payload={**payload, **fields})
+
+
+def test_a_hello_is_answered_by_the_router_and_shown_to_control(fleet: Fleet) -> None:
+    fleet.link.wait_hint(0)
+    writer = fleet.register("writer-0", hello=False)
+    assert fleet.report().instances["writer-0"].hello is None
+    reply = writer.hello()
+    assert (reply.status, reply.body["payload"]) == (200, {"ok": True, "instance": "writer-0"})
+    assert (reply.body["from"], reply.body["pattern"]) == ("hub", "reply")
+    shown = fleet.report().instances["writer-0"]
+    assert shown.hello == {"version": "1", "capabilities": ["docs.write"], "executor": "command"}
+    assert shown.last_seen > 0
+    assert fleet.link.wait_hint(5) == ["agent"]
+    assert [row["recipient"] for row in fleet.rows("type='agent.hello'")] == ["hub"]
+
+
+def test_a_heartbeat_carries_the_cancellations_back_and_costs_no_row_when_dropped(fleet: Fleet) -> None:
+    fleet.configure(log={"per_type": {"agent.heartbeat": "drop"}})
+    writer = fleet.register("writer-0")
+    fleet.link.set_cancels("writer-0", [{"task": "t", "generation": 2}])
+    payload = {"tasks": [{"task": "t", "generation": 2}]}
+    for _ in range(3):
+        reply = writer.send("agent.heartbeat", to="hub", payload=payload)
+        assert (reply.status, reply.body["cancel"]) == (202, [{"task": "t", "generation": 2}])
+    assert fleet.state()["instances"]["writer-0"]["heartbeat"] == payload
+    assert fleet.rows("type='agent.heartbeat'") == []
+    fleet.link.set_cancels("writer-0", [])
+    assert writer.send("agent.heartbeat", to="hub", payload=payload).body["cancel"] == []
+
+
+def test_a_heartbeat_that_is_not_dropped_has_a_row(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0")
+    writer.send("agent.heartbeat", to="hub", payload={"tasks": []})
+    assert len(fleet.rows("type='agent.heartbeat'")) == 1
+
+
+def test_polls_cost_no_rows(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0")
+    before = len(fleet.rows())
+    for _ in range(5):
+        writer.poll()
+    assert len(fleet.rows()) == before
+
+
+def test_task_events_are_in_the_inbox_when_they_are_accepted(fleet: Fleet) -> None:
+    fleet.link.wait_hint(0)
+    writer = fleet.register("writer-0")
+    fleet.link.wait_hint(0)
+    assert writer.send("task.started", to="hub", payload=ATTEMPT).status == 202
+    assert fleet.link.wait_hint(5) == ["task"]
+    assert writer.send("task.progress", to="hub", payload={**ATTEMPT, "text": "half"}).status == 202
+    assert complete(writer).status == 202
+    failed = {**ATTEMPT, "exit_code": None, "reason": "timeout", "error": "e", "stderr_tail": "", "duration_s": 1}
+    assert writer.send("task.failed", to="hub", payload=failed).status == 202
+    assert writer.send("security.alert", to="hub", payload={"what": "odd"}).status == 202
+    types = [type_ for type_, _ in inbox(fleet, writer)]
+    assert types == ["task.started", "task.progress", "task.completed", "task.failed", "security.alert"]
+    assert fleet.report().inbox_seq == fleet.inbox_since + 5
+
+
+def test_a_repeated_task_event_is_one_row(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0")
+    body = writer.envelope("task.started", to="hub", payload=ATTEMPT)
+    assert [writer.call("POST", "/api/hub/messages", body).body["status"] for _ in range(2)] == [
+        "accepted",
+        "duplicate",
+    ]
+    assert len(inbox(fleet, writer)) == 1
+
+
+def test_the_inbox_keeps_a_large_body_that_the_log_drops(fleet: Fleet) -> None:
+    fleet.configure(limits={"max_body_bytes": 2 * 2**20}, log={"payload": "drop"})
+    writer = fleet.register("writer-0")
+    content = bytes(range(256)) * 4096
+    artefact = {
+        "name": "report.md",
+        "size": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "content_base64": base64.b64encode(content).decode(),
+    }
+    assert complete(writer, artefacts=[artefact]).status == 202
+    ((_, payload),) = inbox(fleet, writer)
+    assert payload["artefacts"] == [artefact]  # type: ignore[index]
+    (row,) = fleet.rows("type='task.completed'")
+    assert (row["payload"], row["payload_sha256"]) == (None, None)
+    assert row["size"] > len(content)
+
+
+def test_an_artefact_without_its_digest_is_refused(fleet: Fleet) -> None:
+    reply = complete(fleet.register("writer-0"), artefacts=[{"name": "a", "size": 1, "content_base64": ""}])
+    assert reply.code == "invalid_payload"
+    assert "/artefacts/0" in reply.body["reason"]
+
+
+def test_the_hub_is_reached_even_when_agents_may_message_nobody_else(fleet: Fleet) -> None:
+    fleet.configure(rules={"allow_cross_agent": False})
+    writer, _ = fleet.register("writer-0"), fleet.register("reviewer-0")
+    assert writer.send("task.started", to="hub", payload=ATTEMPT).status == 202
+    assert writer.send("review.note", to="reviewer").code == "unknown_or_forbidden_recipient"
+    assert writer.send("docs.published", topic="docs.new").code == "forbidden"

@@ -1,0 +1,181 @@
+"""The message log: durable before delivery, retention, payload modes, and a full disk."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from reconciler.router.client import RouterLink
+from reconciler.router.log import TrafficLog
+from reconciler.router.traffic import InboxEntry, Row, TrafficDatabase
+from tests.router.fleet import FLEET, Fleet, basic_config, until
+
+
+def row(n: int = 0, **fields: object) -> Row:
+    return Row(
+        **{"time": time.time(), "instance": "writer-0", "agent": "writer", "verdict": "allow", "size": n, **fields}
+    )  # type: ignore[arg-type]
+
+
+def sizes(folder: Path, table: str = "message_log", column: str = "size") -> list[int]:
+    with contextlib.closing(sqlite3.connect(folder / "traffic.db")) as connection:
+        return [n for (n,) in connection.execute(f"SELECT {column} FROM {table} ORDER BY seq")]
+
+
+def test_all_that_is_recorded_is_there_in_order(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = TrafficLog(tmp_path, asyncio.get_running_loop(), lambda: None)
+        try:
+            assert all(await asyncio.gather(*(log.record(row(n)) for n in range(1000))))
+            assert sizes(tmp_path) == list(range(1000))
+        finally:
+            log.close()
+
+    asyncio.run(scenario())
+
+
+def test_closing_writes_what_is_queued(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = TrafficLog(tmp_path, asyncio.get_running_loop(), lambda: None)
+        for n in range(700):
+            log.note(row(n))
+        log.count("writer-0", "writer", "unauthenticated", "identity")
+        log.close()
+
+    asyncio.run(scenario())
+    assert len(sizes(tmp_path)) == 701
+
+
+def test_an_inbox_entry_comes_with_its_row_or_not_at_all_and_only_once(tmp_path: Path) -> None:
+    entry = InboxEntry(time=1.0, instance="writer-0", agent="writer", type="task.started", msg_id="m", body="{}")
+
+    async def scenario() -> None:
+        log = TrafficLog(tmp_path, asyncio.get_running_loop(), lambda: None)
+        try:
+            await log.record(row(1), entry)
+            assert log.inbox_seq == 1
+            await log.record(row(2), entry)
+            assert log.inbox_seq == 1
+        finally:
+            log.close()
+
+    asyncio.run(scenario())
+    assert sizes(tmp_path) == [1, 2]
+    assert sizes(tmp_path, "hub_inbox", "seq") == [1]
+
+
+def test_old_rows_go_and_inbox_entries_only_when_they_were_taken_in(tmp_path: Path) -> None:
+    old = time.time() - 100
+    database = TrafficDatabase(tmp_path / "traffic.db")
+    for n in range(4):
+        entry = InboxEntry(time=old, instance="i", agent="a", type="t", msg_id=str(n), body="{}")
+        database.commit([row(n, time=old)], [entry])
+    database.commit([row(9)], [])
+    assert database.delete_log(time.time() - 50)
+    assert not database.delete_log(time.time() - 50)
+    database.delete_inbox(time.time() - 50, 2)
+    database.close()
+    assert sizes(tmp_path) == [9]
+    assert sizes(tmp_path, "hub_inbox", "seq") == [3, 4]
+
+
+def test_what_was_accepted_survives_a_kill_of_the_router(start_fleet: Callable[[], Fleet]) -> None:
+    fleet = start_fleet()
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
+    bodies = [writer.envelope("review.note", to="reviewer", payload=n) for n in range(20)]
+    accepted: list[object] = []
+
+    def send() -> None:
+        for body in bodies:
+            with contextlib.suppress(OSError):
+                if writer.call("POST", "/api/hub/messages", body).status == 202:
+                    accepted.append(body["id"])
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    delivered = [m["id"] for m in reviewer.receive(wait_s=5)]
+    os.kill(fleet.report().pid, signal.SIGKILL)
+    thread.join()
+    logged = {r["msg_id"] for r in fleet.rows("verdict='allow'")}
+    assert delivered
+    assert set(delivered) | set(accepted) <= logged
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept", "hashed"), [("keep", True, False), ("hash", False, True), ("drop", False, False)]
+)
+def test_payloads_are_kept_hashed_or_dropped(fleet: Fleet, mode: str, kept: bool, hashed: bool) -> None:
+    fleet.configure(log={"payload": "keep", "per_type": {"review.note": mode}})
+    writer = fleet.register("writer-0")
+    fleet.register("reviewer-0")
+    writer.send("review.note", to="reviewer", payload={"a": 1})
+    (found,) = fleet.rows("type='review.note'")
+    assert (found["payload"] == '{"a": 1}', found["payload_sha256"] is not None) == (kept, hashed)
+
+
+@pytest.fixture
+def tiny_disk() -> Iterator[Path]:
+    """A file system of 64 MiB."""
+    folder = Path(tempfile.mkdtemp(prefix="rrdisk", dir="/tmp"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        folder.rmdir()
+        pytest.skip("needs root, to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+    folder.rmdir()
+
+
+def fill(folder: Path) -> Path:
+    """Take all the room there is."""
+    ballast = folder / "ballast"
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while file.write(b"x" * 65536):
+            pass
+    return ballast
+
+
+def test_a_full_disk_costs_the_reserve_first_and_then_routing(run_folder: Path, tiny_disk: Path) -> None:
+    link = RouterLink(FLEET, run_folder, tiny_disk)
+    link.start()
+    try:
+        fleet = Fleet(run=run_folder, data=tiny_disk, link=link, config=basic_config())
+        fleet.configure(limits={"mailbox_messages": 10_000})
+        writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
+        assert fleet.state()["modes"] == []
+        ballast = fill(tiny_disk)
+
+        def send() -> int:
+            return writer.send("review.note", to="reviewer", payload="x" * 200_000).status
+
+        assert send() == 202
+        until(lambda: fleet.state()["modes"] == ["log_reserve"] or send() == 503)
+        assert not (tiny_disk / "traffic.reserve").exists()
+        until(lambda: send() == 503)
+        refused = writer.send("review.note", to="reviewer", payload="x" * 200_000)
+        assert (refused.code, refused.headers["Retry-After"]) == ("log_unavailable", "2")
+        assert "router" in link.wait_hint(0)
+        assert fleet.report().log_unavailable
+        delivered = 0
+        while messages := reviewer.receive(wait_s=0):
+            delivered += len(messages)
+        assert delivered == len(fleet.rows("type='review.note' AND verdict='allow'"))
+
+        ballast.unlink()
+        assert send() == 202
+        assert not fleet.report().log_unavailable
+        until(lambda: fleet.state()["modes"] == [])
+        assert (tiny_disk / "traffic.reserve").exists()
+    finally:
+        link.stop()
