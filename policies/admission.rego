@@ -6,7 +6,12 @@ import rego.v1
 
 decision := {"allow": count(deny) == 0, "reasons": deny}
 
-deny contains sprintf("there are no rules for a %v", [input.kind]) if not input.kind in {"agent", "task", "router"}
+deny contains "there are no rules for this kind of resource" if not is_known
+
+deny contains "the agent has no role" if {
+	is_agent
+	not has_role
+}
 
 deny contains reason if {
 	is_agent
@@ -38,19 +43,16 @@ deny contains reason if {
 	is_agent
 	count(object.get(input.spec, "secrets", [])) > 0
 	not input.spec.role in data.roles.may_read_secrets
-	reason := sprintf("a %v needs no secrets; only %s may have them", [
-		input.spec.role,
-		concat(", ", data.roles.may_read_secrets),
-	])
+	reason := sprintf("role %v needs no secrets; %v may have them", [input.spec.role, data.roles.may_read_secrets])
 }
 
 deny contains reason if {
 	is_agent
 	object.get(input.spec, "network", "isolated") != "isolated"
 	not input.spec.role in data.roles.may_use_network
-	reason := sprintf("a %v stays on the isolated network; only %s may leave it", [
+	reason := sprintf("role %v stays on the isolated network; %v may leave it", [
 		input.spec.role,
-		concat(", ", data.roles.may_use_network),
+		data.roles.may_use_network,
 	])
 }
 
@@ -58,6 +60,10 @@ deny contains "a sandbox may be relaxed only by the operator" if {
 	is_agent
 	object.get(input.spec, "sandbox", "strict") != "strict"
 }
+
+is_known if input.kind in {"agent", "task", "router"}
+
+has_role if is_string(input.spec.role)
 
 is_agent if {
 	input.kind == "agent"

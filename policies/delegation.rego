@@ -7,7 +7,7 @@ decision := {"allow": count(deny) == 0, "reasons": deny}
 
 private_only := {"confidential", "restricted"}
 
-deny contains "the question names no parent or no child" if not is_complete
+deny contains "the question is not complete" if not is_complete
 
 deny contains reason if {
 	not is_granted
@@ -18,8 +18,6 @@ deny contains reason if {
 	input.depth > deepest
 	reason := sprintf("depth %v is more than %v", [input.depth, deepest])
 }
-
-deny contains "the question says nothing of its depth" if not is_number(input.depth)
 
 # A child never has a capability that its parent lacks: delegation narrows.
 deny contains reason if {
@@ -37,7 +35,7 @@ deny contains reason if {
 deny contains reason if {
 	input.child.role == "performer"
 	not input.parent.role in data.roles.may_command_performers
-	reason := sprintf("a %v may not delegate to a performer", [input.parent.role])
+	reason := sprintf("role %v may not delegate to a performer", [input.parent.role])
 }
 
 deny contains reason if {
@@ -61,9 +59,17 @@ budgets contains left if {
 	some left in input.budget_left
 }
 
+# Below a `not` with an undefined argument is undefined itself in OPA, so that what is missing is denied here.
 is_complete if {
 	is_string(input.parent.name)
+	is_string(input.parent.role)
+	is_array(input.parent.capabilities)
 	is_string(input.child.name)
+	is_string(input.child.role)
+	is_array(input.child.capabilities)
+	is_array(input.capabilities)
+	is_number(input.depth)
+	is_string(input.task.sensitivity)
 }
 
 is_granted if input.child.name in input.parent.delegation.to

@@ -22,7 +22,7 @@ hub_receives := {
 
 hub_sends := {"task.assigned", "task.cancel", "policy.changed"}
 
-deny contains "the question names no sender, recipient or message type" if not is_complete
+deny contains "the question is not complete" if not is_complete
 
 deny contains reason if {
 	input.recipient.kind == "hub"
@@ -57,9 +57,9 @@ deny contains reason if {
 	input.recipient.role == "performer"
 	not input.sender.role in data.roles.may_command_performers
 	not is_reply
-	reason := sprintf("a %s may not send to a performer; only %s may", [
+	reason := sprintf("role %s may not send to a performer; %v may", [
 		input.sender.role,
-		concat(", ", data.roles.may_command_performers),
+		data.roles.may_command_performers,
 	])
 }
 
@@ -74,16 +74,28 @@ deny contains reason if {
 	reason := sprintf("%d bytes is more than %d", [input.message.size_bytes, data.limits.message_bytes])
 }
 
+# Below a `not` with an undefined argument is undefined itself in OPA, so that what is missing is denied here.
 is_complete if {
 	is_string(input.sender.agent)
+	is_string(input.sender.role)
 	is_string(input.message.type)
-	input.recipient.kind in {"agent", "topic", "hub"}
-	has_name
+	is_string(input.message.sensitivity)
+	is_number(input.message.size_bytes)
+	is_recipient
 }
 
-has_name if input.recipient.kind == "hub"
+is_recipient if input.recipient.kind == "hub"
 
-has_name if is_string(input.recipient.name)
+is_recipient if {
+	input.recipient.kind == "topic"
+	is_string(input.recipient.name)
+}
+
+is_recipient if {
+	input.recipient.kind == "agent"
+	is_string(input.recipient.name)
+	is_string(input.recipient.role)
+}
 
 # The hub sets it when the message answers an open request of the recipient's.
 is_reply if input.message.reply == true

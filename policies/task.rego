@@ -9,7 +9,7 @@ private_only := {"confidential", "restricted"}
 
 known := {"public", "internal"} | private_only
 
-deny contains "the question names no task or no agent" if not is_complete
+deny contains "the question is not complete" if not is_complete
 
 deny contains reason if {
 	some capability in input.task.requires
@@ -68,10 +68,23 @@ deny contains reason if {
 	])
 }
 
+# Below a `not` with an undefined argument is undefined itself in OPA, so that what is missing is denied here.
 is_complete if {
 	is_string(input.task.name)
+	is_string(input.task.sensitivity)
+	input.task.source in {"git", "inbox", "api"}
+	is_array(input.task.requires)
 	is_string(input.agent.name)
+	is_string(input.agent.role)
+	is_string(input.agent.exposure)
+	is_array(input.agent.capabilities)
+	is_string(input.time)
+	has_owner
 }
+
+has_owner if input.task.source != "inbox"
+
+has_owner if is_number(input.task.uid)
 
 is_sandboxed if input.agent.sandboxed == true
 

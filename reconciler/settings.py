@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
 
 from reconciler.core.model import Line, Model, Text
 from reconciler.core.names import DottedName, Name
@@ -32,8 +32,8 @@ class Prune(Model):
 class PruneBudget(Model):
     """A plan is refused when it removes more than `count` and more than `percent` of a kind."""
 
-    count: int = Field(default=3, ge=0)
-    percent: int = Field(default=20, ge=0, le=100)
+    count: StrictInt = Field(default=3, ge=0)
+    percent: StrictInt = Field(default=20, ge=0, le=100)
 
 
 class Drift(Model):
@@ -44,8 +44,8 @@ class Drift(Model):
 
 class Loop(Model):
     resync: Duration = Field(default=30.0, ge=0.05)
-    concurrency: int = Field(default=4, ge=1, le=64)
-    stalled_after: int = Field(default=5, ge=1)
+    concurrency: StrictInt = Field(default=4, ge=1, le=64)
+    stalled_after: StrictInt = Field(default=5, ge=1)
     prune: Prune = Prune()
     prune_budget: PruneBudget = PruneBudget()
     drift: Drift = Drift()
@@ -66,7 +66,7 @@ class HubRuntime(Model):
 
 
 class Mailbox(Model):
-    messages: int = Field(default=1000, ge=1, le=1_000_000)
+    messages: StrictInt = Field(default=1000, ge=1, le=1_000_000)
     bytes: Size = Field(default=16 * 2**20, ge=1)
 
 
@@ -106,7 +106,7 @@ class LastResort(Model):
 
 
 class PolicyCache(Model):
-    entries: int = Field(default=100_000, ge=0)
+    entries: StrictInt = Field(default=100_000, ge=0)
 
 
 class Policy(Model):
@@ -116,21 +116,21 @@ class Policy(Model):
 
 
 class Retry(Model):
-    max_attempts: int = Field(default=3, ge=1, le=100)
+    max_attempts: StrictInt = Field(default=3, ge=1, le=100)
     strategy: Literal["exponential", "fixed"] = "exponential"
     base_delay: Duration = Field(default=0.2, ge=0)
-    jitter: bool = True
+    jitter: StrictBool = True
 
 
 class Orchestrator(Model):
     retry: Retry = Retry()
-    fallback_on_error: bool = True
-    allow_cross_agent: bool = True
-    max_parallel_tasks: int = Field(default=5, ge=1)
-    sandbox_required: bool = True
-    trust_threshold: float = Field(default=0.7, ge=0, le=1)
-    audit_all_actions: bool = True
-    crypto_required: bool = False
+    fallback_on_error: StrictBool = True
+    allow_cross_agent: StrictBool = True
+    max_parallel_tasks: StrictInt = Field(default=5, ge=1)
+    sandbox_required: StrictBool = True
+    trust_threshold: StrictFloat = Field(default=0.7, ge=0, le=1)
+    audit_all_actions: StrictBool = True
+    crypto_required: StrictBool = False
 
 
 class Alerts(Model):
@@ -168,16 +168,16 @@ class OperatorSource(Model):
 
 class OperatorRuntime(Model):
     allow: tuple[Literal["docker", "process"], ...] = ("docker",)
-    process_runtime: bool = False
+    process_runtime: StrictBool = False
     image_allow: tuple[Line, ...] = ("agents/*",)
 
 
 class Maxima(Model):
-    agents: int = Field(default=1000, ge=1)
-    cpus: float = Field(default=4.0, gt=0)
+    agents: StrictInt = Field(default=1000, ge=1)
+    cpus: StrictFloat = Field(default=4.0, gt=0)
     memory: Size = 8 * 2**30
     ttl: Duration = 30 * 86400.0
-    max_parallel_tasks: int = Field(default=100, ge=1)
+    max_parallel_tasks: StrictInt = Field(default=100, ge=1)
 
 
 class OperatorSpec(Model):

@@ -22,6 +22,7 @@ COMMANDS = {
     "audit": ("audit", "Show and verify the audit log"),
     "policy": ("policy", "Test policies, and ask them"),
     "schemas": ("schemas", "Write the JSON schemas of all manifests"),
+    "recycle": ("recycle", "Remove what runs of a fleet whose data was lost"),
     "doctor": ("doctor", "Say what this machine offers and lacks"),
 }
 

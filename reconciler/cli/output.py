@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from reconciler.core.change import Change
     from reconciler.core.plan import Plan
     from reconciler.core.problem import Problem
 
@@ -77,38 +78,41 @@ ACTION_SIGNS: dict[str, tuple[str, str]] = {
     "restart": ("~", "yellow"),
     "cancel": ("-", "red"),
     "hold": ("!", "cyan"),
-    "keep": ("=", "dim"),
+    "keep": ("=", "white"),
 }
 
 
 def print_plan(plan: "Plan", *, everything: bool) -> None:
     """The plan as people read it: one line per change, its differing fields below."""
-    out = console()
     compared = {"nothing": "nothing (as if new)", "state": "the recorded state", "engine": "the live engine"}
     revision = plan.revision[:12] if ":" not in plan.revision else plan.revision[:21]
-    out.print(f"revision {escape(revision)} compared with {compared.get(plan.compared_with, plan.compared_with)}")
-    shown = [c for c in plan.changes if everything or str(c.action) not in ("keep",)]
-    for change in shown:
-        sign, style = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
-        unit = f"{change.kind}/{change.instance or change.name}"
-        text = f"[{style}]{sign} {change.action:<9} {escape(unit):<32}[/] {escape(change.reason)}"
-        out.print(text + (" [red](interrupts work)[/]" if change.disruptive else ""))
-        for f in change.fields:
-            out.print(f"    {escape(f.path)}: {_short(f.before)} → {_short(f.after)}", overflow="fold")
+    lines = [f"revision {revision} compared with {compared.get(plan.compared_with, plan.compared_with)}"]
+    for change in plan.changes:
+        if everything or str(change.action) != "keep":
+            lines.extend(_change_lines(change))
     kept = sum(str(c.action) == "keep" for c in plan.changes)
     counts: dict[str, int] = {}
     for change in plan.pending:
         counts[str(change.action)] = counts.get(str(change.action), 0) + 1
     done = ", ".join(f"{n} to {a}" for a, n in sorted(counts.items())) or "nothing to change"
-    out.print(f"{done}; {kept} as they should be")
+    lines.append(f"{done}; {kept} as they should be")
     for refusal in plan.refused:
-        out.print(f"[red]refused by {refusal.guard}[/]: {escape(refusal.reason)}")
+        lines.append(click.style(f"refused by {refusal.guard}: ", fg="red") + refusal.reason)
         if refusal.confirm:
-            out.print(f"  if this is meant: reconciler apply --confirm {refusal.confirm}")
+            lines.append(f"  if this is meant: reconciler apply --confirm {refusal.confirm}")
+    click.echo("\n".join(lines))
+
+
+def _change_lines(change: "Change") -> list[str]:
+    sign, colour = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
+    head = click.style(f"{sign} {change.action:<9} {change.kind + '/' + (change.instance or change.name):<32}", fg=colour)
+    warning = click.style(" (interrupts work)", fg="red") if change.disruptive else ""
+    fields = [f"    {f.path}: {_short(f.before)} → {_short(f.after)}" for f in change.fields]
+    return [f"{head} {change.reason}{warning}", *fields]
 
 
 def _short(value: Any) -> str:
     if value is None:
         return "-"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return escape(text if len(text) <= 60 else text[:57] + "…")
+    return text if len(text) <= 60 else text[:57] + "…"

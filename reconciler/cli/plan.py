@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from reconciler.core.plan import Plan
     from reconciler.core.problem import Problem
     from reconciler.kinds.kind import Desired
+    from reconciler.ports import PolicyEngine
     from reconciler.settings import OperatorSpec
 
 
@@ -101,7 +102,6 @@ def load_revision(
     path: str, operator: "OperatorSpec", *, worktree: bool
 ) -> tuple["Desired | None", Sequence["Problem"]]:
     """The newest revision of a repository or directory, or its problems. Raises ReconcilerError."""
-    from reconciler.bootstrap import build_policy
     from reconciler.core.problem import Problem
     from reconciler.core.reading import Ok, Unavailable
     from reconciler.home import open_source
@@ -120,15 +120,23 @@ def load_revision(
     if not isinstance(snapshot, Ok):
         reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its newest revision is gone"
         return None, (Problem(file=path, message=reason),)
-    engine = build_policy(HubSpec(), operator)
+    engines: "list[PolicyEngine]" = []
+
+    def engine(hub: HubSpec | None = None) -> "PolicyEngine":
+        from reconciler.bootstrap import build_policy
+
+        engines.append(build_policy(hub or HubSpec(), operator))
+        return engines[-1]
+
     try:
         candidate = load_desired(snapshot.value, KINDS, operator, ParseCache(), engine)
         if candidate.desired is None:
             return None, candidate.problems
         hub = candidate.desired.hub
-        admission = admit(candidate.desired, None, None, lambda: build_policy(hub, operator))
+        admission = admit(candidate.desired, None, None, lambda: engine(hub))
     finally:
-        engine.close()
+        for opened in engines:
+            opened.close()
         snapshot.value.close()
         source.close()
     return (None, admission.problems) if admission.problems else (candidate.desired, ())

@@ -12,14 +12,17 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+MAX_DURATION_S = 3650 * 86400.0
 _PER = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0, "hour": 3600.0}
-_NUMBER_UNIT = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s?([A-Za-z]+)")
+_NUMBER_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)[ ]?([A-Za-z]+)")
 
 
 def parse_duration_s(text: object) -> float:
     """`'5m'` -> 300.0 seconds. Raises ValueError with an example."""
     if isinstance(text, str) and (m := _NUMBER_UNIT.fullmatch(text)) and m[2] in _SECONDS:
-        return round(float(m[1]) * _SECONDS[m[2]], 6)
+        if (seconds := float(m[1]) * _SECONDS[m[2]]) > MAX_DURATION_S:
+            raise ValueError(f"{text} is longer than {show_duration(MAX_DURATION_S)}; use a shorter duration")
+        return round(seconds, 6)
     raise ValueError(f"{text!r} is not a duration; write a number and one of ms, s, m, h, d (for example '30s')")
 
 
@@ -34,7 +37,7 @@ def parse_count_rate(text: object) -> float:
     """`'60/min'` -> 1.0 per second. Raises ValueError with an example."""
     if isinstance(text, str):
         amount, slash, per = text.partition("/")
-        if slash and per in _PER and re.fullmatch(r"\d{1,12}", amount):
+        if slash and per in _PER and re.fullmatch(r"[0-9]{1,12}", amount):
             return int(amount) / _PER[per]
     raise ValueError(f"{text!r} is not a rate; write a number per s, min or h (for example '60/min')")
 

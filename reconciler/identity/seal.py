@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from functools import lru_cache
 
 FLEET_LABEL = "io.reconciler.fleet"
 AGENT_LABEL = "io.reconciler.agent"
@@ -10,6 +11,7 @@ HOME_LABEL = "io.reconciler.home"
 SEAL_LABEL = "io.reconciler.seal"
 
 
+@lru_cache(maxsize=8192)
 def make_seal(key: bytes, fleet: str, instance: str) -> str:
     """32 hex digits of HMAC-SHA256 over fleet and instance."""
     return hmac.new(key, f"{fleet}\0{instance}".encode(), hashlib.sha256).hexdigest()[:32]

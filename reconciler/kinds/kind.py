@@ -101,7 +101,7 @@ class Kind:
     load        snapshot -> manifests and problems; raises SourceError
     check       cross references of a whole revision -> problems
     contribute  manifests -> sections of the router's configuration
-    observe     world -> state by name, or Unavailable
+    observe     world and what the router said at the start of the pass -> state, or Unavailable
     plan        desired, observed, facts -> changes in order, KEEP included
     apply       one change -> outcome; may raise any ReconcilerError
     view        desired, observed -> what other kinds may know of the fleet
@@ -115,11 +115,11 @@ class Kind:
     load: Callable[[Tree, HubSpec], Loaded[Any]]
     check: Callable[[Desired, OperatorSpec], Sequence[Problem]]
     contribute: Callable[[Desired], Mapping[str, Any]]
-    observe: Callable[[World], Reading[Any]]
+    observe: Callable[[World, Reading[RouterReport]], Reading[Any]]
     plan: Callable[[Desired, Any, Facts], Sequence[Change]]
     apply: Callable[[Change, World, Desired], Outcome]
     nothing: Callable[[], Any]
     view: Callable[[Desired, Any, Facts], Mapping[str, AgentView]] | None = None
-    receive: Callable[[World], int] | None = None
+    receive: Callable[[World, Reading[RouterReport]], int] | None = None
     images: Callable[[Desired], Iterable[str]] | None = None
-    verify: Callable[[Desired, PolicyEngine, ParseCache], Sequence[Problem]] | None = None
+    verify: Callable[[Desired, Callable[[], PolicyEngine], ParseCache], Sequence[Problem]] | None = None

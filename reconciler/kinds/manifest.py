@@ -6,7 +6,7 @@ What is digested is what the author wrote (with the hub's defaults merged under 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -187,34 +187,55 @@ def merge(defaults: Mapping[str, Any], value: object) -> Any:
     return out
 
 
+_KINDS_OF_VALUE = {
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+}
+
+
 def _words(error: Any, under: Sequence[str], model: type[BaseModel]) -> str:
-    path = ".".join(str(p) for p in (*under, *error["loc"]))
+    path = ".".join(str(p) for p in (*under, *error["loc"]) if p != "[key]") or "the document"
+    shown = ascii(error["input"])
+    shown = shown if len(shown) < 60 else f"{shown[:57]}…"
     match error["type"]:
         case "extra_forbidden":
             known = _known_keys(model, error["loc"][:-1])
-            return f"unknown key {error['loc'][-1]!r} in {path.rpartition('.')[0]}{_suggest(str(error['loc'][-1]), known)}"
+            where = path.rpartition(".")[0] or "the document"
+            return f"unknown key {error['loc'][-1]!r} in {where}{_suggest(str(error['loc'][-1]), known)}"
         case "missing":
             return f"{path} is missing"
         case "literal_error":
-            return f"{path} is {error['input']!r}; expected {error['ctx']['expected']}"
+            return f"{path} is {shown}; expected {error['ctx']['expected']}"
         case "value_error":
             return f"{path}: {str(error['ctx']['error'])}"
         case "string_pattern_mismatch":
-            return f"{path} is {error['input']!a}, which is not a valid value here"
+            return f"{path} is {shown}, which is not a valid value here; it must match {error['ctx']['pattern']}"
+        case type_ if type_ in _KINDS_OF_VALUE:
+            return f"{path} is {shown}; expected {_KINDS_OF_VALUE[type_]}"
         case _:
-            shown = repr(error["input"])
-            return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]} (found {shown if len(shown) < 60 else shown[:57] + '…'})"
+            return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]} (found {shown})"
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    current: Any = model
+    current: type[BaseModel] | None = model
     for part in path:
-        fields = {f.alias or n: f for n, f in getattr(current, "model_fields", {}).items()}
-        annotation = fields[part].annotation if part in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        current = annotation
-    return [f.alias or n for n, f in current.model_fields.items()]
+        if isinstance(part, int):
+            continue
+        fields = {f.alias or n: f for n, f in current.model_fields.items()} if current is not None else {}
+        current = _model_in(fields[part].annotation) if part in fields else None
+    return [f.alias or n for n, f in current.model_fields.items()] if current is not None else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field: itself, or that in an optional or a list of it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
 
 
 def _suggest(word: str, known: Sequence[str]) -> str:

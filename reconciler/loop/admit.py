@@ -30,6 +30,8 @@ def admit(
 ) -> Admission:
     """Ask about every changed manifest. `fresh` makes an engine for the revision's own policies.
 
+    Without policies there is nothing to ask: what the built-in rules know of manifests is checked with them.
+
     Raises PolicyEngineError when these cannot be loaded.
     """
     changed = _changed(desired, base)
@@ -38,6 +40,8 @@ def admit(
     policies = desired.of("policy").get("policies")
     bundle: PolicyBundle | None = policies.bundle if policies is not None else None
     digest = bundle.digest if bundle is not None else ""
+    if not digest and (in_force is None or not in_force.revision):
+        return Admission()
     if in_force is not None and in_force.revision == digest:
         return _judge(changed, base, desired, in_force, None)
     own = fresh()

@@ -4,7 +4,7 @@ A snapshot, the operator's settings and the kinds come in. Rego is checked by th
 the world is touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,9 +32,13 @@ class Candidate:
 
 
 def load_desired(
-    snapshot: Snapshot, kinds: Sequence[Kind], operator: OperatorSpec, cache: ParseCache, engine: PolicyEngine
+    snapshot: Snapshot,
+    kinds: Sequence[Kind],
+    operator: OperatorSpec,
+    cache: ParseCache,
+    engine: Callable[[], PolicyEngine],
 ) -> Candidate:
-    """Load and check a whole revision. Raises SourceError when the snapshot cannot be read."""
+    """Load and check a whole revision. `engine` is called when there is Rego to be checked. Raises SourceError when the snapshot cannot be read."""
     revision = snapshot.revision.id
     tree = Tree(snapshot=snapshot, cache=cache)
     snapshot.prepare([HUB_FILE, *_places(Paths())])

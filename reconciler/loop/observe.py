@@ -10,6 +10,7 @@ from typing import Any
 from reconciler.core.condition import Mode
 from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.kind import Desired, Facts, Kind, World
+from reconciler.ports import RouterReport
 from reconciler.store import attempts
 
 
@@ -21,10 +22,11 @@ class Observed:
     facts: Facts
 
 
-def observe(desired: Desired, kinds: Sequence[Kind], world: World, mode: Mode) -> Observed:
-    """Read the world for all kinds given. Raises StoreError."""
-    readings = {kind.name: kind.observe(world) for kind in kinds}
-    report = world.router.report()
+def observe(
+    desired: Desired, kinds: Sequence[Kind], world: World, mode: Mode, report: Reading[RouterReport]
+) -> Observed:
+    """Read the world for all kinds given; `report` is what the router said when the pass began. Raises StoreError."""
+    readings = {kind.name: kind.observe(world, report) for kind in kinds}
     busy: dict[str, int] = {}
     for task in attempts.in_flight(world.store):
         busy[task.instance] = busy.get(task.instance, 0) + 1

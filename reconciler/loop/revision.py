@@ -127,7 +127,7 @@ class Revisions:
             return None
         try:
             snapshot = StoredSnapshot(record, self._store)
-            loaded = load_desired(snapshot, self._kinds, self._operator, ParseCache(), self._engine)
+            loaded = load_desired(snapshot, self._kinds, self._operator, ParseCache(), lambda: self._engine)
         except SourceError:
             return None
         self._good = loaded.desired
@@ -199,7 +199,7 @@ class Revisions:
             raise SourceError(f"revision {revision.id[:12]} cannot be read: {reason}")
         self.close()
         self._snapshot = snapshot.value
-        candidate = load_desired(snapshot.value, self._kinds, self._operator, self._cache, self._engine)
+        candidate = load_desired(snapshot.value, self._kinds, self._operator, self._cache, lambda: self._engine)
         self._last = self._admitted(candidate)
         return self._last
 

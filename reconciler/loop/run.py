@@ -23,7 +23,7 @@ from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.revision import InForce, Revisions
-from reconciler.ports import PolicyEngine
+from reconciler.ports import PolicyEngine, RouterReport
 from reconciler.store import records
 from reconciler.store.audit import AuditEntry, append
 
@@ -114,16 +114,17 @@ class Loop:
         in_force = self.revisions.in_force()
         if in_force.desired is None:
             return self._nothing(in_force, apply=apply)
+        report = self._world.router.report()
         if apply:
-            self._receive()
+            self._receive(report)
         self._on_desired(in_force.desired)
         desired = self._with_images(in_force.desired)
-        observed = observe(desired, self._kinds, self._world, self._mode())
+        observed = observe(desired, self._kinds, self._world, self._mode(), report)
         plan = self._guarded(desired, observed)
         refused = plan.refused
         if refused and (good := self.revisions.last_good()) and good.revision.id != desired.revision.id:
             desired = self._with_images(good)
-            observed = observe(desired, self._kinds, self._world, self._mode())
+            observed = observe(desired, self._kinds, self._world, self._mode(), report)
             working = self._guarded(desired, observed)
         else:
             working = plan
@@ -157,10 +158,10 @@ class Loop:
             mode=derive_mode(conditions),
         )
 
-    def _receive(self) -> None:
+    def _receive(self, report: Reading[RouterReport]) -> None:
         for kind in self._kinds:
             if kind.receive is not None:
-                kind.receive(self._world)
+                kind.receive(self._world, report)
 
     def _with_images(self, desired: Desired) -> Desired:
         """What each image reference means now: asked once per revision, and again while it is not there."""

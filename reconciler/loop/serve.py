@@ -154,10 +154,11 @@ def take_down(
     with ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency) as pool:
         job = Applying(world=world, desired=empty, pool=pool, mode=Mode.NORMAL, report=report)
         while time.monotonic() < deadline:
+            router = world.router.report()
             for kind in receivers:
                 if kind.receive is not None:
-                    kind.receive(world)
-            observed = observe(empty, agents, world, Mode.NORMAL)
+                    kind.receive(world, router)
+            observed = observe(empty, agents, world, Mode.NORMAL, router)
             if not drain:
                 observed = replace(observed, facts=replace(observed.facts, busy={}))
             plan = _by_operator(make_plan(empty, observed, agents, compared_with="engine"))

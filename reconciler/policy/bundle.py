@@ -18,7 +18,7 @@ from typing import Any
 from reconciler.core.digest import digest
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.policy.builtins import check_calls, find_functions
-from reconciler.policy.module import Module, read_module
+from reconciler.policy.module import Module, Rule, read_module
 from reconciler.ports import PolicyBundle
 
 KINDS = ("message", "task", "delegation", "admission")
@@ -149,6 +149,7 @@ def _decode(path: str, content: bytes) -> str | Problem:
 
 def _check_modules(modules: Sequence[Module]) -> Iterator[Problem]:
     functions = find_functions(modules)
+    yield from _check_arities(modules)
     for module in modules:
         yield from module.problems
         if not module.problems:
@@ -156,6 +157,22 @@ def _check_modules(modules: Sequence[Module]) -> Iterator[Problem]:
             yield from check_calls(module, functions)
             if not is_test(module.file):
                 yield from (module.problem(token, _NO_WITH) for token in module.withs)
+
+
+def _check_arities(modules: Sequence[Module]) -> Iterator[Problem]:
+    """The embedded engine crashes on functions of one name and different numbers of arguments, in any packages."""
+    first: dict[str, tuple[Module, Rule]] = {}
+    for module in modules:
+        for rule in module.rules:
+            if rule.arity is None:
+                continue
+            where, known = first.setdefault(rule.name.rpartition(".")[2], (module, rule))
+            if known.arity != rule.arity:
+                yield module.problem(
+                    rule,
+                    f"function {rule.name} takes {rule.arity} arguments, but {known.arity} in {where.file}:{known.line}; "
+                    "functions of one name take as many everywhere",
+                )
 
 
 def _check_header(module: Module) -> Iterator[Problem]:

@@ -52,7 +52,10 @@ class EmbeddedEngine:
     def check(self, bundle: PolicyBundle) -> Sequence[Problem]:
         """Syntax and compilation, and if they are well the tests. Raises PolicyEngineError where no worker starts."""
         problems = self._compile(
-            {path: rewrite_module(path, text, 0).text if is_test(path) else text for path, text in bundle.modules.items()}
+            {
+                path: rewrite_module(path, text, 0).text if is_test(path) else text
+                for path, text in bundle.modules.items()
+            }
         )
         return sort_problems(problems or run_tests(self._start, bundle, self._limits.tests))
 

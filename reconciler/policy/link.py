@@ -31,10 +31,13 @@ class WorkerLink:
     def __init__(self, *, memory_bytes: int, start_s: float = START_S) -> None:
         """Start a worker and wait until it is ready. Raises WorkerLostError."""
         argv, env = command(memory_bytes)
-        here, there = socket.socketpair()
+        self._socket, there = socket.socketpair()
         with there:
-            self._process = subprocess.Popen(argv, env=env, stdin=there.fileno(), stdout=there.fileno(), cwd="/")
-        self._socket = here
+            try:
+                self._process = subprocess.Popen(argv, env=env, stdin=there.fileno(), stdout=there.fileno(), cwd="/")
+            except OSError as exc:
+                self._socket.close()
+                raise WorkerLostError(f"policy worker: starting it: {exc}", timed_out=False) from exc
         self._number = 0
         self._receive(time.monotonic() + start_s, "starting")
 

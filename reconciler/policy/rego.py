@@ -221,7 +221,7 @@ def _write_term(node: Any) -> str:
     """The value of a node, which `_read` could read, as Rego text."""
     match _c.regoNodeType(node):
         case NodeKind.String:
-            return f'"{_string(node)}"'
+            return encode_basestring(_unescape(_string(node)))
         case NodeKind.True_:
             return "true"
         case NodeKind.False_:

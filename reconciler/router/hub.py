@@ -11,11 +11,11 @@ import msgspec
 
 from reconciler.router.message import Message
 from reconciler.router.registry import Instance
+from reconciler.router.schema import HUB_IN_MEMORY
 from reconciler.router.traffic import InboxEntry
 
 HEARTBEAT = "agent.heartbeat"
 HELLO = "agent.hello"
-IN_MEMORY = frozenset({HEARTBEAT, HELLO})
 
 _encoder = msgspec.json.Encoder()
 
@@ -23,7 +23,7 @@ _encoder = msgspec.json.Encoder()
 def to_inbox(sender: Instance, message: Message, wall_s: float) -> InboxEntry | None:
     """The row for control to take in; None where memory is enough."""
     envelope = message.envelope
-    if envelope.type in IN_MEMORY:
+    if envelope.type in HUB_IN_MEMORY:
         return None
     return InboxEntry(
         time=wall_s,

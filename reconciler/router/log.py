@@ -24,6 +24,9 @@ _LARGEST_BATCH = 512
 _MAINTENANCE_S = 2.0
 _DELETING_S = 0.1
 
+# Besides a failing disk: a value that SQLite cannot hold. Whatever it is, nobody may wait for ever.
+_NOT_WRITTEN = (sqlite3.Error, ValueError, OverflowError)
+
 _LOG = logging.getLogger("reconciler.router.log")
 
 
@@ -139,17 +142,17 @@ class TrafficLog:
         entries = [item.inbox for item in batch if item.inbox is not None]
         try:
             self._database.commit(rows, entries)
-        except sqlite3.Error as error:
+        except _NOT_WRITTEN as error:
             if not (is_disk_error(error) and self._reserve.release()):
                 return self._report(error)
             self._call(self._on_change)
             try:
                 self._database.commit(rows, entries)
-            except sqlite3.Error as again:
+            except _NOT_WRITTEN as again:
                 return self._report(again)
         return self._report(None)
 
-    def _report(self, error: sqlite3.Error | None) -> bool:
+    def _report(self, error: Exception | None) -> bool:
         is_unavailable = error is not None
         if is_unavailable != self.is_unavailable:
             self.is_unavailable = is_unavailable

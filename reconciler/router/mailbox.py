@@ -14,7 +14,7 @@ import msgspec
 MAX_TAKE_BYTES = 4 * 2**20
 
 
-class Letter(msgspec.Struct):
+class Letter(msgspec.Struct, gc=False):
     """One message as JSON, with its place in the mailbox."""
 
     body: bytes

@@ -86,7 +86,7 @@ class Message(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a recipient reads. `time` is UTC in seconds; `seq` counts a sender's messages of one
     router epoch from 1.
     """
@@ -106,7 +106,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     payload: msgspec.Raw
 
 
-class Deny(msgspec.Struct, frozen=True, kw_only=True):
+class Deny(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A step says no. `reason` goes to the sender; `private_reason`, where there is one, goes to
     the log instead.
     """

@@ -151,7 +151,7 @@ class Route:
     async def _pass_once(self, passage: _Passage, message: Message, wait_s: float) -> Answer | Request:
         """A repeated id is not delivered again; one that was refused may come again."""
         sender, id_ = passage.sender, message.envelope.id
-        if message.envelope.type in hub.IN_MEMORY:
+        if message.envelope.type in schema.HUB_IN_MEMORY:
             return await self._judge(passage, message, wait_s)
         now = boottime_s()
         match sender.seen.begin(id_, now):
@@ -220,10 +220,15 @@ class Route:
         sender.seq = passage.seq = seq
         if target.request is not None:
             self.requests.answer(target.request)
-        if not await self._record(passage, delivered=" ".join(i.name for i in places.instances)):
-            deliver.release(places)
-            if target.request is not None:
-                self.requests.take_back(target.request)
+        is_recorded = False
+        try:
+            is_recorded = await self._record(passage, delivered=" ".join(i.name for i in places.instances))
+        finally:
+            if not is_recorded:
+                deliver.release(places)
+                if target.request is not None:
+                    self.requests.take_back(target.request)
+        if not is_recorded:
             return unlogged(passage.rules)
 
         passage.step = "deliver"

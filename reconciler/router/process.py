@@ -8,6 +8,7 @@ answered, the log flushed.
 import asyncio
 import contextlib
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -26,7 +27,7 @@ from reconciler.router.hints import Hints
 from reconciler.router.listener import Door, make_http_config
 from reconciler.router.log import TrafficLog
 from reconciler.router.pidfile import PID_FILE, write_pid_file
-from reconciler.router.pipeline import Route
+from reconciler.router.pipeline import Route, report_exception
 from reconciler.router.registry import Registry
 from reconciler.router.requests import Requests
 from reconciler.router.rules import initial_rules
@@ -42,7 +43,8 @@ _LOG = logging.getLogger("reconciler.router")
 
 async def serve(run: Path, data: Path, fleet: str) -> None:
     """Run until told to stop. At start raises LockedError, StoreError, OSError and ValueError."""
-    os.umask(0o077); sys.setswitchinterval(0.002)
+    os.umask(0o077)
+    gc.freeze()  # what the imports made lives as long as the process; no collection need look at it
     _raise_open_files()
     loop = asyncio.get_running_loop()
     with _lock(data):
@@ -93,7 +95,10 @@ async def _serve(run: Path, fleet: str, log: TrafficLog, hints: Hints) -> None:
 async def _tick(switchboard: Switchboard) -> None:
     while True:
         await asyncio.sleep(_TICK_S)
-        switchboard.tick()
+        try:
+            switchboard.tick()
+        except Exception as error:  # noqa: BLE001 - the rim: the next tick must come
+            report_exception(error, "tick")
 
 
 @contextlib.contextmanager

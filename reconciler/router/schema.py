@@ -12,11 +12,12 @@ import jsonschema_rs
 
 from reconciler.router import identity
 from reconciler.router.config import RefusedError
-from reconciler.router.message import HUB, Deny, Envelope, Message
+from reconciler.router.message import HUB, Deny, Message
 from reconciler.router.registry import Instance
 
 _SHOWN_ERRORS = 5
 _MAX_REASON = 1000
+_MAX_IN_MEMORY_BYTES = 128 * 1024
 
 
 class Validator(Protocol):
@@ -64,6 +65,7 @@ HUB_PATTERN_BY_TYPE: Final[Mapping[str, str]] = {
     "task.failed": "event",
     "security.alert": "event",
 }
+HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat"})
 _HUB_SCHEMAS: Final[Mapping[str, object]] = {
     "agent.hello": {
         "type": "object",
@@ -118,7 +120,7 @@ def check(validators: Mapping[str, Validator], sender: Instance, message: Messag
     envelope = message.envelope
     if (denied := identity.check_sender(sender, envelope)) is not None:
         return denied
-    if envelope.to == HUB and (denied := _check_for_hub(envelope)) is not None:
+    if envelope.to == HUB and (denied := _check_for_hub(message)) is not None:
         return denied
     validator = validators.get(envelope.type)
     if validator is None or validator.is_valid(message.payload):
@@ -126,8 +128,12 @@ def check(validators: Mapping[str, Validator], sender: Instance, message: Messag
     return Deny(code="invalid_payload", step="schema", reason=_explain(validator, message.payload))
 
 
-def _check_for_hub(envelope: Envelope) -> Deny | None:
+def _check_for_hub(message: Message) -> Deny | None:
+    envelope = message.envelope
     wanted = HUB_PATTERN_BY_TYPE.get(envelope.type)
+    if envelope.type in HUB_IN_MEMORY and message.size_bytes > _MAX_IN_MEMORY_BYTES:
+        reason = f"{envelope.type} has at most {_MAX_IN_MEMORY_BYTES} bytes"
+        return Deny(code="too_large", step="schema", reason=reason)
     if envelope.pattern in (wanted, "reply"):
         return None
     if wanted is None:

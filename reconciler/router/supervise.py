@@ -20,6 +20,7 @@ from reconciler.router.pidfile import ProcessId, read_pid_file, read_process
 LOG_FILE = "router.log"
 _START_S = 15.0
 _STEP_S = 0.01
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_", "LD_", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHON", "RECONCILER_CRASH")
 
 
 def start_router(run: Path, data: Path, fleet: str, *, timeout_s: float = _START_S) -> ProcessId:
@@ -80,18 +81,20 @@ def stop_router(run: Path, *, timeout_s: float = 10.0) -> None:
 
 
 def _spawn(run: Path, data: Path, fleet: str) -> int:
-    """The pid of a process in a session of its own, with nothing of ours but the environment and
-    the log file.
+    """The pid of a process in a session of its own, with our log file and a few of our variables.
+
+    Secrets that the hub was given in its environment are not among them.
     """
     package = Path(__file__).resolve().parent.parent.parent
     path = os.pathsep.join(p for p in (str(package), os.environ.get("PYTHONPATH", "")) if p)
     argv = [sys.executable, "-P", "-m", "reconciler.router"]
     argv += ["--run", str(run.absolute()), "--data", str(data.absolute()), "--fleet", fleet]
     log = str(data / "log" / LOG_FILE)
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_ENVIRONMENT)}
     return os.posix_spawn(
         sys.executable,
         argv,
-        {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+        {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),

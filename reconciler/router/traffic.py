@@ -44,7 +44,7 @@ CREATE TABLE hub_inbox (
 """
 
 
-class Row(msgspec.Struct, kw_only=True):
+class Row(msgspec.Struct, kw_only=True, gc=False):
     """One verdict, in the order of the columns. `time` is wall clock.
 
     `verdict` is `allow`, `deny`, or `expired` for a message that nobody took in time. `recipient`
@@ -77,7 +77,7 @@ class Row(msgspec.Struct, kw_only=True):
     count: int = 1
 
 
-class InboxEntry(msgspec.Struct, kw_only=True):
+class InboxEntry(msgspec.Struct, kw_only=True, gc=False):
     """One message to the hub; `body` is its payload as JSON.
 
     A second one with the same instance and id is dropped, as long as the first is kept.
@@ -151,7 +151,7 @@ class TrafficDatabase:
                 if cursor.rowcount == 1 and cursor.lastrowid is not None:
                     inbox_seq = cursor.lastrowid
             execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 execute("ROLLBACK")
             raise
@@ -166,7 +166,7 @@ class TrafficDatabase:
         return int(row[0]) if row else 0
 
 
-def is_disk_error(error: sqlite3.Error) -> bool:
+def is_disk_error(error: Exception) -> bool:
     """Whether room on the disk may help; the low byte of SQLite's code is its kind."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_FULL,

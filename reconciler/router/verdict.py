@@ -12,7 +12,7 @@ from reconciler.router.traffic import Row
 _encoder = msgspec.json.Encoder()
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """What the sender is told. From status 400 on, `body` is a problem (RFC 9457)."""
 
     status: int

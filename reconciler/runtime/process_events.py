@@ -43,17 +43,18 @@ class Journal:
     def follow(self, since_ns: int) -> Iterator[RuntimeEvent]:
         """Events from that wall-clock time on, until `close`."""
         looked_s = time.monotonic()
-        file, pending = _open(self._path), b""
+        file: BinaryIO | None = None
+        pending = b""
         try:
-            yield from _parse(_read_all(f"{self._path}.1"), since_ns)
             while not self._closed.is_set():
                 chunk = file.read() if file else b""
                 *lines, pending = (pending + chunk).split(b"\n")
                 yield from _parse(lines, since_ns)
-                if not chunk and _is_replaced(file, self._path):
-                    if file:
-                        file.close()
-                    file, pending = _open(self._path), b""
+                if not chunk and (newer := _open_other(self._path, file)):
+                    older = _open_other(f"{self._path}.1", file, newer)
+                    missed = pending + _read_rest(file) + b"\n" + _read_rest(older)
+                    file, pending = newer, b""
+                    yield from _parse(missed.split(b"\n"), since_ns)
                 elif not chunk:
                     self._closed.wait(_POLL_S)
                 if time.monotonic() - looked_s > self._look_s:
@@ -75,27 +76,25 @@ class Journal:
                 os.replace(self._path, f"{self._path}.1")
 
 
-def _open(path: str) -> BinaryIO | None:
+def _open_other(path: str, *than: BinaryIO | None) -> BinaryIO | None:
+    """The file there, unless it is one of the open ones or there is none."""
     try:
-        return open(path, "rb")
+        found = open(path, "rb")  # noqa: SIM115 - the caller closes it
     except FileNotFoundError:
         return None
+    mine = os.fstat(found.fileno())
+    if any(file and os.path.samestat(mine, os.fstat(file.fileno())) for file in than):
+        found.close()
+        return None
+    return found
 
 
-def _read_all(path: str) -> list[bytes]:
-    try:
-        return shim.read_bytes(path).split(b"\n")
-    except FileNotFoundError:
-        return []
-
-
-def _is_replaced(file: BinaryIO | None, path: str) -> bool:
-    """Whether there is a journal at `path` that is not the open one."""
-    try:
-        now = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return file is None or not os.path.samestat(os.fstat(file.fileno()), now)
+def _read_rest(file: BinaryIO | None) -> bytes:
+    """To the end, and closed."""
+    if file is None:
+        return b""
+    with file:
+        return file.read()
 
 
 def _parse(lines: list[bytes], since_ns: int) -> Iterator[RuntimeEvent]:

@@ -8,7 +8,6 @@ import resource
 from contextlib import suppress
 from typing import NoReturn
 
-from reconciler.core.quantity import show_size
 from reconciler.errors import RuntimeRefusedError
 from reconciler.ports import Limits
 from reconciler.runtime.process_host import Host
@@ -25,6 +24,9 @@ def apply_limits(record: Record, limits: Limits, host: Host, shim_pid: int) -> N
     """
     used_bytes = _measure_memory(record, host)
     if used_bytes > limits.memory_bytes:
+        # Its pydantic takes a quarter of this runtime's import time.
+        from reconciler.core.quantity import show_size
+
         raise RuntimeRefusedError(
             f"it uses {show_size(used_bytes)} of memory, more than the new limit of {show_size(limits.memory_bytes)}"
         )

@@ -206,18 +206,19 @@ class _Shim:
                 send_signal(process.pid, process.start, signal.SIGTERM)
 
     def kill_all(self) -> None:
-        """SIGKILL everything below until nothing is left; a cgroup stops new forks first."""
+        """SIGKILL everything below until nothing is left."""
+        pause_s = 0.001
         for group in self.launch.groups:
             _try_write(f"{group}/cgroup.kill", "wb", b"1")
-            _try_write(f"{group}/pids.max", "wb", b"0")
-        pause_s = 0.001
         while True:
             self.reap()
-            left = find_descendants({os.getpid()})
-            if not left:
+            if not (left := find_descendants({os.getpid()})):
                 return
             for process in left:
                 send_signal(process.pid, process.start, signal.SIGKILL)
+            # Not before: a program that cannot fork could end by itself, with a code of its own.
+            for group in self.launch.groups:
+                _try_write(f"{group}/pids.max", "wb", b"0")
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, 0.1)
 
@@ -351,8 +352,7 @@ def _confine(launch: Launch) -> None:
 
 def _execute(launch: Launch, target: int) -> None:
     """Become the program, with `target` as its output. Raises OSError; does not return."""
-    null = os.open("/dev/null", os.O_RDONLY)
-    for handle, number in ((null, 0), (target, 1), (target, 2)):
+    for handle, number in ((os.open("/dev/null", os.O_RDONLY), 0), (target, 1), (target, 2)):
         os.dup2(handle, number)
     os.umask(0o022)
     signal.set_wakeup_fd(-1)

@@ -207,9 +207,9 @@ def _delete(store: Store, record: type[Any], **where: list[str]) -> None:
 # --- instances --------------------------------------------------------------------------------------------------------
 
 
-def instances(store: Store) -> dict[str, InstanceRecord]:
+def instances(store: Store) -> Mapping[str, InstanceRecord]:
     """All instances by name."""
-    return {r.name: r for r in _all(store, InstanceRecord)}
+    return store.remembered("instances", lambda: {r.name: r for r in _all(store, InstanceRecord)})
 
 
 def put_instance(store: Store, record: InstanceRecord) -> None:
@@ -223,17 +223,16 @@ def delete_instance(store: Store, name: str) -> None:
 # --- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def tasks(store: Store) -> list[TaskRecord]:
+def tasks(store: Store) -> Sequence[TaskRecord]:
     """All runs, oldest first."""
-    return sorted(_all(store, TaskRecord), key=lambda t: (t.created_at, t.run))
+    return store.remembered(
+        "tasks", lambda: sorted(_all(store, TaskRecord), key=lambda t: (t.created_at, t.run))
+    )
 
 
 def tasks_in(store: Store, states: Sequence[str], instance: str | None = None) -> list[TaskRecord]:
     """Runs in one of these states, of one instance or of all."""
-    where: dict[str, object] = {"state": list(states)}
-    if instance is not None:
-        where["instance"] = instance
-    return _all(store, TaskRecord, **where)
+    return [t for t in tasks(store) if t.state in states and instance in (None, t.instance)]
 
 
 def task(store: Store, run: str) -> TaskRecord | None:

@@ -7,15 +7,17 @@ when a store is opened, not with this module: it takes longer than many a comman
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler.errors import StoreError
 
 if TYPE_CHECKING:
     from sqlmodel import Session
+
+T = TypeVar("T")
 
 FILE_NAME = "state.db"
 
@@ -35,10 +37,15 @@ class Store:
         self._version = tables.SCHEMA_VERSION
         self._lock = threading.RLock()
         self._session: Session | None = None
-        mode = "ro" if read_only else "rwc"
+        self._writes = 0
+        self._remembered_at: tuple[int, int] = (0, 0)
+        self._remembered: dict[str, Any] = {}
+        with _translated(f"opening {path}"):
+            raw = _connect(path, "ro" if read_only else "rwc")
+        self._connection: Callable[[], sqlite3.Connection] = lambda: raw
         self._engine = create_engine(
             "sqlite+pysqlite://",
-            creator=lambda: _connect(path, mode),
+            creator=lambda: raw,
             poolclass=StaticPool,
             isolation_level="AUTOCOMMIT",
         )
@@ -74,6 +81,7 @@ class Store:
                     raise
                 finally:
                     self._session = None
+                    self._writes += 1
 
     @contextmanager
     def read(self) -> "Iterator[Session]":
@@ -86,6 +94,20 @@ class Store:
 
             with _translated(f"reading {self.path}"), Session(self._engine) as session:
                 yield session
+
+    def remembered(self, key: str, ask: Callable[[], T]) -> T:
+        """The answer to `ask` as of now; asked again only after a write, by us or by anybody else."""
+        with self._lock:
+            if self._session is not None:
+                return ask()
+            with _translated(f"reading {self.path}"):
+                version = (self._writes, self._connection().execute("PRAGMA data_version").fetchone()[0])
+            if version != self._remembered_at:
+                self._remembered_at, self._remembered = version, {}
+            if key not in self._remembered:
+                self._remembered[key] = ask()
+            answer: T = self._remembered[key]
+            return answer
 
     def get_meta(self, key: str) -> str | None:
         with self.read() as session:

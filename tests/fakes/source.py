@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import SourceError
-from reconciler.ports import Entry, Revision
+from reconciler.ports import Entry, Revision, SetAside
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -25,8 +25,14 @@ class Odd:
 class FakeSnapshot:
     """`Snapshot` of a mapping from path to content. `read_paths` lists what was ever read."""
 
-    def __init__(self, files: Mapping[str, bytes | str | Odd], revision: Revision | None = None) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes | str | Odd],
+        revision: Revision | None = None,
+        aside: Sequence[SetAside] = (),
+    ) -> None:
         self.revision = revision or Revision(id="r1", author="Ada <ada@example.org>")
+        self.aside = aside
         self.read_paths: list[str] = []
         self._files = {path: _odd(content) for path, content in files.items()}
 
@@ -38,6 +44,12 @@ class FakeSnapshot:
         ]
 
     def prepare(self, folders: Sequence[str]) -> None:
+        pass
+
+    def set_aside(self, folder: str) -> Sequence[SetAside]:
+        return [a for a in self.aside if not folder or a.path == folder or a.path.startswith(f"{folder}/")]
+
+    def close(self) -> None:
         pass
 
     def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
@@ -105,6 +117,9 @@ class FakeSource:
 
     def watch_paths(self) -> Sequence[str]:
         return ()
+
+    def close(self) -> None:
+        pass
 
     def _add(self, files: Mapping[str, bytes | str | Odd], author: str, *, parent: str | None) -> str:
         number = len(self.snapshots)

@@ -300,9 +300,10 @@ class _Instance:
         mode = self.manifest.spec.drift or self.desired.hub.loop.drift.agents
         if self.state.inspected is None or mode == "ignore" or record.phase == Phase.ACTIVATING:
             return None
-        fields = diff_fields(_recorded_fields(record.fields), self.state.inspected.fields)
-        if not fields:
+        recorded = _recorded_fields(record.fields)
+        if recorded == self.state.inspected.fields:
             return None
+        fields = diff_fields(recorded, self.state.inspected.fields)
         names = ", ".join(f.path for f in fields)
         if mode == "report":
             return self._change(Action.HOLD, Cause.DRIFT, f"changed by hand: {names} (drift is only reported)", fields)

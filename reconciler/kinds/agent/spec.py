@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator
 
 from reconciler.core.digest import digest
 from reconciler.core.model import Line, Model, Text
@@ -46,17 +46,17 @@ class Executor(Model):
 
 
 class Resources(Model):
-    cpus: float = Field(default=1.0, gt=0, le=256)
+    cpus: StrictFloat = Field(default=1.0, gt=0, le=256)
     memory: Size = Field(default=512 * 2**20, ge=32 * 2**20)
     disk: Size = Field(default=2**30, ge=2**20)
-    pids: int = Field(default=100, ge=10, le=32768)
+    pids: StrictInt = Field(default=100, ge=10, le=32768)
 
 
 class Workspace(Model):
     source: Literal["none", "repository", "volume"] = "none"
-    history: bool = True
-    writable: bool = False
-    retain: bool = False
+    history: StrictBool = True
+    writable: StrictBool = False
+    retain: StrictBool = False
 
 
 class Send(Model):
@@ -111,22 +111,22 @@ class Messaging(Model):
 
 
 class AgentTasks(Model):
-    max_parallel: int = Field(default=1, ge=1, le=100)
+    max_parallel: StrictInt = Field(default=1, ge=1, le=100)
 
 
 class Lifecycle(Model):
     ttl: Duration = Field(default=8 * 3600.0, gt=0)
-    max_crashes: int = Field(default=3, ge=1)
-    auto_restart: bool = True
-    quarantine_threshold: int = Field(default=5, ge=1)
+    max_crashes: StrictInt = Field(default=3, ge=1)
+    auto_restart: StrictBool = True
+    quarantine_threshold: StrictInt = Field(default=5, ge=1)
     drain_deadline: Duration = 600.0
     grace: Duration = 30.0
-    protect: bool = False
+    protect: StrictBool = False
 
 
 class Health(Model):
     heartbeat: Duration = Field(default=10.0, ge=0.05)
-    missed: int = Field(default=3, ge=1)
+    missed: StrictInt = Field(default=3, ge=1)
     handshake: Duration = 30.0
 
 
@@ -138,7 +138,7 @@ class AgentSpec(Model):
     role: Name
     version: Text = "1"
     image: Annotated[Line, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]*$", max_length=255)]
-    replicas: int = Field(default=1, ge=0, le=100)
+    replicas: StrictInt = Field(default=1, ge=0, le=100)
     mode: Literal["persistent"] = "persistent"
     capabilities: tuple[DottedName, ...] = ()
     executor: Executor

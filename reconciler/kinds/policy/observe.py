@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.kind import World
+from reconciler.ports import RouterReport
 
 ACTIVE = "active_policy"
 
@@ -16,6 +17,6 @@ class PolicyState:
     in_engine: str = ""
 
 
-def observe(world: World) -> Reading[PolicyState]:
+def observe(world: World, _report: Reading[RouterReport]) -> Reading[PolicyState]:
     """Raises StoreError."""
     return Ok(PolicyState(recorded=world.store.get_meta(ACTIVE) or "", in_engine=world.policy.revision))

@@ -1,6 +1,6 @@
 """The policies of a revision: all Rego of the folder and its data, as one resource. Pure, but for `verify`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ def load(tree: Tree, hub: HubSpec) -> Loaded[Any]:
     return Loaded(by_name={NAME: Policies(bundle=built.bundle, summary=summary)}, problems=())
 
 
-def verify(desired: Desired, engine: PolicyEngine, cache: ParseCache) -> Sequence[Problem]:
+def verify(desired: Desired, engine: Callable[[], PolicyEngine], cache: ParseCache) -> Sequence[Problem]:
     """What the engine finds: syntax, and tests that fail. The same policies are looked at once."""
     policies = desired.of("policy").get(NAME)
     if policies is None:
@@ -61,7 +61,7 @@ def verify(desired: Desired, engine: PolicyEngine, cache: ParseCache) -> Sequenc
     key = ("rego-check", NAME, policies.bundle.digest)
     found = cache.get(key)
     if found is None:
-        found = tuple(engine.check(policies.bundle))
+        found = tuple(engine().check(policies.bundle))
         cache.put(key, found)
     problems: Sequence[Problem] = found
     return problems

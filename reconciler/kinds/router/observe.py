@@ -4,15 +4,15 @@ from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.kind import World
 from reconciler.kinds.route_entry import instance_entry
 from reconciler.kinds.router.state import RouterState
+from reconciler.ports import RouterReport
 from reconciler.store import records
 
 WAS_RUNNING = "router_was_running"
 CONFIGURED = "router_config_digest"
 
 
-def observe(world: World) -> Reading[RouterState]:
+def observe(world: World, report: Reading[RouterReport]) -> Reading[RouterState]:
     """Raises StoreError."""
-    report = world.router.report()
     entries = {n: instance_entry(r) for n, r in records.instances(world.store).items() if r.token_sha256}
     return Ok(
         RouterState(

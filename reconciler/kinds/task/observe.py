@@ -2,11 +2,12 @@
 
 from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.kind import World
+from reconciler.ports import RouterReport
 from reconciler.kinds.task.state import TaskStates
 from reconciler.store import records
 
 
-def observe(world: World) -> Reading[TaskStates]:
+def observe(world: World, _report: Reading[RouterReport]) -> Reading[TaskStates]:
     """All runs. Raises StoreError."""
     return Ok(
         TaskStates(

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.core.quantity import NORMALISED
-from reconciler.core.reading import Ok
+from reconciler.core.reading import Ok, Reading
 from reconciler.crashpoint import point
 from reconciler.kinds.kind import World
 from reconciler.kinds.task.plan import recorded_spec, retry_wait_s
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
-from reconciler.ports import InboxMessage
+from reconciler.ports import InboxMessage, RouterReport
 from reconciler.settings import Retry
 from reconciler.store import attempts, records
 from reconciler.store.audit import AuditEntry, append
@@ -29,9 +29,8 @@ BATCH = 500
 JITTER_BY_RUN = 0.5
 
 
-def receive(world: World) -> int:
+def receive(world: World, report: Reading[RouterReport]) -> int:
     """Take in all new rows; returns how many. Raises StoreError, RouterError."""
-    report = world.router.report()
     if not isinstance(report, Ok):
         return 0
     cursor = int(world.store.get_meta(CURSOR) or "0")

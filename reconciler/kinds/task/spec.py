@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
 from reconciler.core.model import JsonValue, Line, Model, Text
 from reconciler.core.names import DottedName, Name
@@ -36,7 +36,7 @@ class TaskSpec(Model):
     requires: tuple[DottedName, ...] = ()
     select: Select | None = None
     sensitivity: Sensitivity = "internal"
-    priority: int = Field(default=0, ge=-100, le=100)
+    priority: StrictInt = Field(default=0, ge=-100, le=100)
     prompt: Text = ""
     input: dict[str, JsonValue] = Field(default_factory=dict)
     output: Output = Output()
