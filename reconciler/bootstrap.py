@@ -162,6 +162,7 @@ def open_fleet(
                 home=home, world=world, inspections=inspections, policy=policy, fallback=fallback, notice=notice
             )
         finally:
+            runtime.close()
             policy.close()
             source.close()
             store.close()

@@ -206,7 +206,11 @@ class Runtime(Protocol):
         ...
 
     def normalise(self, spec: ContainerSpec) -> Mapping[str, Any]:
-        """The compared fields of `spec` the way this engine stores them. Pure."""
+        """The compared fields of `spec` the way this engine stores them.
+
+        What `update` can change is below the field `limits`, and nothing else is; a limit that the engine cannot
+        enforce is None.
+        """
         ...
 
     def list(self) -> Reading[Sequence[ContainerSummary]]:
@@ -224,7 +228,7 @@ class Runtime(Protocol):
         ...
 
     def start(self, container_id: str) -> None:
-        """Start; already running is fine."""
+        """Start; already running is fine. A program that cannot be executed may be refused here, or exit with 127."""
         ...
 
     def update(self, container_id: str, limits: Limits) -> None:
@@ -244,7 +248,14 @@ class Runtime(Protocol):
         ...
 
     def events(self, since_ns: int) -> Iterator[RuntimeEvent]:
-        """Follow events from a wall-clock time on. Ends or raises RuntimeUnavailableError when the link is lost."""
+        """Follow `create`, `start`, `die` and `destroy` from a wall-clock time on.
+
+        Ends with `close`; raises RuntimeUnavailableError when the link is lost.
+        """
+        ...
+
+    def close(self) -> None:
+        """End all event iterators and let go of the link; containers go on."""
         ...
 
 

@@ -88,7 +88,10 @@ class Program:
             raise CompileError(self._compile_message())
 
     def ask(self, entry_point: str, question: object, *, as_term: bool = False) -> Answer:
-        """Evaluate one entry point; `as_term` fills the term of a value. Raises NotAskableError."""
+        """Evaluate one entry point; `as_term` fills the term of a value.
+
+        Raises NotAskableError, and MemoryError, which should end the process: the library may be in any state.
+        """
         handle = self._interpreter._impl
         given = _c.regoNewInput()
         try:
@@ -170,6 +173,8 @@ def _read_answer(node: Any, as_term: bool) -> Answer:
         return Undefined()
     if kind != NodeKind.Results:
         message = _find(node, NodeKind.ErrorMessage) or "the evaluation failed"
+        if "bad_alloc" in message:
+            raise MemoryError("evaluating Rego")
         return Fault(message, _find(node, NodeKind.ErrorCode))
     terms = _child(_child(node, 0), 0)
     if _c.regoNodeSize(terms) != 1:

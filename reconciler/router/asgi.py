@@ -1,5 +1,4 @@
-"""The agent plane: HTTP on each instance's own socket, translated to the route and to the
-instance's mailbox.
+"""The agent plane: HTTP on each instance's own socket, translated to the route and to the instance's mailbox.
 
 POST /api/hub/messages[?wait=s]                    the route
 GET  /api/hub/messages?wait=s&max=n&ack=cursor     poll: what there is, as soon as there is
@@ -87,9 +86,7 @@ class AgentPlane:
         await call.answer(200, b'{"messages":[' + body + b'],"cursor":"' + batch.cursor.encode() + b'"}')
 
     async def _take(self, call: Call, instance: Instance, wait_s: float, count: int) -> Batch:
-        """What there is, once there is something; nothing after `wait_s`. A caller that is gone
-        takes nothing.
-        """
+        """What there is, once there is something; nothing after `wait_s`. A caller that is gone takes nothing."""
         limits = self._route.rules.config.limits
         until = boottime_s() + wait_s
         while True:

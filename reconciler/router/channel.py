@@ -28,9 +28,7 @@ class RefusedByRouterError(RouterError):
 def call(
     run: Path, method: str, path: str, body: object = None, *, timeout_s: float = CALL_TIMEOUT_S
 ) -> Mapping[str, Any]:
-    """What the router answers. Raises RouterError, and RefusedByRouterError with the router's
-    reason.
-    """
+    """What the router answers. Raises RouterError, and RefusedByRouterError with the router's reason."""
     content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
     what = f"{method} {path.partition('?')[0]} of the router in {run}"
     with _connect(run, timeout_s, what) as connection:
@@ -51,9 +49,7 @@ def call(
 
 
 def is_listening(run: Path) -> bool:
-    """Whether somebody takes connections on the control socket. Raises RouterError when that cannot
-    be told.
-    """
+    """Whether somebody takes connections on the control socket. Raises RouterError when that cannot be told."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CALL_TIMEOUT_S)
         try:

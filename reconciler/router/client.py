@@ -1,6 +1,4 @@
-"""`RouterControl` on the router's control socket and its process, for the hub's side. Usable from
-any thread.
-"""
+"""`RouterControl` on the router's control socket and its process, for the hub's side. Usable from any thread."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +19,7 @@ _STOP_S = 10.0
 class RouterLink:
     """The router of one fleet. All calls are acknowledged: they have taken effect when they return.
 
-    Raises RouterError where the router does not answer, RefusedByRouterError with its reason where
-    it says no.
+    Raises RouterError where the router does not answer, RefusedByRouterError with its reason where it says no.
     """
 
     def __init__(self, fleet: str, run: Path, data: Path) -> None:
@@ -52,9 +49,7 @@ class RouterLink:
         call(self._run, "DELETE", f"/instances/{quote(name)}")
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """`{instance, message: {id, type, pattern, payload, …}}`; on disk and in the mailbox when
-        it returns.
-        """
+        """`{instance, message: {id, type, pattern, payload, …}}`; on disk and in the mailbox when it returns."""
         call(self._run, "POST", "/messages", message)
 
     def set_cancels(self, instance: str, cancels: Sequence[Mapping[str, Any]]) -> None:

@@ -1,9 +1,7 @@
-"""What the hub tells the router over the control socket: JSON comes in, checked structs go out, or
-a readable refusal.
+"""What the hub tells the router over the control socket: JSON comes in, checked structs go out, or a readable refusal.
 
-`Config` is swapped whole by `PUT /config`; `InstanceEntry` is one `PUT /instances/<name>`. All
-times are seconds, all sizes bytes; `expires_at` is wall clock in epoch seconds. Unknown members are
-refused.
+`Config` is swapped whole by `PUT /config`; `InstanceEntry` is one `PUT /instances/<name>`. All times are seconds, all
+sizes bytes; `expires_at` is wall clock in epoch seconds. Unknown members are refused.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -32,9 +30,7 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Limits(_Strict, frozen=True):
-    """`ttl_s` bounds how long a message may wait in a mailbox; `lease_s` how long a reader may take
-    to acknowledge.
-    """
+    """`ttl_s` bounds how long a message may wait in a mailbox; `lease_s` how long a reader may take to acknowledge."""
 
     mailbox_messages: Count = 1000
     mailbox_bytes: Count = 16 * 2**20
@@ -45,9 +41,7 @@ class Limits(_Strict, frozen=True):
 
 
 class LogRules(_Strict, frozen=True):
-    """What the message log keeps of payloads, by type where `per_type` names it, and how long rows
-    stay.
-    """
+    """What the message log keeps of payloads, by type where `per_type` names it, and how long rows stay."""
 
     payload: PayloadMode = "keep"
     retention_s: Seconds = 30 * 86400.0
@@ -55,9 +49,7 @@ class LogRules(_Strict, frozen=True):
 
 
 class PolicyRules(_Strict, frozen=True):
-    """`engines` are asked in this order; `last_resort` says whether builtin may answer for one that
-    cannot.
-    """
+    """`engines` are asked in this order; `last_resort` says whether builtin may answer for one that cannot."""
 
     allow_cross_agent: bool = True
     engines: tuple[EngineName, ...] = ("builtin",)
@@ -65,9 +57,7 @@ class PolicyRules(_Strict, frozen=True):
 
 
 class Grant(_Strict, frozen=True):
-    """What an agent may send: message types to one agent, or to a topic. Types and topic may hold
-    wildcards.
-    """
+    """What an agent may send: message types to one agent, or to a topic. Types and topic may hold wildcards."""
 
     to: Name | None = None
     topic: TopicPattern | None = None
@@ -102,9 +92,7 @@ class PolicyEntry(_Strict, frozen=True):
 
 
 class Config(_Strict, frozen=True):
-    """The whole configuration. `digest` names its content, `revision` the commit that it comes
-    from.
-    """
+    """The whole configuration. `digest` names its content, `revision` the commit that it comes from."""
 
     digest: str
     revision: str

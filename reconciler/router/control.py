@@ -1,9 +1,7 @@
-"""The control socket: HTTP from the hub, translated to the switchboard. Each call is answered when
-it has taken effect.
+"""The control socket: HTTP from the hub, translated to the switchboard. Each call is answered when it has taken effect.
 
-PUT /config · PUT|DELETE /instances/<name> · POST /messages · PUT /cancels · PUT /inbox-cursor · GET
-/report · GET /hints?wait=s · POST /stop. Refusals are `{"reason": "…"}` with status 400, or 404 for
-an unknown instance.
+PUT /config · PUT|DELETE /instances/<name> · POST /messages · PUT /cancels · PUT /inbox-cursor · GET /report · GET
+/hints?wait=s · POST /stop. Refusals are `{"reason": "…"}` with status 400, or 404 for an unknown instance.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,9 +1,8 @@
-"""Step 6: whom a message is for, a place in each mailbox, and, once the verdict is on disk, the
-delivery.
+"""Step 6: whom a message is for, a place in each mailbox, and, once the verdict is on disk, the delivery.
 
-`address` stands before the policy step, which needs to know the recipient; `reserve` before the log
-step, so that a full mailbox is a verdict too; `hand_over` after it. A request goes to one ready
-instance, an event to one instance per agent or to all. Never back to the instance that sent it.
+`address` stands before the policy step, which needs to know the recipient; `reserve` before the log step, so that a
+full mailbox is a verdict too; `hand_over` after it. A request goes to one ready instance, an event to one instance per
+agent or to all. Never back to the instance that sent it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,9 +38,7 @@ class Places(msgspec.Struct, frozen=True):
 
 
 def address(registry: Registry, requests: Requests, sender: Instance, message: Message, now: float) -> Target | Deny:
-    """Whom the message is for. An unknown agent is addressed too, so that policy is asked as for
-    any other.
-    """
+    """Whom the message is for. An unknown agent is addressed too, so that policy is asked as for any other."""
     envelope = message.envelope
     if envelope.pattern == "reply":
         return _address_reply(requests, sender, envelope.correlation_id or "", envelope.to, now)
@@ -64,9 +61,7 @@ def reserve(
     size_bytes: int,
     now: float,
 ) -> Places | Deny:
-    """Places for the message, or mailbox_full. A topic is served where there is room, and full if
-    there is none.
-    """
+    """Places for the message, or mailbox_full. A topic is served where there is room, and full if there is none."""
     if target.request is not None:
         return _reserve_reply(rules, target.request, size_bytes)
     limits = rules.config.limits
@@ -77,7 +72,7 @@ def reserve(
         if message.envelope.pattern == "request":
             found = [i for i in found if i.hello is not None]
         chosen = _reserve_one(found, rules, size_bytes, now)
-        return Places((chosen,), size_bytes) if chosen else _full("no instance of it is ready to take this message")
+        return Places((chosen,), size_bytes) if chosen else _full("no instance of it is ready, or has room")
     places: list[Instance] = []
     is_refused = False
     for agent, is_all in rules.topics.find(target.addressee.name):
@@ -122,9 +117,7 @@ def hand_over_reply(request: Request, places: Places, letter: Letter) -> None:
 
 
 def write_body(message: Message, sender: str, *, to: str | None, time_s: float, seq: int, ttl_s: float) -> bytes:
-    """The message as its recipient reads it. `to` stands in for the recipient of a reply, which may
-    leave it out.
-    """
+    """The message as its recipient reads it. `to` stands in for the recipient of a reply, which may leave it out."""
     envelope = message.envelope
     return _encoder.encode(
         Delivered(
@@ -176,9 +169,7 @@ def _reserve_reply(rules: Rules, request: Request, size_bytes: int) -> Places | 
 
 
 def _reserve_one(found: Iterable[Instance], rules: Rules, size_bytes: int, now: float) -> Instance | None:
-    """The first with room: those that said hello and were heard of lately first, then those with
-    least to do.
-    """
+    """The first with room: those that said hello and were heard of lately first, then those with least to do."""
     limits = rules.config.limits
     best = sorted(found, key=lambda i: (i.hello is None, now - i.last_seen > _NOT_POLLED_S, i.load))
     for instance in best:

@@ -1,10 +1,8 @@
-"""The embedded engine: Rego in a policy worker of the router's own, asked without blocking the
-loop.
+"""The embedded engine: Rego in a policy worker of the router's own, asked without blocking the loop.
 
-Questions are written as they come and answered in order; equal ones that wait share an answer. A
-worker that misses the deadline of the question it is at is killed and replaced; until the new one
-has loaded the bundle, each question raises PolicyEngineError at once. The worker and its protocol
-are those of `reconciler/policy/worker.py`.
+Questions are written as they come and answered in order; equal ones that wait share an answer. A worker that misses the
+deadline of the question it is at is killed and replaced; until the new one has loaded the bundle, each question raises
+PolicyEngineError at once. The worker and its protocol are those of `reconciler/policy/worker.py`.
 """
 
 import asyncio
@@ -162,8 +160,7 @@ class EmbeddedEngine:
     async def load(self) -> set[str]:
         """Start a worker with the policy; returns the kinds of question that it has rules for.
 
-        Raises PolicyEngineError when none can be started, RefusedError when it does not take the
-        policy.
+        Raises PolicyEngineError when none can be started, RefusedError when it does not take the policy.
         """
         worker = await _start_worker()
         try:
@@ -210,9 +207,7 @@ class EmbeddedEngine:
 
 
 async def start_embedded(policy: PolicyEntry, *, deadline_s: float = 0.2) -> EmbeddedEngine | None:
-    """An engine that answers, or None where the policy has no rules for messages. Raises
-    RefusedError.
-    """
+    """An engine that answers, or None where the policy has no rules for messages. Raises RefusedError."""
     engine = EmbeddedEngine(policy, deadline_s)
     try:
         kinds = await engine.load()

@@ -8,9 +8,7 @@ from reconciler.router.config import AgentEntry
 
 
 class Engine(Protocol):
-    """Something that answers. `decide` may be called many times at once; `revision` is that of the
-    policy it has.
-    """
+    """Something that answers. `decide` may be called many times at once; `revision` is that of the policy it has."""
 
     @property
     def name(self) -> str: ...
@@ -29,9 +27,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face:
-    """The parts of a question that say who an agent is. Made once per configuration, and never
-    changed.
-    """
+    """The parts of a question that say who an agent is. Made once per configuration, and never changed."""
 
     sender: dict[str, Any]
     recipient: dict[str, Any]

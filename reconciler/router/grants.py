@@ -1,8 +1,7 @@
-"""The builtin engine: a message may go where the sender's manifest says, to the hub, and back to
-who asked. Pure.
+"""The builtin engine: a message may go where the sender's manifest says, to the hub, and back to who asked. Pure.
 
-Used where no Rego is in force, and as the last resort for other engines. Which types the hub takes,
-and that a reply answers a request that was made, is seen to by other steps.
+Used where no Rego is in force, and as the last resort for other engines. Which types the hub takes, and that a reply
+answers a request that was made, is seen to by other steps.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
-"""Messages to the hub itself: what the router keeps of them in memory, which of them go to
-hub_inbox, and the answer.
+"""Messages to the hub itself: what the router keeps of them in memory, which of them go to hub_inbox, and the answer.
 
-`agent.hello` and `agent.heartbeat` live in memory until control asks for a report; all others are
-rows of hub_inbox before they are answered.
+`agent.hello` and `agent.heartbeat` live in memory until control asks for a report; all others are rows of hub_inbox
+before they are answered.
 """
 
 from typing import Any

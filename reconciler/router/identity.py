@@ -1,6 +1,4 @@
-"""Step 1: a bearer token is accepted only on the socket of its own instance, and only until it
-expires. Pure.
-"""
+"""Step 1: a bearer token is accepted only on the socket of its own instance, and only until it expires. Pure."""
 
 import hashlib
 import hmac

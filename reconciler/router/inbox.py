@@ -1,6 +1,4 @@
-"""Reading hub_inbox of traffic.db, from the hub's side: a cursor goes in, the messages after it
-come out, in order.
-"""
+"""Reading hub_inbox of traffic.db, from the hub's side: a cursor goes in, the messages after it come out, in order."""
 
 import json
 import sqlite3
@@ -16,9 +14,7 @@ _SELECT = "SELECT seq, instance, agent, type, msg_id, body FROM hub_inbox WHERE 
 
 
 def read_inbox(path: Path, after_seq: int, limit: int) -> Sequence[InboxMessage]:
-    """At most `limit` messages with a seq above `after_seq`. Raises RouterError; a file that is not
-    there too.
-    """
+    """At most `limit` messages with a seq above `after_seq`. Raises RouterError; a file that is not there too."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as connection:
             rows = connection.execute(_SELECT, (after_seq, limit)).fetchall()

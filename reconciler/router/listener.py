@@ -1,8 +1,6 @@
-"""A unix socket and its connections: uvicorn's HTTP protocol on a socket that this module makes,
-owns and removes.
+"""A unix socket and its connections: uvicorn's HTTP protocol on a socket that this module makes, owns and removes.
 
-Each connection is a `Line`, which knows the door it came in by and wakes whoever waits on it when
-it is lost.
+Each connection is a `Line`, which knows the door it came in by and wakes whoever waits on it when it is lost.
 """
 
 import asyncio
@@ -23,9 +21,7 @@ _CLOSING_S = 2.0
 
 
 class Line(HttpToolsProtocol):
-    """One connection. Past the door's bound of connections a new one is closed at once; so is one
-    with endless headers.
-    """
+    """One connection. Past the door's bound of connections a new one is closed at once; so is one with endless headers."""
 
     def __init__(self, door: "Door", config: HttpConfig) -> None:
         super().__init__(config, door.state, {"line": self}, _loop=door.loop)
@@ -101,9 +97,7 @@ class Door:
         return not self.is_closed and self._inode is not None and _identify(self.path) == self._inode
 
     async def open(self, uid: int | None) -> None:
-        """Bind, mode 0600, owned by `uid` (None: by us). Raises OSError, ValueError for a path that
-        is too long.
-        """
+        """Bind, mode 0600, owned by `uid` (None: by us). Raises OSError, ValueError for a path that is too long."""
         listening = bind_socket(self.path, uid)
         try:
             self._server = await self.loop.create_unix_server(self._make_line, sock=listening, backlog=_BACKLOG)
@@ -125,9 +119,7 @@ class Door:
             line.shutdown()
 
     async def finish(self, timeout_s: float = _CLOSING_S) -> None:
-        """Wait until running requests are answered; what takes longer is cancelled, and all lines
-        are dropped.
-        """
+        """Wait until running requests are answered; what takes longer is cancelled, and all lines are dropped."""
         if self.state.tasks:
             _, late = await asyncio.wait(self.state.tasks, timeout=timeout_s)
             for task in late:

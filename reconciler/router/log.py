@@ -1,8 +1,7 @@
-"""Step 5: the message log and hub_inbox, written by one thread that commits all that queued up
-meanwhile.
+"""Step 5: the message log and hub_inbox, written by one thread that commits all that queued up meanwhile.
 
-`record` and `count` are called on the event loop; a future tells when the row is on disk. A full
-disk costs a reserve file first, and is then answered with False until rows can be written again.
+`record` and `count` are called on the event loop; a future tells when the row is on disk. A full disk costs a reserve
+file first, and is then answered with False until rows can be written again.
 """
 
 import asyncio
@@ -37,11 +36,10 @@ class _Item(msgspec.Struct):
 
 
 class TrafficLog:
-    """The only writer of traffic.db. `on_change` is called on the loop when writing begins or
-    ceases to fail.
+    """The only writer of traffic.db. `on_change` is called on the loop when writing begins or ceases to fail.
 
-    `retention_s` and `inbox_kept_s` say how long rows stay, the latter from their arrival and only
-    up to `inbox_cursor`.
+    `retention_s` and `inbox_kept_s` say how long rows stay, the latter from their arrival and only up to
+    `inbox_cursor`.
     """
 
     def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
@@ -69,9 +67,7 @@ class TrafficLog:
         return self._reserve.is_used
 
     def record(self, row: Row, inbox: InboxEntry | None = None) -> asyncio.Future[bool]:
-        """Queue a row and, in one transaction with it, an inbox entry. True means on disk, False
-        not written.
-        """
+        """Queue a row and, in one transaction with it, an inbox entry. True means on disk, False not written."""
         recorded: asyncio.Future[bool] = self._loop.create_future()
         self._queue.put(_Item(row, inbox, recorded))
         return recorded
@@ -173,9 +169,7 @@ class TrafficLog:
             self._loop.call_soon_threadsafe(callback)
 
     def _maintain(self) -> None:
-        """Delete what is older than the retention, and inbox entries that were taken in a while
-        ago.
-        """
+        """Delete what is older than the retention, and inbox entries that were taken in a while ago."""
         now = time.time()
         until = time.monotonic() + _DELETING_S
         try:

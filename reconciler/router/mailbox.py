@@ -1,9 +1,7 @@
-"""The mailbox of one instance: bounded, leased to its reader, redelivered until acknowledged,
-emptied by time. Pure.
+"""The mailbox of one instance: bounded, leased to its reader, redelivered until acknowledged, emptied by time. Pure.
 
-Messages stand in order of arrival. `take` leases what it returns; what is not acknowledged by its
-cursor before the lease ends comes again, in its old place. Time comes in as `now`, in seconds of
-CLOCK_BOOTTIME.
+Messages stand in order of arrival. `take` leases what it returns; what is not acknowledged by its cursor before the
+lease ends comes again, in its old place. Time comes in as `now`, in seconds of CLOCK_BOOTTIME.
 """
 
 from collections import deque
@@ -36,9 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Mailbox:
-    """`key` is part of each cursor, so that a cursor of another mailbox or of an earlier router
-    acknowledges nothing.
-    """
+    """`key` is part of each cursor, so that a cursor of another mailbox or of an earlier router acknowledges nothing."""
 
     __slots__ = (
         "_handed_out",
@@ -70,9 +66,7 @@ class Mailbox:
         return len(self) + self._reserved
 
     def reserve(self, size_bytes: int, *, messages: int, bytes_: int) -> bool:
-        """Keep a place until `release`; False when `messages` or `bytes_`, the bounds, would be
-        passed.
-        """
+        """Keep a place until `release`; False when `messages` or `bytes_`, the bounds, would be passed."""
         if self.waiting >= messages or self.size_bytes + self._reserved_bytes + size_bytes > bytes_:
             return False
         self._reserved += 1
@@ -92,9 +86,7 @@ class Mailbox:
         self.size_bytes += len(letter.body)
 
     def take(self, now: float, *, count: int, lease_s: float) -> Batch:
-        """Lease the next messages: at most `count`, and after the first no more than
-        MAX_TAKE_BYTES.
-        """
+        """Lease the next messages: at most `count`, and after the first no more than MAX_TAKE_BYTES."""
         self._return_unacknowledged(now)
         taken: list[Letter] = []
         expired: list[Letter] = []
@@ -115,9 +107,7 @@ class Mailbox:
         return Batch(taken, f"{self._key}.{self._handed_out}", expired)
 
     def acknowledge(self, cursor: str) -> bool:
-        """Drop what was handed out up to `cursor`; a foreign cursor does nothing. False when it is
-        no cursor at all.
-        """
+        """Drop what was handed out up to `cursor`; a foreign cursor does nothing. False when it is no cursor at all."""
         key, _, number = cursor.partition(".")
         if not (number.isascii() and number.isdigit() and len(number) <= 18):
             return False

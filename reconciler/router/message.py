@@ -1,8 +1,6 @@
-"""The envelope: bytes come in, a `Message` or a `Deny` goes out; and the shape of what the hub
-answers. Pure.
+"""The envelope: bytes come in, a `Message` or a `Deny` goes out; and the shape of what the hub answers. Pure.
 
-The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknown members, at most
-64 levels deep.
+The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknown members, at most 64 levels deep.
 """
 
 import json
@@ -59,9 +57,7 @@ TITLE_BY_CODE: Mapping[str, str] = {
 
 
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
-    """What a sender writes. `payload` is the exact slice of the body, so that what is signed stays
-    as it is.
-    """
+    """What a sender writes. `payload` is the exact slice of the body, so that what is signed stays as it is."""
 
     id: _Id
     type: _Dotted
@@ -77,9 +73,7 @@ class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A well-formed message: its envelope, its payload as Python values, and the size of the whole
-    body in bytes.
-    """
+    """A well-formed message: its envelope, its payload as Python values, and the size of the whole body in bytes."""
 
     envelope: Envelope
     payload: Any
@@ -87,9 +81,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What a recipient reads. `time` is UTC in seconds; `seq` counts a sender's messages of one
-    router epoch from 1.
-    """
+    """What a recipient reads. `time` is UTC in seconds; `seq` counts a sender's messages of one router epoch from 1."""
 
     id: str
     from_: str = msgspec.field(name="from")
@@ -107,9 +99,7 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
 
 class Deny(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A step says no. `reason` goes to the sender; `private_reason`, where there is one, goes to
-    the log instead.
-    """
+    """A step says no. `reason` goes to the sender; `private_reason`, where there is one, goes to the log instead."""
 
     code: str
     step: str
@@ -176,9 +166,7 @@ def problem_status(deny: Deny) -> int:
 
 
 def is_reserved(type_: str) -> bool:
-    """Whether a message type belongs to the hub; such messages go to the hub or come from it,
-    nowhere else.
-    """
+    """Whether a message type belongs to the hub; such messages go to the hub or come from it, nowhere else."""
     return type_.startswith(RESERVED)
 
 
@@ -202,9 +190,8 @@ def _children(node: object) -> list[Any]:
 def _find_duplicate_key(body: bytes, tree: object) -> str | None:
     """A key that stands twice in one object, or None.
 
-    The decoder keeps the last of two equal keys, so what is encoded again has fewer colons than the
-    body, except where a string of the body hides a colon in an escape. Only when the counts differ
-    is the slow way worth its time.
+    The decoder keeps the last of two equal keys, so what is encoded again has fewer colons than the body, except where
+    a string of the body hides a colon in an escape. Only when the counts differ is the slow way worth its time.
     """
     encoded = _encoder.encode(tree)
     if body.count(b":") == encoded.count(b":") and not _ESCAPED_COLON.search(body):

@@ -1,6 +1,4 @@
-"""RUN/router.pid: which process is the router, by pid and start time, since a pid alone may be
-another's by now.
-"""
+"""RUN/router.pid: which process is the router, by pid and start time, since a pid alone may be another's by now."""
 
 import contextlib
 import os

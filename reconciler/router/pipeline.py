@@ -1,9 +1,8 @@
 """The route: message -> identity -> rate -> schema -> policy -> log -> deliver.
 
-An inbound request goes in, the answer to its sender comes out. The first denial ends it, an
-exception in a step is a denial, and each verdict is on disk before anything is delivered or
-answered; only denials of the first two steps and repeated ids are counted, into one row per second,
-so that a flood cannot fill the disk.
+An inbound request goes in, the answer to its sender comes out. The first denial ends it, an exception in a step is a
+denial, and each verdict is on disk before anything is delivered or answered; only denials of the first two steps and
+repeated ids are counted, into one row per second, so that a flood cannot fill the disk.
 """
 
 import asyncio
@@ -104,9 +103,7 @@ class Route:
         self._hint = hint
 
     async def route(self, sender: Instance, inbound: Inbound) -> Answer:
-        """The answer to one message. Raises ConnectionError when there is nobody to answer any
-        more.
-        """
+        """The answer to one message. Raises ConnectionError when there is nobody to answer any more."""
         passage = _Passage(sender, self.rules)
         try:
             answer = await self._take_in(passage, inbound)
@@ -257,9 +254,7 @@ class Route:
         return request if wait_s else accepted(message.envelope.id)
 
     async def _wait_for_reply(self, passage: _Passage, inbound: Inbound, request: Request) -> Answer:
-        """The reply; `accepted` when the sender's patience ends first, `expired` when the request's
-        time does.
-        """
+        """The reply; `accepted` when the sender's patience ends first, `expired` when the request's time does."""
         waiter: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         request.waiter = waiter
         left_s = max(0.0, request.deadline - boottime_s())

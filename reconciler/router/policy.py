@@ -1,9 +1,7 @@
-"""Step 4: one question, one answer; the engines are asked in order, and what cannot answer is
-passed over.
+"""Step 4: one question, one answer; the engines are asked in order, and what cannot answer is passed over.
 
-An engine that cannot answer raises PolicyEngineError; then the next one is asked, and builtin only
-where the configuration permits it as the last resort. An answer, a denial as well as an undefined
-one, is final.
+An engine that cannot answer raises PolicyEngineError; then the next one is asked, and builtin only where the
+configuration permits it as the last resort. An answer, a denial as well as an undefined one, is final.
 """
 
 import logging
@@ -35,9 +33,7 @@ class Addressee:
 
 
 class Judge:
-    """The chain. `on_change` is called when the first engine stops answering, and when it answers
-    again.
-    """
+    """The chain. `on_change` is called when the first engine stops answering, and when it answers again."""
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         self._on_change = on_change

@@ -1,8 +1,7 @@
 """The router process: one event loop, one log thread, a control socket, and a socket per instance.
 
-RUN/control.sock and RUN/router.pid say that it is there; a lock on DATA/traffic.lock keeps a second
-one off the same log. SIGTERM, SIGINT and `POST /stop` end it: no new connections, running requests
-answered, the log flushed.
+RUN/control.sock and RUN/router.pid say that it is there; a lock on DATA/traffic.lock keeps a second one off the same
+log. SIGTERM, SIGINT and `POST /stop` end it: no new connections, running requests answered, the log flushed.
 """
 
 import asyncio
@@ -125,9 +124,7 @@ def _raise_open_files() -> None:
 
 
 def set_up_logging() -> None:
-    """To standard error, which is the router's log file. uvicorn's own talk about bad requests is
-    left out.
-    """
+    """To standard error, which is the router's log file. uvicorn's own talk about bad requests is left out."""
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,

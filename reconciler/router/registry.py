@@ -1,5 +1,4 @@
-"""The instances that the router knows, with what it holds of each in memory: tokens, mailbox,
-hello, heartbeat.
+"""The instances that the router knows, with what it holds of each in memory: tokens, mailbox, hello, heartbeat.
 
 Nothing here is durable; the hub registers everything again after a restart of the router.
 """
@@ -63,9 +62,7 @@ class Instance:
         self.change(entry)
 
     def change(self, entry: InstanceEntry) -> None:
-        """Take over an entry. None of the old tokens in it means another container, which must say
-        hello.
-        """
+        """Take over an entry. None of the old tokens in it means another container, which must say hello."""
         self.agent = entry.agent
         self.address = f"{entry.agent}/{self.name}"
         self.uid = entry.uid

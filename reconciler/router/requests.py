@@ -1,5 +1,4 @@
-"""Requests that wait for their reply: who was asked, by whom, until when, and whether it was
-answered. Pure.
+"""Requests that wait for their reply: who was asked, by whom, until when, and whether it was answered. Pure.
 
 A request is remembered for a while after its time, so that a late reply is told that it is late.
 """
@@ -14,9 +13,7 @@ _REMEMBERED_S = 60.0
 
 
 class Request(msgspec.Struct, eq=False):
-    """One request delivered to `responder`. `waiter` is where the requester waits, if it does; None
-    means too late.
-    """
+    """One request delivered to `responder`. `waiter` is where the requester waits, if it does; None means too late."""
 
     id: str
     requester: Instance
@@ -42,9 +39,7 @@ class Requests:
         request.responder.outstanding += 1
 
     def find(self, responder: Instance, id_: str, to: str | None) -> Request | None:
-        """The request that a reply belongs to; `to` chooses by requester (agent or agent/instance)
-        when it is given.
-        """
+        """The request that a reply belongs to; `to` chooses by requester (agent or agent/instance) when it is given."""
         found = [
             r
             for r in self._open.get((responder.name, id_), ())
@@ -54,9 +49,7 @@ class Requests:
         return next(iter(unanswered or found), None)
 
     def of_requester(self, requester: Instance, id_: str) -> Request | None:
-        """The open request that this sender made under this id. Walks all; for repeated requests
-        only.
-        """
+        """The open request that this sender made under this id. Walks all; for repeated requests only."""
         for (_, request_id), requests in self._open.items():
             for request in requests if request_id == id_ else ():
                 if request.requester is requester and not request.is_answered:

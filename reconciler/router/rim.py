@@ -1,7 +1,6 @@
 """HTTP at both rims: reading a request of uvicorn's, writing an answer. Pure ASGI, no framework.
 
-`Call` is one request. It knows its connection, and so notices when the caller goes away, without a
-task that waits.
+`Call` is one request. It knows its connection, and so notices when the caller goes away, without a task that waits.
 """
 
 import asyncio
@@ -47,9 +46,7 @@ class Call:
         return self.line.is_lost
 
     def query_number(self, name: str, default: float, most: float) -> float | None:
-        """A number of the query between 0 and `most`, which also caps it; None when it is no
-        number.
-        """
+        """A number of the query between 0 and `most`, which also caps it; None when it is no number."""
         text = self.query.get(name)
         if text is None:
             return default
@@ -85,8 +82,7 @@ class Call:
     ) -> None:
         """Write the whole answer; to nobody when the caller is gone.
 
-        The rest of a refused body is read and dropped, which keeps the connection usable; one
-        without end is not.
+        The rest of a refused body is read and dropped, which keeps the connection usable; one without end is not.
         """
         head = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *headers]
         if status == 204:

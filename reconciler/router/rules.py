@@ -1,5 +1,4 @@
-"""The configuration in force, compiled once per swap: validators by type, who subscribes to what,
-the engines.
+"""The configuration in force, compiled once per swap: validators by type, who subscribes to what, the engines.
 
 A message uses one `Rules` on its whole way, so that a swap never shows it half of each.
 """
@@ -55,8 +54,7 @@ def initial_rules() -> Rules:
 
 
 async def compile_rules(config: Config, current: Rules, start: Mapping[EngineName, StartEngine]) -> Rules:
-    """`config` ready to be swapped in, with engines that answer. An engine of the same policy
-    digest is kept.
+    """`config` ready to be swapped in, with engines that answer. An engine of the same policy digest is kept.
 
     Raises RefusedError, and leaves nothing running then.
     """
@@ -88,9 +86,7 @@ def _check(config: Config) -> None:
 async def _choose_engines(
     config: Config, current: Rules, start: Mapping[EngineName, StartEngine]
 ) -> tuple[Engine, ...]:
-    """What stands first is the main engine. Only builtin answers where no policy has rules for
-    messages.
-    """
+    """What stands first is the main engine. Only builtin answers where no policy has rules for messages."""
     builtin = GrantsEngine(config.policy.digest if config.policy else "builtin")
     chosen: list[Engine] = []
     for name in config.rules.engines:

@@ -1,8 +1,7 @@
 """Step 3: the envelope, then the payload against the JSON Schema (2020-12) of its type.
 
-Schemas of the fleet's types come with the configuration; those of the hub's own types stand here.
-No remote reference is followed, patterns run in linear time, and no value of a payload gets into a
-reason.
+Schemas of the fleet's types come with the configuration; those of the hub's own types stand here. No remote reference
+is followed, patterns run in linear time, and no value of a payload gets into a reason.
 """
 
 from collections.abc import Mapping
@@ -107,16 +106,12 @@ _HUB_SCHEMAS: Final[Mapping[str, object]] = {
 
 
 def compile_schemas(schemas: Mapping[str, object]) -> Mapping[str, Validator]:
-    """Validators by message type; the hub's own stand for themselves. Raises RefusedError that
-    names the type.
-    """
+    """Validators by message type; the hub's own stand for themselves. Raises RefusedError that names the type."""
     return {type_: _compile(type_, schema) for type_, schema in {**schemas, **_HUB_SCHEMAS}.items()}
 
 
 def check(validators: Mapping[str, Validator], sender: Instance, message: Message) -> Deny | None:
-    """None for a message with a true sender and a payload that conforms to the schema of its type,
-    if it has one.
-    """
+    """None for a message with a true sender and a payload that conforms to the schema of its type, if it has one."""
     envelope = message.envelope
     if (denied := identity.check_sender(sender, envelope)) is not None:
         return denied

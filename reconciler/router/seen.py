@@ -1,5 +1,4 @@
-"""Which message ids of one sender were accepted lately, so that a repeated one is not delivered
-twice. Pure.
+"""Which message ids of one sender were accepted lately, so that a repeated one is not delivered twice. Pure.
 
 At most `_KEPT` ids are remembered; past that the oldest are forgotten first.
 """

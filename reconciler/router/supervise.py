@@ -1,8 +1,7 @@
 """Starting, finding and ending the router process, from the hub's side.
 
-The router has a session of its own and outlives whoever started it; the next hub finds it by its
-pid file and adopts it. It is ours when pid and start time are those of the file, and its control
-socket answers for our fleet.
+The router has a session of its own and outlives whoever started it; the next hub finds it by its pid file and adopts
+it. It is ours when pid and start time are those of the file, and its control socket answers for our fleet.
 """
 
 import contextlib
@@ -50,9 +49,7 @@ def start_router(run: Path, data: Path, fleet: str, *, timeout_s: float = _START
 
 
 def find_router(run: Path, fleet: str) -> ProcessId | None:
-    """The router that runs there, or None. Raises RouterError when it is alive and does not answer
-    in time.
-    """
+    """The router that runs there, or None. Raises RouterError when it is alive and does not answer in time."""
     process = read_pid_file(run)
     if process is None or not is_listening(run):
         return None

@@ -1,8 +1,7 @@
-"""What the hub may do to a running router: swap the configuration, register instances, look at it,
-end it.
+"""What the hub may do to a running router: swap the configuration, register instances, look at it, end it.
 
-The state of the router is here, in memory; `control.py` is the socket in front. Each call that
-returns has taken effect.
+The state of the router is here, in memory; `control.py` is the socket in front. Each call that returns has taken
+effect.
 """
 
 import asyncio
@@ -32,7 +31,7 @@ SOCKET = "hub.sock"
 
 
 class Switchboard:
-    """The router's state. `make_door` is given a path and the instance whose socket it shall be."""
+    """The router's state. `start_engine` makes the policy engines that a configuration may name."""
 
     def __init__(
         self,
@@ -106,9 +105,7 @@ class Switchboard:
                 raise RefusedError(f"instances: {name}: {error}") from error
 
     async def remove_instance(self, name: str) -> None:
-        """Revoke, end its connections, forget its mailbox. When this returns nothing of it is on
-        its way any more.
-        """
+        """Revoke, end its connections, forget its mailbox. When this returns nothing of it is on its way any more."""
         async with self._swap:
             instance = self.registry.remove(name)
             if instance is None:
@@ -123,9 +120,7 @@ class Switchboard:
         return await self._own.send(self.route.rules, recipient, own)
 
     def set_cancels(self, cancels: Mapping[str, Sequence[Any]]) -> None:
-        """What the heartbeats of the named instances are told from now on; unknown ones are passed
-        over.
-        """
+        """What the heartbeats of the named instances are told from now on; unknown ones are passed over."""
         for name, orders in cancels.items():
             instance = self.registry.by_name.get(name)
             if instance is not None:
@@ -153,9 +148,7 @@ class Switchboard:
         }
 
     def tick(self) -> None:
-        """Once per second: counted rows, requests and messages whose time is over, tokens that ran
-        out.
-        """
+        """Once per second: counted rows, requests and messages whose time is over, tokens that ran out."""
         now, wall_s = boottime_s(), time.time()
         self.log.flush_counts()
         self.requests.sweep(now)
@@ -208,9 +201,7 @@ async def _close(engine: Engine) -> None:
 
 
 def _make_private(folder: Path, uid: int) -> None:
-    """A directory that only `uid` and root may enter. What stands there is kept: it may be mounted
-    in a container.
-    """
+    """A directory that only `uid` and root may enter. What stands there is kept: it may be mounted in a container."""
     folder.parent.mkdir(mode=0o711, exist_ok=True)
     if os.geteuid() == 0:
         folder.parent.chmod(0o711)

@@ -31,9 +31,7 @@ class Subscriber(NamedTuple):
 
 
 class TopicIndex:
-    """Who subscribes to a topic. Answers are kept, as many as `_KEPT`, since topics come from
-    agents.
-    """
+    """Who subscribes to a topic. Answers are kept, as many as `_KEPT`, since topics come from agents."""
 
     def __init__(self, subscriptions: Iterable[tuple[str, str, bool]]) -> None:
         """`subscriptions`: agent, topic pattern, whether all of its instances shall have it."""

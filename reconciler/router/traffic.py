@@ -119,9 +119,7 @@ class TrafficDatabase:
         point("router.record.after")
 
     def delete_log(self, before: float) -> bool:
-        """Some of the rows older than `before` (wall clock); True when there may be more. Rows are
-        in order of time.
-        """
+        """Some of the rows older than `before` (wall clock); True when there may be more. Rows are in order of time."""
         last = self._connection.execute(_OLD_LOG, (_DELETED_AT_ONCE, before)).fetchone()[0]
         if last is None:
             return False

@@ -1,6 +1,4 @@
-"""Which code a router runs: the release and a digest over its source, so that control notices an
-upgrade.
-"""
+"""Which code a router runs: the release and a digest over its source, so that control notices an upgrade."""
 
 import hashlib
 from pathlib import Path

@@ -6,6 +6,7 @@ short trial runs of Python, cgroup directories.
 """
 
 import hashlib
+import importlib.util
 import os
 import platform
 import py_compile
@@ -21,6 +22,9 @@ from reconciler.runtime import shim
 from reconciler.runtime.process_cgroup import Cgroups, find_cgroups
 
 LIB = ".lib"
+OFFERED = ("ruamel", "jsonschema_rs")
+"""What the agents' images add to plain Python (images/checker), so that the same manifests work here."""
+
 _TRIAL = "import sys, json, socket, reconciler; sys.exit(sys.version_info < (3, 9))"
 _TRIAL_S = 20.0
 
@@ -66,7 +70,15 @@ def agentd_version() -> str:
     for file in sorted((package / "agentd").rglob("*.py")):
         content = file.read_bytes()
         total.update(f"{file.relative_to(package)}\0{len(content)}\0".encode() + content)
+    for source in _offered():
+        total.update(f"{source}\0{source.stat().st_mtime_ns}\0".encode())
     return total.hexdigest()
+
+
+def _offered() -> list[Path]:
+    """Where the packages of `OFFERED` are in the hub's own environment, as far as they are there."""
+    specs = [importlib.util.find_spec(name) for name in OFFERED]
+    return [Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()]
 
 
 def copy_agentd(root: Path) -> str:
@@ -88,6 +100,9 @@ def copy_agentd(root: Path) -> str:
         if (_package() / "agentd").is_dir():
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(_package() / "agentd", copy / "agentd", ignore=ignore)
+        for source in _offered():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, draft / source.name, ignore=ignore)
         for folder, _, files in os.walk(draft):
             os.chmod(folder, 0o755)  # noqa: S103 - for every instance
             for name in files:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,9 @@ class Fleet:
         """End everything of this fleet and remove its files."""
         if (self.data / "fleet.json").exists():
             self.call("down", "--now", *self.places)
+        for pid in _mentioning(str(self.folder)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _environment(self) -> dict[str, str]:
@@ -161,6 +165,17 @@ class Fleet:
         if self.runtime == "process":
             environment["DOCKER_HOST"] = f"unix://{self.folder}/no-engine.sock"
         return environment
+
+
+def _mentioning(text: str) -> list[int]:
+    """Processes on whose command line a fleet's folder stands: what `down` should have ended."""
+    out: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if text.encode() in (entry / "cmdline").read_bytes():
+                    out.append(int(entry.name))
+    return out
 
 
 @dataclass(frozen=True)

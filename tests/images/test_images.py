@@ -7,7 +7,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from contract.runtimes import refuse_to_run
+from tests.contract.runtimes import refuse_to_run
 
 ROOT = Path(__file__).parents[2]
 AGENT = "agents/base:1"

@@ -98,7 +98,7 @@ def test_a_name_that_is_none_says_which_character_is_wrong(name: str, said: str)
 def test_labels_of_the_hub_are_reserved() -> None:
     (problem,) = said_of(task_text(labels={"io.reconciler.seal": "x"}))
     assert problem == (
-        "tasks.d/t.yaml:3:35: metadata.labels: label 'io.reconciler.seal' uses the reserved prefix 'io.reconciler'; "
+        "tasks.d/t.yaml:3:33: metadata.labels: label 'io.reconciler.seal' uses the reserved prefix 'io.reconciler'; "
         "choose another"
     )
 
@@ -106,7 +106,7 @@ def test_labels_of_the_hub_are_reserved() -> None:
 def test_an_error_in_the_second_document_has_the_line_of_the_file() -> None:
     second = task_text("second", agnt="x")
     assert said_of(task_text() + "---\n" + second) == [
-        "tasks.d/t.yaml:11:3: unknown key 'agnt' in spec; did you mean 'agent'?"
+        "tasks.d/t.yaml:12:3: unknown key 'agnt' in spec; did you mean 'agent'?"
     ]
 
 
@@ -121,7 +121,7 @@ def test_a_name_that_stands_twice_is_a_problem_at_its_second_place() -> None:
         "agents.d/a.yaml": agent_text("writer"),
         "agents.d/b.yaml": "# the other one\n---\n" + agent_text("reader") + "---\n" + agent_text("writer"),
     }
-    assert problems_of(files) == ["agents.d/b.yaml:13:1: agent 'writer' is already defined in agents.d/a.yaml:1"]
+    assert problems_of(files) == ["agents.d/b.yaml:14:1: agent 'writer' is already defined in agents.d/a.yaml:1"]
 
 
 def test_all_problems_of_all_files_come_in_one_go_sorted_by_place() -> None:
@@ -141,7 +141,7 @@ def test_all_problems_of_all_files_come_in_one_go_sorted_by_place() -> None:
         "schemas/messages/x.y.schema.json:1:2",
         "tasks.d/t.yaml:6:3",
         "tasks.d/t.yaml:7:3",
-        "tasks.d/t.yaml:13:3",
+        "tasks.d/t.yaml:14:3",
     ]
 
 

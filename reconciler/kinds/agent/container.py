@@ -14,6 +14,7 @@ from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.ports import ContainerSpec, Limits, Mount
 
 AGENTD_ARGV = ("python3", "-m", "reconciler.agentd")
+AGENTD_PORT = 8421
 WORKSPACES = "/workspaces"
 WORKSPACE = "/workspace"
 
@@ -91,6 +92,7 @@ def _env(agent: str, instance: str, spec: AgentSpec) -> dict[str, str]:
         "max_parallel": spec.tasks.max_parallel,
         "ttl_s": spec.lifecycle.ttl,
         "scratch": "/tmp",  # noqa: S108 - a tmpfs of the container's own
+        "port": AGENTD_PORT,
     }
     return {
         **spec.env,

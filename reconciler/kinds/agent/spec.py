@@ -17,7 +17,9 @@ SECRET_SHAPES = ("-----BEGIN", "sk-", "ghp_", "github_pat_", "glpat-", "xoxb-", 
 RESERVED_ENV = ("HUB_", "PYTHONPATH", "LD_")
 
 EnvName = Annotated[Text, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
-TopicPattern = Annotated[Text, Field(pattern=r"^[a-z0-9_*-]+(\.[a-z0-9_*-]+)*(\.>)?$", max_length=100)]
+TopicPattern = Annotated[
+    Text, Field(pattern=r"^(?:[a-z0-9_-]+|\*)(?:\.(?:[a-z0-9_-]+|\*))*(?:\.>)?$|^>$", max_length=100)
+]
 
 
 def _check_env(env: Mapping[str, str]) -> Mapping[str, str]:
