@@ -61,6 +61,6 @@ def report(figures: Sequence[Figure]) -> None:
         reference = "" if figure.reference_value is None else f"{figure.reference} {figure.reference_value:.3g}"
         ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
         sign = "≤" if figure.at_most else "≥"
-        budget = "" if figure.budget is None else f"{sign} {figure.budget:g}{' ×' if figure.by_ratio else ''}"
+        budget = "" if figure.budget is None else f"{sign} {figure.budget:g}{' x' if figure.by_ratio else ''}"
         met = {True: "yes", False: "NO", None: "-"}[figure.met]
         print(f"{figure.name:<44}{figure.value:>10.3g} {figure.unit:<8}{reference:>22}{ratio:>7}  {budget:<9}{met}")

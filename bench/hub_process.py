@@ -1,4 +1,6 @@
-"""A hub over a fake engine, with the real router, policies, record and operator plane: `python -m bench.hub_process DIR`.
+"""A hub over a fake engine with the real router, policies, record and operator plane.
+
+`python -m bench.hub_process DIR`
 
 DIR holds the repository in `repository`; data goes to `data`. Ends on SIGTERM, and takes the router with it.
 """

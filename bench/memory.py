@@ -103,7 +103,8 @@ async def _call(socket: Path, token_file: Path, method: str, target: str, body: 
         token = token_file.read_text()
         writer.write(
             f"{method} {target} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {token}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+            + content
         )
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         length = re.search(r"(?i)content-length: (\d+)", head)

@@ -67,6 +67,7 @@ is_complete if {
 	is_string(input.child.name)
 	is_string(input.child.role)
 	is_array(input.child.capabilities)
+	is_string(input.child.exposure)
 	is_array(input.capabilities)
 	is_number(input.depth)
 	is_string(input.task.sensitivity)

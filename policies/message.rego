@@ -27,6 +27,7 @@ deny contains "the question is not complete" if not is_complete
 deny contains reason if {
 	input.recipient.kind == "hub"
 	not input.message.type in hub_receives
+	not is_reply
 	reason := sprintf("%s is no message for the hub", [input.message.type])
 }
 
@@ -97,8 +98,8 @@ is_recipient if {
 	is_string(input.recipient.role)
 }
 
-# The hub sets it when the message answers an open request of the recipient's.
-is_reply if input.message.reply == true
+# The router has seen that it answers an open request of the recipient's.
+is_reply if input.message.pattern == "reply"
 
 is_granted if is_reply
 
@@ -106,7 +107,8 @@ is_granted if {
 	input.recipient.kind == "agent"
 	some grant in input.grants.sends
 	grant.to == input.recipient.name
-	input.message.type in grant.types
+	some type in grant.types
+	fits(type, input.message.type)
 }
 
 is_granted if {
@@ -118,9 +120,14 @@ is_granted if {
 
 permits_type(grant) if count(object.get(grant, "types", [])) == 0
 
-permits_type(grant) if input.message.type in grant.types
+permits_type(grant) if {
+	some type in grant.types
+	fits(type, input.message.type)
+}
 
-# A topic pattern: "*" is one part, a last ">" one part or more.
+# A pattern of topics or types: "*" is one part, a last ">" one part or more.
+fits(">", _)
+
 fits(pattern, topic) if {
 	wanted := split(pattern, ".")
 	given := split(topic, ".")

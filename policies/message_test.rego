@@ -74,6 +74,19 @@ test_a_topic_pattern_with_a_tail_is_any_depth if {
 	not message.decision.allow with input as request(to_topic("reports.daily"), "finding.raised")
 }
 
+with_types(types) := sending(
+	"analyst",
+	to_topic("findings.style"),
+	sent("finding.raised", "internal"),
+	[{"topic": "findings.*", "types": types}],
+)
+
+test_types_are_patterns_too if {
+	message.decision.allow with input as with_types([">"])
+	message.decision.allow with input as with_types(["review.done", "finding.*"])
+	not message.decision.allow with input as with_types(["review.>"])
+}
+
 test_confidential_messages_stay_off_topics if {
 	message.decision.allow with input as sending(
 		"analyst",
@@ -123,7 +136,7 @@ test_a_reply_needs_no_grant if {
 	message.decision.allow with input as sending(
 		"analyst",
 		to_agent("deployer", "performer"),
-		{"type": "deploy.checked", "pattern": "request", "size_bytes": 9, "sensitivity": "internal", "reply": true},
+		{"type": "deploy.checked", "pattern": "reply", "size_bytes": 9, "sensitivity": "internal"},
 		[],
 	)
 }

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.clock import SystemClock
@@ -26,6 +26,7 @@ from reconciler.settings import HubSpec, OperatorSpec
 from reconciler.store import records
 from reconciler.store.store import FILE_NAME, Store
 
+
 def choose_runtime(home: Home, operator: OperatorSpec, wish: str, used: str | None) -> tuple[Runtime, str]:
     """The runtime, and a sentence for the person when it is not the obvious one.
 
@@ -37,8 +38,10 @@ def choose_runtime(home: Home, operator: OperatorSpec, wish: str, used: str | No
         return docker, ""
     if used == "process":
         return _process(home), ""
-    facts: Reading[RuntimeFacts] = docker.facts() if "docker" in operator.runtime.allow and wish != "process" else (
-        Unavailable(reason="not asked for")
+    facts: Reading[RuntimeFacts] = (
+        docker.facts()
+        if "docker" in operator.runtime.allow and wish != "process"
+        else (Unavailable(reason="not asked for"))
     )
     if isinstance(facts, Ok):
         return docker, ""
@@ -73,7 +76,6 @@ def check_same_fleet(home: Home, known: str | None, source: str, recorded_source
         )
 
 
-
 @dataclass(slots=True, kw_only=True)
 class Built:
     """A fleet opened for work: its world, the cache of inspections, and what to tell the person."""
@@ -83,7 +85,7 @@ class Built:
     inspections: Inspections
     policy: Chain
     fallback: list[str]
-    hub_settings: HubSpec = HubSpec()
+    hub_settings: HubSpec = field(default_factory=HubSpec)
     notice: str = ""
 
     def fresh_engine(self) -> PolicyEngine:
@@ -100,7 +102,9 @@ class Built:
         return [("PolicyFallback", "EngineAway", reason) for reason in self.fallback]
 
 
-def build_policy(hub: HubSpec, operator: OperatorSpec, on_fallback: Callable[[str | None], None] | None = None) -> Chain:
+def build_policy(
+    hub: HubSpec, operator: OperatorSpec, on_fallback: Callable[[str | None], None] | None = None
+) -> Chain:
     """The chain of engines; the worker of the embedded one starts when it is first asked."""
     from reconciler.policy.embedded import EmbeddedEngine
 

@@ -89,7 +89,9 @@ def lock(state: Path) -> Iterator[None]:
         state.chmod(0o711)
         handle = os.open(state / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise StoreError(f"the data directory {state} cannot be used: {exc.strerror}; name another with --data") from exc
+        raise StoreError(
+            f"the data directory {state} cannot be used: {exc.strerror}; name another with --data"
+        ) from exc
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

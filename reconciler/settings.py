@@ -6,11 +6,11 @@ Bytes come in, settings and problems go out. Defaults are those of the contracts
 import fnmatch
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
 
-from reconciler.core.model import Line, Model, Text
+from reconciler.core.model import JsonValue, Line, Model, Text
 from reconciler.core.names import DottedName, Name
 from reconciler.core.problem import Problem
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
@@ -152,7 +152,7 @@ class HubSpec(Model):
     router: Router = Router()
     policy: Policy = Policy()
     orchestrator: Orchestrator = Orchestrator()
-    defaults: dict[Literal["resources", "lifecycle", "sandbox"], Any] = Field(default_factory=dict)
+    defaults: dict[Literal["resources", "lifecycle", "sandbox"], JsonValue] = Field(default_factory=dict)
     alerts: Alerts = Alerts()
     retention: Retention = Retention()
 

@@ -131,9 +131,7 @@ def _measure(task: Task, path: str) -> FileSize | None:
 
 def _sum(files: Iterable[FileSize]) -> dict[str, int]:
     rows = list(files)
-    lines, blank, comment = (
-        sum(getattr(f, key) for f in rows) for key in ("lines", "blank", "comment")
-    )
+    lines, blank, comment = (sum(getattr(f, key) for f in rows) for key in ("lines", "blank", "comment"))
     code = lines - blank - comment
     return {"files": len(rows), "lines": lines, "code": code, "comment": comment, "blank": blank}
 

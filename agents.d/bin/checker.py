@@ -87,17 +87,13 @@ def _load_validators(task: Task, paths: Sequence[str], report: Report) -> dict[s
         except jsonschema_rs.ValidationError as exc:
             where = _pointer(exc.instance_path)
             message = f"is not a JSON Schema 2020-12: {exc.message}"
-            report.problems.append(
-                Finding(file=path, line=1, column=1, pointer=where, message=message)
-            )
+            report.problems.append(Finding(file=path, line=1, column=1, pointer=where, message=message))
     return validators
 
 
 def _check_file(path: str, text: str | None, validators: Mapping[str, Any], report: Report) -> None:
     if text is None:
-        report.unchecked.append(
-            {"file": path, "document": 0, "reason": "binary or larger than 2 MiB"}
-        )
+        report.unchecked.append({"file": path, "document": 0, "reason": "binary or larger than 2 MiB"})
         return
     try:
         documents = list(YAML(typ="safe", pure=True).load_all(text))
@@ -120,9 +116,7 @@ def _check_file(path: str, text: str | None, validators: Mapping[str, Any], repo
         report.problems.extend(_check_document(path, text, index, document, validator))
 
 
-def _check_document(
-    path: str, text: str, index: int, document: Any, validator: Any
-) -> Iterator[Finding]:
+def _check_document(path: str, text: str, index: int, document: Any, validator: Any) -> Iterator[Finding]:
     errors = list(validator.iter_errors(_to_plain(document)))
     if not errors:
         return

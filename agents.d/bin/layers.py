@@ -33,9 +33,7 @@ class Violation:
 def name_modules(paths: Iterable[str]) -> dict[str, str]:
     """Module name by path, for the packages at the top: folders with an `__init__.py`."""
     python = [p for p in paths if p.endswith(".py")]
-    packages = {
-        p.partition("/")[0] for p in python if p.count("/") == 1 and p.endswith("/__init__.py")
-    }
+    packages = {p.partition("/")[0] for p in python if p.count("/") == 1 and p.endswith("/__init__.py")}
     return {
         p: p.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for p in python
@@ -53,9 +51,7 @@ def read_imports(path: str, source: str, modules: Mapping[str, str]) -> list[Imp
         for target in _targets(node, package):
             imported = _nearest(target, names)
             if imported and imported != importer:
-                edge = Import(
-                    importer=importer, imported=imported, file=path, line=node.lineno, eager=eager
-                )
+                edge = Import(importer=importer, imported=imported, file=path, line=node.lineno, eager=eager)
                 out.append(edge)
     return out
 
@@ -75,9 +71,7 @@ def find_cycles(imports: Iterable[Import]) -> list[list[str]]:
     return sorted(_circle(min(group), graph) for group in groups)
 
 
-def find_violations(
-    imports: Iterable[Import], layers: Sequence[str], ignored: Sequence[str] = ()
-) -> list[Violation]:
+def find_violations(imports: Iterable[Import], layers: Sequence[str], ignored: Sequence[str] = ()) -> list[Violation]:
     """Imports of a higher layer, or between independent parts of one.
 
     `layers` is highest first; `a | b` are independent parts of one layer, `a : b` are not.

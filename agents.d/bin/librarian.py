@@ -19,9 +19,7 @@ MAX_FINDINGS_SENT = 20
 
 _FENCE = re.compile(r"^\s{0,3}(`{3,}|~{3,})")
 _CODE_SPAN = re.compile(r"(`+)(?:(?!`).)+?\1(?!`)")
-_INLINE = re.compile(
-    r"\]\(\s*(?:<([^>]*)>|([^\s()]*(?:\([^\s()]*\)[^\s()]*)*))(?:\s+[\"'(][^)]*)?\s*\)"
-)
+_INLINE = re.compile(r"\]\(\s*(?:<([^>]*)>|([^\s()]*(?:\([^\s()]*\)[^\s()]*)*))(?:\s+[\"'(][^)]*)?\s*\)")
 _DEFINITION = re.compile(r"^\s{0,3}\[[^\]]+\]:\s*<?(\S+?)>?(?:\s|$)")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s+(.*?)\s*#*\s*$")
 _ANCHOR = re.compile(r"<a\s+(?:id|name)=[\"']([^\"']+)[\"']", re.IGNORECASE)
@@ -54,8 +52,7 @@ def links(task: Task, *, under: Sequence[str] = ()) -> Result:
             broken.append({"file": link.file, "line": link.line, "target": link.target, "why": why})
     return {
         "ok": not broken,
-        "summary": f"{count(len(broken), 'broken link')} of {len(local)} in "
-        f"{count(len(checked), 'file')}",
+        "summary": f"{count(len(broken), 'broken link')} of {len(local)} in {count(len(checked), 'file')}",
         "figures": {"files": len(checked), "links": len(local), "broken": len(broken)},
         "broken": broken[:200],
         "external": len(found) - len(local),
@@ -63,9 +60,7 @@ def links(task: Task, *, under: Sequence[str] = ()) -> Result:
     }
 
 
-def changes(
-    task: Task, *, since: str = "", commits: int = 20, changelog: str = "CHANGELOG.md"
-) -> Result:
+def changes(task: Task, *, since: str = "", commits: int = 20, changelog: str = "CHANGELOG.md") -> Result:
     """What changed since `since`, else since the last tag, else in the last `commits` commits."""
     start = since or _last_tag(task)
     selection = f"{_commit_id(task, start)}..HEAD" if start else f"--max-count={commits}"
@@ -149,9 +144,7 @@ def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
 
 
-def _why_broken(
-    link: Link, existing: frozenset[str], anchors: dict[str, frozenset[str]]
-) -> str | None:
+def _why_broken(link: Link, existing: frozenset[str], anchors: dict[str, frozenset[str]]) -> str | None:
     place, _, anchor = link.target.partition("#")
     if not place and not anchor:
         return "the link is empty"

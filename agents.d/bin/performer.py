@@ -17,9 +17,7 @@ from fnmatch import fnmatchcase
 from repository import WorkError, list_files, read_text
 from work import Result, Task, count, perform, progress, send
 
-_PINNED = re.compile(
-    r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;\\]+)\s*(?:;\s*([^\\]+?))?\s*\\?$"
-)
+_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*==\s*([^\s;\\]+)\s*(?:;\s*([^\\]+?))?\s*\\?$")
 _HASH = re.compile(r"--hash=(sha(?:256|384|512):[0-9a-f]+)")
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*([^;]*)")
 _CLAUSE = re.compile(r"(==|!=|<=|>=|~=|<|>)\s*([0-9][0-9.]*)(?:\.\*)?$")
@@ -33,17 +31,13 @@ _KEYS = {
     "google-key": re.compile(r"\bAIza[0-9A-Za-z_-]{35}\b"),
     "slack-token": re.compile(r"\bxox[abprs]-[A-Za-z0-9-]{20,}"),
     "private-key": re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
-    "json-web-token": re.compile(
-        r"\beyJ[A-Za-z0-9_-]{16,}\.eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"
-    ),
+    "json-web-token": re.compile(r"\beyJ[A-Za-z0-9_-]{16,}\.eyJ[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
 }
 _ASSIGNED = re.compile(
     r"(?:password|passwd|secret|token|api[_-]?key|access[_-]?key)[\"']?\s*[:=]\s*[\"']([^\s\"']{16,})[\"']",
     re.IGNORECASE,
 )
-_DIGEST = re.compile(
-    r"(?:sha\d+[:-])?[0-9a-fA-F]{32,128}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-)
+_DIGEST = re.compile(r"(?:sha\d+[:-])?[0-9a-fA-F]{32,128}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MIN_ENTROPY_BITS = 3.5
 
 
@@ -129,8 +123,7 @@ def secrets(task: Task, *, allow: Sequence[str] = ()) -> Result:
             "allowed": len(found) - len(open_ones),
         },
         "found": [
-            {"path": s.path, "line": s.line, "rule": s.rule, "fingerprint": s.fingerprint}
-            for s in open_ones[:200]
+            {"path": s.path, "line": s.line, "rule": s.rule, "fingerprint": s.fingerprint} for s in open_ones[:200]
         ],
         "messages": messages,
     }
@@ -145,11 +138,7 @@ def _packages(lock: str) -> Iterator[Package]:
         elif starts:
             starts[-1][1].append(line)
     for match, rest in starts:
-        comments = [
-            line.strip(" #").removeprefix("via").strip()
-            for line in rest
-            if line.lstrip().startswith("#")
-        ]
+        comments = [line.strip(" #").removeprefix("via").strip() for line in rest if line.lstrip().startswith("#")]
         yield Package(
             name=_normalise(match[1]),
             version=match[2],
@@ -173,18 +162,11 @@ def _wanted(task: Task, settings: str, extras: Sequence[str]) -> dict[str, str]:
 
 def _lock_problems(lock: str, packages: Sequence[Package], wanted: dict[str, str]) -> list[str]:
     pinned = {p.name: p.version for p in packages}
-    loose = [
-        line.strip()
-        for line in lock.splitlines()
-        if line[:1].isalnum() and not _PINNED.match(line.rstrip())
-    ]
+    loose = [line.strip() for line in lock.splitlines() if line[:1].isalnum() and not _PINNED.match(line.rstrip())]
     return [
         *(f"{line[:100]!r} is not pinned with ==" for line in loose),
         *(f"{p.name} has no hash" for p in packages if not p.hashes),
-        *(
-            f"{name} is asked for, but not in the lock"
-            for name in sorted(wanted.keys() - pinned.keys())
-        ),
+        *(f"{name} is asked for, but not in the lock" for name in sorted(wanted.keys() - pinned.keys())),
         *(
             f"{name} is locked at {pinned[name]}, but {clauses} is asked for"
             for name, clauses in sorted(wanted.items())

@@ -24,9 +24,7 @@ class Table:
 
 
 TABLES = {
-    "size": (
-        Table(title="Languages", key="languages", columns=("name", "files", "lines", "code")),
-    ),
+    "size": (Table(title="Languages", key="languages", columns=("name", "files", "lines", "code")),),
     "churn": (
         Table(
             title="Changed most",
@@ -38,50 +36,28 @@ TABLES = {
         Table(title="Weeks", key="weeks", columns=("week", "commits", "authors")),
         Table(title="Authors", key="authors", columns=("name", "commits", "first", "last")),
     ),
-    "schemas": (
-        Table(title="Misfits", key="problems", columns=("file", "line", "pointer", "message")),
-    ),
-    "layers": (
-        Table(
-            title="Against the layers", key="violations", columns=("importer", "imported", "rule")
-        ),
-    ),
+    "schemas": (Table(title="Misfits", key="problems", columns=("file", "line", "pointer", "message")),),
+    "layers": (Table(title="Against the layers", key="violations", columns=("importer", "imported", "rule")),),
     "long": (Table(title="Longest functions", key="functions", columns=("name", "path", "lines")),),
     "todo": (Table(title="Open ends", key="found", columns=("path", "line", "marker", "text")),),
-    "links": (
-        Table(title="Broken links", key="broken", columns=("file", "line", "target", "why")),
-    ),
+    "links": (Table(title="Broken links", key="broken", columns=("file", "line", "target", "why")),),
     "changes": (Table(title="Areas", key="areas", columns=("area", "commits", "latest")),),
-    "dependencies": (
-        Table(title="Packages", key="packages", columns=("name", "version", "direct")),
-    ),
-    "secrets": (
-        Table(
-            title="Looks like a key", key="found", columns=("path", "line", "rule", "fingerprint")
-        ),
-    ),
+    "dependencies": (Table(title="Packages", key="packages", columns=("name", "version", "direct")),),
+    "secrets": (Table(title="Looks like a key", key="found", columns=("path", "line", "rule", "fingerprint")),),
 }
 
 
 def report(task: Task, *, title: str = "Repository report", rows: int = 10) -> Result:
     """Combine the parents' results; each table shows at most `rows` rows."""
-    results = {
-        name: value
-        for name, value in task.parents.items()
-        if isinstance(value, dict) and "do" in value
-    }
+    results = {name: value for name, value in task.parents.items() if isinstance(value, dict) and "do" in value}
     if not results:
-        raise WorkError(
-            "there is nothing to combine: no task in dependsOn left a result of this fleet"
-        )
+        raise WorkError("there is nothing to combine: no task in dependsOn left a result of this fleet")
     progress(f"combining {count(len(results), 'result')}")
     hotspots = _hotspots(results.values())
     text = "\n".join(_lines(title, results, hotspots, rows)) + "\n"
     task.output.mkdir(parents=True, exist_ok=True)
     (task.output / "report.md").write_text(text, encoding="utf-8")
-    attention = [
-        f"{name}: {_text(r.get('summary'))}" for name, r in results.items() if r.get("ok") is False
-    ]
+    attention = [f"{name}: {_text(r.get('summary'))}" for name, r in results.items() if r.get("ok") is False]
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     payload: Result = {
         "task": task.name,
@@ -128,9 +104,7 @@ def _hotspots(results: Any) -> list[Result]:
     return [row for _, row in scored]
 
 
-def _lines(
-    title: str, results: Mapping[str, Any], hotspots: Sequence[Mapping[str, Any]], rows: int
-) -> Iterator[str]:
+def _lines(title: str, results: Mapping[str, Any], hotspots: Sequence[Mapping[str, Any]], rows: int) -> Iterator[str]:
     revisions = sorted({str(r["revision"])[:12] for r in results.values() if r.get("revision")})
     yield f"# {_text(title)}"
     yield ""

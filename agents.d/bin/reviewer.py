@@ -56,9 +56,7 @@ def layers(task: Task, *, settings: str = "pyproject.toml") -> Result:
     violations = [
         violation
         for contract in checked
-        for violation in find_violations(
-            imports, contract["layers"], contract.get("ignore_imports", ())
-        )
+        for violation in find_violations(imports, contract["layers"], contract.get("ignore_imports", ()))
     ]
     used = Counter(imported for imported, _ in {(e.imported, e.importer) for e in imports})
     return {
@@ -178,9 +176,7 @@ def _read_contracts(task: Task, settings: str) -> list[dict[str, Any]]:
         document = tomllib.loads(read_text(task.workspace, settings) or "")
     except tomllib.TOMLDecodeError as exc:
         raise WorkError(f"{settings} is not TOML: {exc}") from exc
-    contracts: list[dict[str, Any]] = (
-        document.get("tool", {}).get("importlinter", {}).get("contracts", [])
-    )
+    contracts: list[dict[str, Any]] = document.get("tool", {}).get("importlinter", {}).get("contracts", [])
     return contracts
 
 

@@ -136,9 +136,7 @@ def _read_json(file: Path) -> Any:
 def _choose(operations: Mapping[str, Operation], given: Mapping[str, Any]) -> tuple[str, Operation]:
     name = given.get("do")
     if not isinstance(name, str) or name not in operations:
-        raise WorkError(
-            f"the input's 'do' is {json.dumps(name)}; it must be one of {', '.join(operations)}"
-        )
+        raise WorkError(f"the input's 'do' is {json.dumps(name)}; it must be one of {', '.join(operations)}")
     return name, operations[name]
 
 
@@ -148,14 +146,10 @@ def _check_arguments(name: str, operation: Operation, given: Mapping[str, Any]) 
     for key, value in given.items():
         if key not in known:
             takes = ", ".join(known) or "nothing else"
-            raise WorkError(
-                f"the input has {key!r}, which '{name}' does not take; it takes {takes}"
-            )
+            raise WorkError(f"the input has {key!r}, which '{name}' does not take; it takes {takes}")
         if not _fits(value, known[key]):
             example = json.dumps(known[key])
-            raise WorkError(
-                f"the input's {key!r} is {json.dumps(value)}; it must be like {example}"
-            )
+            raise WorkError(f"the input's {key!r} is {json.dumps(value)}; it must be like {example}")
 
 
 def _fits(value: object, default: object) -> bool:

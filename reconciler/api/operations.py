@@ -7,7 +7,7 @@ from typing import Any
 
 from reconciler.api.app import RefusedRequest
 from reconciler.kinds.kind import World
-from reconciler.kinds.task.state import FINAL, TaskState
+from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
 from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
@@ -66,20 +66,8 @@ class HubOperations:
         if run.state in FINAL:
             raise RefusedRequest(f"task {run.name} is {run.state} already; there is nothing to cancel")
         if run.state in (TaskState.ASSIGNED, TaskState.RUNNING):
-            order = {"task": run.name, "run": run.run, "generation": run.generation}
-            self._record(run, "cancel", actor, replace(run, reason=f"cancel requested: by {actor}"))
-            self._world.router.set_cancels(run.instance, [order])
-            self._world.router.send(
-                {
-                    "instance": run.instance,
-                    "message": {
-                        "id": f"{run.run}-{run.generation}-cancel",
-                        "type": "task.cancel",
-                        "pattern": "event",
-                        "payload": order,
-                    },
-                }
-            )
+            asked = replace(run, reason=f"{CANCEL_REQUESTED}: by {actor}", sent_epoch="")
+            self._record(run, "cancel", actor, asked)
         else:
             now = self._world.clock.now().isoformat()
             done = replace(run, state=TaskState.CANCELLED, reason=f"cancelled by {actor}", finished_at=now)

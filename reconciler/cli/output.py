@@ -105,7 +105,9 @@ def print_plan(plan: "Plan", *, everything: bool) -> None:
 
 def _change_lines(change: "Change") -> list[str]:
     sign, colour = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
-    head = click.style(f"{sign} {change.action:<9} {change.kind + '/' + (change.instance or change.name):<32}", fg=colour)
+    head = click.style(
+        f"{sign} {change.action:<9} {change.kind + '/' + (change.instance or change.name):<32}", fg=colour
+    )
     warning = click.style(" (interrupts work)", fg="red") if change.disruptive else ""
     fields = [f"    {f.path}: {_short(f.before)} → {_short(f.after)}" for f in change.fields]
     return [f"{head} {change.reason}{warning}", *fields]

@@ -77,6 +77,7 @@ def plan_command(
 
 @click.command(name="apply")
 @click.option("--confirm", default=None, metavar="DIGEST", help="Carry out the refused plan that has this digest.")
+@click.option("--tasks", "wait_for_tasks", is_flag=True, help="Wait for the end of all tasks, too.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait for convergence.")
 @source_option
 @data_option
@@ -84,6 +85,7 @@ def plan_command(
 @process_option
 def apply_command(
     confirm: str | None,
+    wait_for_tasks: bool,
     timeout: float,
     source: str,
     data: str | None,
@@ -94,7 +96,13 @@ def apply_command(
     from reconciler.cli.run import run_apply
 
     return run_apply(
-        source, data, operator, confirm=confirm, timeout_s=timeout, allow_process=allow_process_runtime
+        source,
+        data,
+        operator,
+        confirm=confirm,
+        timeout_s=timeout,
+        allow_process=allow_process_runtime,
+        wait_for_tasks=wait_for_tasks,
     )
 
 
@@ -120,7 +128,7 @@ def load_revision(
     if not isinstance(snapshot, Ok):
         reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its newest revision is gone"
         return None, (Problem(file=path, message=reason),)
-    engines: "list[PolicyEngine]" = []
+    engines: list[PolicyEngine] = []
 
     def engine(hub: HubSpec | None = None) -> "PolicyEngine":
         from reconciler.bootstrap import build_policy
@@ -165,5 +173,3 @@ def _count(kind: str, desired: Any) -> str:
     number = len(desired.of(kind))
     plural = {"policy": "policies"}.get(kind, f"{kind}s")
     return f"{number} {kind if number == 1 else plural}"
-
-

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlmodel import col, select
 
-from reconciler.home import data_folder, is_locked, open_home
 from reconciler.core.condition import Condition, derive_mode
 from reconciler.errors import UsageError
+from reconciler.home import data_folder, is_locked, open_home
 from reconciler.store import records
 from reconciler.store.records import InstanceRecord, RevisionRecord, TaskRecord, UnitRecord
 from reconciler.store.store import FILE_NAME, Store

@@ -6,7 +6,9 @@ from reconciler.cli.options import data_option, source_option
 
 
 @click.command(name="recycle")
-@click.option("--confirm", default=None, metavar="FLEET", help="The lost fleet to remove, as listed without this option.")
+@click.option(
+    "--confirm", default=None, metavar="FLEET", help="The lost fleet to remove, as listed without this option."
+)
 @source_option
 @data_option
 def recycle_command(confirm: str | None, source: str, data: str | None) -> int:
@@ -31,7 +33,9 @@ def recycle_command(confirm: str | None, source: str, data: str | None) -> int:
     if confirm not in lost:
         for fleet in lost:
             names = [c.name for c in found.value if c.labels[FLEET_LABEL] == fleet]
-            click.echo(f"fleet {fleet}: {len(names)} containers ({', '.join(names[:5])}{' …' if len(names) > 5 else ''})")
+            click.echo(
+                f"fleet {fleet}: {len(names)} containers ({', '.join(names[:5])}{' …' if len(names) > 5 else ''})"
+            )
             click.echo(f"remove them with: reconciler recycle --confirm {fleet}")
         return 3
     runtime = DockerRuntime(confirm)

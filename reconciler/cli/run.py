@@ -79,7 +79,14 @@ def down_command(now: bool, source: str, data: str | None, operator: str | None)
 
 
 def run_apply(
-    source: str, data: str | None, operator: str | None, *, confirm: str | None, timeout_s: float, allow_process: bool
+    source: str,
+    data: str | None,
+    operator: str | None,
+    *,
+    confirm: str | None,
+    timeout_s: float,
+    allow_process: bool,
+    wait_for_tasks: bool,
 ) -> int:
     """`apply`: converge once and leave everything running."""
     from reconciler.loop.run import CONFIRMED
@@ -93,7 +100,7 @@ def run_apply(
         running = _start(stack, source, data, spec)
         if confirm is not None:
             running.built.world.store.set_meta(CONFIRMED, confirm)
-        converged = running.hub.run_once(timeout_s, wait_for_tasks=False)
+        converged = running.hub.run_once(timeout_s, wait_for_tasks=wait_for_tasks)
         last = running.hub.last
         if last is not None and last.problems:
             return 1
@@ -272,9 +279,13 @@ class View:
         unit = f"{change.kind}/{change.instance or change.name}"
         if isinstance(outcome, Applied):
             text = outcome.note or change.reason
-            self._out.print(f"[dim]{_clock()}[/] [{style}]{sign} {change.action:<9}[/] {escape(unit):<30} {escape(text)}")
+            self._out.print(
+                f"[dim]{_clock()}[/] [{style}]{sign} {change.action:<9}[/] {escape(unit):<30} {escape(text)}"
+            )
         else:
-            self._out.print(f"[dim]{_clock()}[/] [red]✗ {change.action:<9}[/] {escape(unit):<30} {escape(outcome.reason)}")
+            self._out.print(
+                f"[dim]{_clock()}[/] [red]✗ {change.action:<9}[/] {escape(unit):<30} {escape(outcome.reason)}"
+            )
 
     def on_pass(self, report: Any) -> None:
         """Problems, refusals and conditions once each; then how far the fleet is."""
@@ -355,5 +366,3 @@ def _clock() -> str:
     from datetime import datetime
 
     return datetime.now().astimezone().strftime("%H:%M:%S")
-
-

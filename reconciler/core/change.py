@@ -60,7 +60,8 @@ class Change:
     """One line of a plan.
 
     `spec` is the resolved specification that applying uses; it is not part of the JSON, its digest is. `disruptive`
-    means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due. `instance` names the instance of an agent, where the change is about one.
+    means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due. `instance` names the
+    instance of an agent, where the change is about one. `towards` is what a step prepares: draining leads to REMOVE.
     """
 
     kind: str
@@ -74,6 +75,7 @@ class Change:
     spec_digest: str = ""
     spec: Any = None
     wait_s: float | None = None
+    towards: Action | None = None
 
     @property
     def unit(self) -> str:
@@ -104,8 +106,6 @@ def diff_fields(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
             out.extend(diff_fields(old, new, f"{path}."))
         elif old != new:
             out.append(
-                FieldChange(
-                    path=path, before=None if old is _MISSING else old, after=None if new is _MISSING else new
-                )
+                FieldChange(path=path, before=None if old is _MISSING else old, after=None if new is _MISSING else new)
             )
     return tuple(out)

@@ -3,9 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.core.change import Action, Change
+from reconciler.core.change import Action, Cause, Change
 from reconciler.core.digest import digest
 from reconciler.core.problem import Problem
+
+
+REMOVING = frozenset({Action.REMOVE, Action.RECYCLE})
+_ASKED_FOR = frozenset({Action.CREATE, Action.UPDATE, Action.REPLACE, Action.CANCEL})
+
+
+def is_removal(change: Change) -> bool:
+    """Whether something goes for good by this change, or by what it prepares."""
+    return change.action in REMOVING or change.towards in REMOVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +46,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Over (revision, kind, name, action, spec digest) of what would be done: what a person confirms."""
-        rows = [[c.kind, c.instance or c.name, str(c.action), c.spec_digest] for c in self.pending]
+        """Over (revision, kind, name, action, spec digest) of what would be done: what a person confirms.
+
+        Covers what the revision asks for and every removal, whether begun or not. Handshakes, restarts and the steps of
+        tasks come and go between the question and the answer, and are left out.
+        """
+        rows = [
+            [c.kind, c.instance or c.name, str(c.towards or c.action), c.spec_digest]
+            for c in self.changes
+            if is_removal(c) or (c.cause is Cause.COMMIT and (c.towards or c.action) in _ASKED_FOR)
+        ]
         return digest([self.revision, rows])
 
     def to_json(self, *, everything: bool = False) -> dict[str, Any]:

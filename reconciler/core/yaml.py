@@ -155,7 +155,9 @@ class _Reader:
     def _sequence(self, path: Path, depth: int) -> list[Any]:
         out: list[Any] = []
         parser = self._parser
-        while isinstance(event := parser.get_event(), ScalarEvent | AliasEvent | SequenceStartEvent | MappingStartEvent):
+        while isinstance(
+            event := parser.get_event(), ScalarEvent | AliasEvent | SequenceStartEvent | MappingStartEvent
+        ):
             out.append(self._value(event, (*path, len(out)), depth + 1))
         return out
 
@@ -163,7 +165,9 @@ class _Reader:
         out: dict[Any, Any] = {}
         merged: list[Any] = []
         parser = self._parser
-        while isinstance(event := parser.get_event(), ScalarEvent | AliasEvent | SequenceStartEvent | MappingStartEvent):
+        while isinstance(
+            event := parser.get_event(), ScalarEvent | AliasEvent | SequenceStartEvent | MappingStartEvent
+        ):
             key = self._value(event, (*path, "?"), depth + 1)
             if isinstance(key, list | dict):
                 raise _RefusedError("a key is a list or a mapping; keys are plain words", event)

@@ -95,7 +95,9 @@ def merge_by_name(parsed: Mapping[str, Parsed[SpecT]], problems: Sequence[Proble
         for manifest in result.manifests:
             if first := by_name.get(manifest.name):
                 faults.append(
-                    manifest.problem(f"{manifest.kind} {manifest.name!r} is already defined in {first.file}:{first.line}")
+                    manifest.problem(
+                        f"{manifest.kind} {manifest.name!r} is already defined in {first.file}:{first.line}"
+                    )
                 )
             else:
                 by_name[manifest.name] = manifest
@@ -212,7 +214,7 @@ def _words(error: Any, under: Sequence[str], model: type[BaseModel]) -> str:
         case "literal_error":
             return f"{path} is {shown}; expected {error['ctx']['expected']}"
         case "value_error":
-            return f"{path}: {str(error['ctx']['error'])}"
+            return f"{path}: {error['ctx']['error']!s}"
         case "string_pattern_mismatch":
             return f"{path} is {shown}, which is not a valid value here; it must match {error['ctx']['pattern']}"
         case type_ if type_ in _KINDS_OF_VALUE:

@@ -94,7 +94,5 @@ def _unreadable(entry: Entry, max_bytes: int) -> Problem | None:
     if entry.mode == SYMLINK_MODE:
         return Problem(file=entry.path, message="is a symbolic link; commit the file itself")
     if entry.size_bytes > max_bytes:
-        return Problem(
-            file=entry.path, message=f"has {entry.size_bytes} bytes; at most {max_bytes} are read; split it"
-        )
+        return Problem(file=entry.path, message=f"has {entry.size_bytes} bytes; at most {max_bytes} are read; split it")
     return None

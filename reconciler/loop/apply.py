@@ -57,9 +57,7 @@ def apply_plan(plan: Plan, kinds: Sequence[Kind], job: Applying) -> tuple[Done, 
     return tuple(out)
 
 
-def _apply_one(
-    change: Change, kind: Kind, plan: Plan, job: Applying, units: Mapping[str, UnitRecord]
-) -> Done:
+def _apply_one(change: Change, kind: Kind, plan: Plan, job: Applying, units: Mapping[str, UnitRecord]) -> Done:
     reason = _why_not_now(change, job, units.get(change.unit))
     if reason:
         return _reported(Done(change=change, outcome=Skipped(reason=reason)), job)
@@ -69,7 +67,7 @@ def _apply_one(
         outcome = kind.apply(change, job.world, job.desired)
     except ReconcilerError as exc:
         outcome = Failed(reason=_full(exc), retryable=exc.retryable)
-    except Exception as exc:  # noqa: BLE001 - the rim of the pass: one change's fault must not end the hub
+    except Exception as exc:
         logging.getLogger("reconciler").exception("applying %s", change.unit)
         outcome = Failed(reason=f"a fault of the hub's own ({type(exc).__name__}); its log has the details")
     point(f"{change.kind}.{change.action}.outcome")

@@ -38,7 +38,10 @@ def load_desired(
     cache: ParseCache,
     engine: Callable[[], PolicyEngine],
 ) -> Candidate:
-    """Load and check a whole revision. `engine` is called when there is Rego to be checked. Raises SourceError when the snapshot cannot be read."""
+    """Load and check a whole revision. `engine` is called when there is Rego to be checked.
+
+    Raises SourceError when the snapshot cannot be read.
+    """
     revision = snapshot.revision.id
     tree = Tree(snapshot=snapshot, cache=cache)
     snapshot.prepare([HUB_FILE, *_places(Paths())])

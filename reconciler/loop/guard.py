@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.core.change import Action, Cause, Change
-from reconciler.core.plan import Plan, Refusal
+from reconciler.core.plan import Plan, Refusal, is_removal
 from reconciler.settings import HubSpec
 
-REMOVING = (Action.REMOVE, Action.RECYCLE)
 PRUNABLE = {"agent": "agents", "task": "tasks", "schema": "policies", "policy": "policies"}
 
 
@@ -37,7 +36,7 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
         reason = f"the policies in force deny what this revision's own allow: {'; '.join(facts.disputed)}"
         refused.append(Refusal(guard="admission", reason=reason, confirm=plan.digest))
     refused.extend(_over_budget(plan, hub, facts))
-    for name in sorted({c.name for c in plan.changes if c.action in REMOVING} & facts.protected):
+    for name in sorted(_leaving(plan, "agent") & facts.protected):
         reason = f"agent {name} is protected (lifecycle.protect: true); remove the protection in a commit of its own"
         refused.append(Refusal(guard="protect", reason=reason, confirm=plan.digest))
     if facts.is_fresh_store and any(c.action is Action.RECYCLE for c in plan.changes):
@@ -50,19 +49,30 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
 
 def without_removals(plan: Plan, why: str) -> Plan:
     """The plan with every removal held: what is left may be applied."""
-    return replace(plan, changes=tuple(_hold(c, why) if c.action in REMOVING else c for c in plan.changes))
+    return replace(plan, changes=tuple(_hold(c, why) if is_removal(c) else c for c in plan.changes))
+
+
+def _leaving(plan: Plan, kind: str) -> set[str]:
+    """Names of which nothing stays. An agent that only gets fewer replicas is not among them."""
+    going = {c.name for c in plan.changes if c.kind == kind and is_removal(c)}
+    return going - {c.name for c in plan.changes if c.kind == kind and not is_removal(c)}
 
 
 def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusal]:
     out: list[Refusal] = []
     budget = hub.loop.prune_budget
     for kind in ("schema", "policy", "agent", "task"):
-        removed = {c.name for c in plan.changes if c.kind == kind and c.action in REMOVING}
+        removed = _leaving(plan, kind)
         if not removed or _mode(kind, hub) != "budget":
             continue
-        before = max(facts.before.get(kind, 0), len(removed))
+        known = {c.name for c in plan.changes if c.kind == kind and c.action is not Action.CREATE}
+        before = max(facts.before.get(kind, 0), len(known))
         kept = before - len(removed)
-        if kind == "agent" and kept == 0 and not any(c.kind == "agent" and c.action is Action.CREATE for c in plan.changes):
+        if (
+            kind == "agent"
+            and kept == 0
+            and not any(c.kind == "agent" and c.action is Action.CREATE for c in plan.changes)
+        ):
             reason = f"it would remove all {len(removed)} agents"
             out.append(Refusal(guard="empty-set", reason=reason, confirm=plan.digest))
         elif len(removed) > budget.count and len(removed) * 100 > before * budget.percent:
@@ -76,13 +86,13 @@ def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusa
 
 
 def _hold_if_off(change: Change, hub: HubSpec) -> Change:
-    if change.action in REMOVING and change.cause is Cause.COMMIT and _mode(change.kind, hub) == "off":
+    if is_removal(change) and change.cause is Cause.COMMIT and _mode(change.kind, hub) == "off":
         return _hold(change, "pruning is off (loop.prune)")
     return change
 
 
 def _hold(change: Change, why: str) -> Change:
-    return replace(change, action=Action.HOLD, reason=f"{change.reason}; not removed: {why}")
+    return replace(change, action=Action.HOLD, towards=None, reason=f"{change.reason}; not removed: {why}")
 
 
 def _mode(kind: str, hub: HubSpec) -> str:

@@ -28,8 +28,6 @@ from reconciler.store.audit import AuditEntry, append
 from reconciler.store.records import DroppedRecord, TaskRecord
 from reconciler.store.store import Store
 
-
-
 RETRY_S = 5.0
 
 
@@ -227,5 +225,3 @@ def result_document(store: Store, run: TaskRecord) -> dict[str, object]:
         "error": found.error if found else "",
         "artefacts": json.loads(found.artefacts) if found else [],
     }
-
-

@@ -1,4 +1,4 @@
-"""Planning against the record alone: what a hub would do if everything is as it was last recorded. Reads state.db only."""
+"""Planning against the record: what a hub would do if all is as it was last recorded. Reads state.db only."""
 
 import json
 from datetime import UTC, datetime
@@ -61,6 +61,4 @@ def plan_against_record(desired: Desired, store: Store) -> Plan:
     plan = make_plan(desired, Observed(readings=readings, facts=facts), KINDS, compared_with="state")
     protected = frozenset(r.agent for r in instances.values() if '"protect": true' in r.manifest)
     before = {"agent": len({r.agent for r in instances.values()})}
-    return guard(
-        plan, desired.hub, GuardFacts(is_descendant=True, confirmed="", before=before, protected=protected)
-    )
+    return guard(plan, desired.hub, GuardFacts(is_descendant=True, confirmed="", before=before, protected=protected))

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Unavailable
-from reconciler.errors import SourceError
+from reconciler.core.yaml import MAX_BYTES
+from reconciler.errors import PolicyEngineError, SourceError
 from reconciler.kinds.kind import Desired, Kind
-from reconciler.kinds.tree import ParseCache
+from reconciler.kinds.tree import SYMLINK_MODE, ParseCache
 from reconciler.loop.admit import admit
 from reconciler.loop.desired import HUB_FILE, Candidate, load_desired
 from reconciler.ports import Clock, Entry, PolicyEngine, Revision, SetAside, Snapshot, Source
@@ -38,13 +39,10 @@ class StoredSnapshot:
     """The manifests of an accepted revision as the record keeps them: what stays in force without git."""
 
     def __init__(self, record: RevisionRecord, store: Store) -> None:
-        self.revision = Revision(
-            id=record.id, author=record.author, subject=record.subject, audited=record.audited
-        )
+        self.revision = Revision(id=record.id, author=record.author, subject=record.subject, audited=record.audited)
         tree: Mapping[str, tuple[str, int, str]] = json.loads(record.tree)
         self._entries = [
-            Entry(path=path, blob=blob, size_bytes=size, mode=mode)
-            for path, (blob, size, mode) in sorted(tree.items())
+            Entry(path=path, blob=blob, size_bytes=size, mode=mode) for path, (blob, size, mode) in sorted(tree.items())
         ]
         self._store = store
 
@@ -106,6 +104,9 @@ class Revisions:
             candidate = self._load(head.value)
         except SourceError as exc:
             return InForce(desired=self.last_good(), faults=(("SourceUnavailable", "Unreadable", str(exc)),))
+        except PolicyEngineError as exc:
+            message = f"revision {head.value.id[:12]} cannot be judged: {exc}"
+            return InForce(desired=self.last_good(), faults=(("PolicyFallback", "CannotJudge", message),))
         if candidate.desired is None:
             first = str(candidate.problems[0])
             count = len(candidate.problems)
@@ -119,7 +120,10 @@ class Revisions:
         return InForce(desired=candidate.desired, candidate=candidate.revision)
 
     def last_good(self) -> Desired | None:
-        """The last accepted revision, from memory or from the record. Raises StoreError."""
+        """The last accepted revision, from memory or from the record. Raises StoreError.
+
+        Its policies were judged when it was accepted, and are not judged again.
+        """
         if self._good is not None:
             return self._good
         record = records.revision(self._store, self.applied) if self.applied else None
@@ -127,7 +131,8 @@ class Revisions:
             return None
         try:
             snapshot = StoredSnapshot(record, self._store)
-            loaded = load_desired(snapshot, self._kinds, self._operator, ParseCache(), lambda: self._engine)
+            kinds = [replace(k, verify=None) for k in self._kinds]
+            loaded = load_desired(snapshot, kinds, self._operator, ParseCache(), lambda: self._engine)
         except SourceError:
             return None
         self._good = loaded.desired
@@ -143,13 +148,17 @@ class Revisions:
         return self._source.is_ancestor(applied, desired.revision.id)
 
     def accept(self, desired: Desired) -> None:
-        """Make a revision the last good one, durably, with the contents of its manifests. Raises StoreError."""
-        self._good = desired
+        """Make a revision the last good one, durably, with the contents of its manifests.
+
+        Raises StoreError, and SourceError when the contents cannot be read: then the one before stays the last good one.
+        """
         snapshot = self._snapshot
         if snapshot is None or snapshot.revision.id != desired.revision.id:
+            self._good = desired
             return
         if self.applied != desired.revision.id:
             self._keep(snapshot, desired)
+        self._good = desired
         snapshot.close()
         self._snapshot = None
 
@@ -165,7 +174,7 @@ class Revisions:
             e
             for folder in (paths.agents, paths.policies, paths.schemas, paths.tasks)
             for e in snapshot.entries(folder)
-            if e.path.endswith((".yaml", ".rego", ".json")) and e.mode != "120000"
+            if e.path.endswith((".yaml", ".rego", ".json")) and e.mode != SYMLINK_MODE and e.size_bytes <= MAX_BYTES
         ]
         entries.extend(snapshot.entries(HUB_FILE))
         contents = snapshot.read(entries)

@@ -5,8 +5,10 @@ git -> desired -> observed -> plan -> guard -> apply -> audit
 `Loop.run_pass` reads the world again each time, whatever woke it. It runs in one thread; effects run in a pool.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -16,8 +18,9 @@ from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading
-from reconciler.errors import SourceError
+from reconciler.errors import RouterError, SourceError
 from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.kinds.router.state import RouterState
 from reconciler.loop.apply import Applying, Done, apply_plan
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
@@ -102,6 +105,7 @@ class Loop:
         self._images: tuple[str, dict[str, Reading[str]]] = ("", {})
         self._pool: ThreadPoolExecutor | None = None
         self._conditions = records.conditions(world.store)
+        self._turn = threading.Lock()
 
     def close(self) -> None:
         """End the effects pool; effects under way are finished first."""
@@ -110,14 +114,20 @@ class Loop:
             self._pool.shutdown(wait=True)
 
     def run_pass(self, *, apply: bool = True) -> PassReport:
-        """One pass. With `apply` False nothing is changed. Raises StoreError when state.db cannot be used."""
+        """One pass. With `apply` False nothing is changed. Raises StoreError when state.db cannot be used.
+
+        Passes asked for by several threads run one after the other.
+        """
+        with self._turn:
+            return self._run_pass(apply=apply)
+
+    def _run_pass(self, *, apply: bool) -> PassReport:
         in_force = self.revisions.in_force()
         if in_force.desired is None:
             return self._nothing(in_force, apply=apply)
         report = self._world.router.report()
         if apply:
             self._receive(report)
-        self._on_desired(in_force.desired)
         desired = self._with_images(in_force.desired)
         observed = observe(desired, self._kinds, self._world, self._mode(), report)
         plan = self._guarded(desired, observed)
@@ -132,12 +142,17 @@ class Loop:
             working = without_removals(working, working.refused[0].reason)
         faults = [*in_force.faults, *_unreadable(observed), *self._faults()]
         if refused:
-            faults.append(("PlanRefused", refused[0].guard, f"{refused[0].reason}; confirm with {refused[0].confirm}"))
+            faults.append(("PlanRefused", refused[0].guard, f"{refused[0].reason}; if meant: reconciler apply --confirm {refused[0].confirm}"))
         conditions = self._settle_conditions(faults, record=apply)
         if not apply:
             return self._reported(plan, (), conditions, in_force)
         if not refused:
-            self.revisions.accept(desired)
+            try:
+                self.revisions.accept(desired)
+            except SourceError as exc:
+                conditions = self._settle_conditions([*faults, ("SourceUnavailable", "Unreadable", str(exc))], record=True)
+                return self._reported(plan, (), conditions, in_force)
+        self._on_desired(desired)
         done = self._apply(working, desired)
         return self._reported(replace(working, refused=refused), done, conditions, in_force)
 
@@ -159,9 +174,11 @@ class Loop:
         )
 
     def _receive(self, report: Reading[RouterReport]) -> None:
+        """What agents reported. A router that goes away meanwhile is asked again in the next pass."""
         for kind in self._kinds:
             if kind.receive is not None:
-                kind.receive(self._world, report)
+                with suppress(RouterError):
+                    kind.receive(self._world, report)
 
     def _with_images(self, desired: Desired) -> Desired:
         """What each image reference means now: asked once per revision, and again while it is not there."""
@@ -199,23 +216,17 @@ class Loop:
             return ()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency, thread_name_prefix="effect")
-        job = Applying(
-            world=self._world, desired=desired, pool=self._pool, mode=self._mode(), report=self._report
-        )
+        job = Applying(world=self._world, desired=desired, pool=self._pool, mode=self._mode(), report=self._report)
         return apply_plan(plan, self._kinds, job)
 
     def _mode(self) -> Mode:
         return derive_mode(self._conditions.values())
 
-    def _settle_conditions(
-        self, faults: Sequence[tuple[str, str, str]], *, record: bool
-    ) -> tuple[Condition, ...]:
+    def _settle_conditions(self, faults: Sequence[tuple[str, str, str]], *, record: bool) -> tuple[Condition, ...]:
         """Turn faults into conditions of the hub; transitions are recorded and audited."""
         now = self._world.clock.now()
         wanted: dict[tuple[str, str], Condition] = {
-            ("hub", type_): Condition(
-                subject="hub", type=type_, status=True, reason=reason, message=message, since=now
-            )
+            ("hub", type_): Condition(subject="hub", type=type_, status=True, reason=reason, message=message, since=now)
             for type_, reason, message in faults
         }
         if self._world.runtime.name == "process":
@@ -225,7 +236,7 @@ class Loop:
                 subject="hub", type=key[1], status=True, reason="ProcessRuntime", message=message, since=now
             )
         changed: list[Condition] = []
-        for key in self._conditions.keys() | wanted.keys():
+        for key in sorted(self._conditions.keys() | wanted.keys()):
             before, after = self._conditions.get(key), wanted.get(key)
             if after is None and before is not None and before.status:
                 changed.append(replace(before, status=False, reason="Resolved", message="", since=now))
@@ -233,13 +244,14 @@ class Loop:
                 changed.append(after)
             elif after is not None and before is not None and before.message != after.message:
                 changed.append(replace(after, since=before.since))
-        for condition in changed:
-            self._conditions[(condition.subject, condition.type)] = condition
-        if changed and record:
-            with self._world.store.transaction():
-                records.put_conditions(self._world.store, changed)
-                append(self._world.store, [self._condition_entry(c) for c in changed])
-        return tuple(c for c in self._conditions.values() if c.status)
+        now_true = {**self._conditions, **{(c.subject, c.type): c for c in changed}}
+        if record:
+            if changed:
+                with self._world.store.transaction():
+                    records.put_conditions(self._world.store, changed)
+                    append(self._world.store, [self._condition_entry(c) for c in changed])
+            self._conditions = now_true
+        return tuple(c for c in now_true.values() if c.status)
 
     def _condition_entry(self, condition: Condition) -> AuditEntry:
         return AuditEntry(
@@ -263,4 +275,9 @@ def _unreadable(observed: Observed) -> list[tuple[str, str, str]]:
         reason: Any = getattr(reading, "reason", None)
         if reason is not None:
             out.append(("RuntimeUnavailable", "NoAnswer", str(reason)))
+        state = reading.value if isinstance(reading, Ok) else None
+        if isinstance(state, RouterState) and state.report is None and state.was_running:
+            out.append(("RouterDown", "NoAnswer", "the router does not answer; it is started again"))
+        elif isinstance(state, RouterState) and state.report is not None and state.report.log_unavailable:
+            out.append(("LogUnwritable", "DiskFull", "the router cannot write traffic.db; it takes no messages"))
     return out

@@ -112,7 +112,7 @@ class Hub:
         except StoreError as exc:
             self._on_fault(f"StoreUnwritable: {exc}")
             return None
-        except Exception as exc:  # noqa: BLE001 - the rim of the pass: the hub looks again instead of ending
+        except Exception as exc:
             logging.getLogger("reconciler").exception("a pass failed")
             self._on_fault(f"a fault of the hub's own ended this pass: {type(exc).__name__}: {exc}")
             return None

@@ -63,9 +63,7 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
     return _started(follow, "watch")
 
 
-def follow_engine(
-    runtime: Runtime, inspections: Inspections, wake: Wake, stop: threading.Event
-) -> threading.Thread:
+def follow_engine(runtime: Runtime, inspections: Inspections, wake: Wake, stop: threading.Event) -> threading.Thread:
     """Ring at events of our containers; after a lost link everything is looked at again from a little earlier."""
 
     def follow() -> None:

@@ -73,7 +73,7 @@ def decide(kind: str, question: Json, facts: Facts, revision: str) -> Decision:
 
 
 def matches_topic(pattern: str, topic: str) -> bool:
-    """Whether a dotted topic fits a pattern: `*` is one part, a last `>` one part or more."""
+    """Whether a dotted topic (or type) fits a pattern: `*` is one part, a last `>` one part or more."""
     wanted, given = pattern.split("."), topic.split(".")
     if wanted[-1] == ">":
         wanted = wanted[:-1]
@@ -90,8 +90,10 @@ def _against_message(question: Json, facts: Facts) -> list[str]:
     sent = _text(message, "type")
     if not agent or not sent:
         return ["the question names no sender or no message type"]
+    # The router has seen that it answers an open request.
+    is_reply = _text(message, "pattern") == "reply"
     if kind == "hub":
-        return [] if sent in TO_HUB else [f"{sent} is no message for the hub"]
+        return [] if is_reply or sent in TO_HUB else [f"{sent} is no message for the hub"]
     if kind not in ("agent", "topic") or not name:
         return ["the question names no recipient"]
     if not facts.allow_cross_agent:
@@ -100,20 +102,19 @@ def _against_message(question: Json, facts: Facts) -> list[str]:
         return [f"{sent} is a message of the hub's own and goes between agents in no case"]
     if _text(message, "pattern") == "broadcast":
         return ["only the hub sends broadcasts"]
-    if message.get("reply") is True:
-        return []
-    if any(_grants(grant, kind, name, sent) for grant in _parts(_part(question, "grants"), "sends")):
+    if is_reply or any(_grants(grant, kind, name, sent) for grant in _parts(_part(question, "grants"), "sends")):
         return []
     return [f"{agent} has no grant to send {sent} to {kind} {name} (messaging.sends)"]
 
 
 def _grants(grant: Json, kind: str, name: str, sent: str) -> bool:
-    """A grant for a topic that names no types is for all types; one for an agent names them."""
+    """Types are patterns as topics are. A grant for a topic that names none is for all; one for an agent names them."""
     types = _texts(grant, "types")
+    is_type = any(matches_topic(pattern, sent) for pattern in types)
     if kind == "agent":
-        return grant.get("to") == name and sent in types
+        return grant.get("to") == name and is_type
     topic = _text(grant, "topic")
-    return bool(topic) and matches_topic(topic, name) and (not types or sent in types)
+    return bool(topic) and matches_topic(topic, name) and (is_type or not types)
 
 
 def _against_task(question: Json, facts: Facts) -> list[str]:
@@ -169,7 +170,7 @@ def _is_spent(budget: object) -> bool:
         return any(_is_spent(left) for left in budget.values())
     if budget is None:
         return False
-    return not isinstance(budget, int | float) or isinstance(budget, bool) or budget <= 0
+    return not isinstance(budget, int | float) or isinstance(budget, bool) or not budget > 0
 
 
 def _against_admission(question: Json, facts: Facts) -> list[str]:

@@ -5,9 +5,10 @@ choose, and means the same to OPA and to the embedded engine. Pure.
 
 Even so the two engines differ at the edges, and policies should stay clear of them. In the embedded engine `count` and
 `substring` see an escaped character (a quote, a line break) as two, `lower` and `upper` change only ASCII, `.` in a
-regular expression matches one byte, `sort` of a set is a set and `concat` of one has no order, `sprintf` shows
-the results of `concat`, `lower` and `upper` in quotes, and values of different types compare differently. With OPA `not f(input.x)` is undefined where `input.x` is, so that a denial made of it does
-not fire: ask for completeness first, as the example policies do.
+regular expression matches one byte, `sort` of a set is a set and `concat` of one has no order, `sprintf` shows the
+results of `concat`, `lower` and `upper` in quotes, and values of different types compare differently. With OPA
+`not f(input.x)` is undefined where `input.x` is, so that a denial made of it does not fire: ask for completeness first,
+as the example policies do.
 """
 
 import re

@@ -10,7 +10,6 @@ built-in rules answer it (`builtin.py`, `chain.py`).
 What only the engine can see, syntax above all, is found by `PolicyEngine.check`.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,7 @@ MAX_NUMBER = 2**53
 
 ANSWER_PACKAGE = "hub.answer"
 _RESERVED = ("hub.answer", "hub.revision")
+_ONE_ARITY = "functions of one name take as many everywhere"
 _NO_WITH = "uses 'with', which the embedded engine cannot evaluate outside of tests; use a function"
 _IMPORTS = "rego.v1, data.… or input.…"
 
@@ -168,11 +168,9 @@ def _check_arities(modules: Sequence[Module]) -> Iterator[Problem]:
                 continue
             where, known = first.setdefault(rule.name.rpartition(".")[2], (module, rule))
             if known.arity != rule.arity:
-                yield module.problem(
-                    rule,
-                    f"function {rule.name} takes {rule.arity} arguments, but {known.arity} in {where.file}:{known.line}; "
-                    "functions of one name take as many everywhere",
-                )
+                other = f"{known.arity} in {where.file}:{known.line}"
+                message = f"function {rule.name} takes {rule.arity} arguments, but {other}; {_ONE_ARITY}"
+                yield module.problem(rule, message)
 
 
 def _check_header(module: Module) -> Iterator[Problem]:
@@ -255,6 +253,6 @@ def _check_items(items: Iterable[tuple[str, object]], depth: int) -> tuple[str, 
 
 
 def _check_number(value: int | float, where: str) -> str:
-    if not math.isfinite(value) or abs(value) > MAX_NUMBER or "e" in repr(value):
+    if not abs(value) <= MAX_NUMBER or "e" in repr(value):
         return f"{where} is {value}, which the engines do not read alike; write it as text, or smaller"
     return ""

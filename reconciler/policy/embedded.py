@@ -49,6 +49,11 @@ class EmbeddedEngine:
         """The digest of the bundle in force; empty where there is none."""
         return self._bundle.digest if self._bundle else ""
 
+    @property
+    def worker_pid(self) -> int | None:
+        """The process that answers, for `status`; None where none runs."""
+        return self._link.pid if self._link else None
+
     def check(self, bundle: PolicyBundle) -> Sequence[Problem]:
         """Syntax and compilation, and if they are well the tests. Raises PolicyEngineError where no worker starts."""
         problems = self._compile(

@@ -111,6 +111,7 @@ class Operations:
         logged = [_in_characters(p, text) for p in _read_log(self._take_log()) if p.file == path]
         # An unclosed bracket is reported a second time, at the start of the file.
         inner = [p for p in logged if (p.line, p.column) != (1, 1)] or logged
+        inner = list({(p.line, p.message): p for p in reversed(inner)}.values())[::-1]
         return inner[:MAX_PROBLEMS_PER_MODULE] or [_read_fault(path, text, fault)]
 
     def _compile(self, modules: Mapping[str, str]) -> list[Problem]:

@@ -167,7 +167,7 @@ class _Rewriter:
     def _read_literal(self, index: int) -> _Literal:
         """The expression whose first `with` stands at `index`. Raises _UnsupportedError."""
         around = self._around[index]
-        if around >= 0 and (self._text(around) != "{" or self._around[around] >= 0):
+        if around >= 0 and (self._text(around) != "{" or self._text(around - 1) not in ("if", "else")):
             raise _UnsupportedError(_NOT_HERE)
         start = index
         while not self._starts_literal(start, around):

@@ -30,13 +30,17 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Limits(_Strict, frozen=True):
-    """`ttl_s` bounds how long a message may wait in a mailbox; `lease_s` how long a reader may take to acknowledge."""
+    """`max_report_bytes` bounds what agents report of tasks to the hub, `max_body_bytes` all other messages.
+
+    `ttl_s` bounds how long a message may wait in a mailbox; `lease_s` how long a reader may take to acknowledge.
+    """
 
     mailbox_messages: Count = 1000
     mailbox_bytes: Count = 16 * 2**20
     lease_s: Seconds = 30.0
     ttl_s: Seconds = 600.0
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
+    max_report_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 4 * 2**20
     request_timeout_s: Seconds = 120.0
 
 

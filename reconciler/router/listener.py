@@ -21,7 +21,7 @@ _CLOSING_S = 2.0
 
 
 class Line(HttpToolsProtocol):
-    """One connection. Past the door's bound of connections a new one is closed at once; so is one with endless headers."""
+    """One connection. One past the door's bound is closed at once; so is one with endless headers."""
 
     def __init__(self, door: "Door", config: HttpConfig) -> None:
         super().__init__(config, door.state, {"line": self}, _loop=door.loop)

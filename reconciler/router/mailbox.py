@@ -34,7 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Mailbox:
-    """`key` is part of each cursor, so that a cursor of another mailbox or of an earlier router acknowledges nothing."""
+    """`key` is part of each cursor: one of another mailbox, or of an earlier router, acknowledges nothing."""
 
     __slots__ = (
         "_handed_out",

@@ -127,7 +127,7 @@ class Route:
         sender.last_seen = boottime_s()
 
         passage.step = "rate"
-        denied = self._intake.admit(sender, inbound.size_bytes, limits.max_body_bytes)
+        denied = self._intake.admit(sender, inbound.size_bytes, limits.max_report_bytes)
         if denied is not None:
             return self._count(passage, denied)
         try:
@@ -138,6 +138,9 @@ class Route:
             if isinstance(message, Deny):
                 return await self._refuse(passage, message)
             passage.message = message
+            denied = schema.check_size(message, len(body), limits.max_body_bytes)
+            if denied is not None:
+                return self._count(passage, denied)
             denied = schema.check(passage.rules.validators, sender, message)
             if denied is not None:
                 return await self._refuse(passage, denied)

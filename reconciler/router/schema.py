@@ -110,6 +110,18 @@ def compile_schemas(schemas: Mapping[str, object]) -> Mapping[str, Validator]:
     return {type_: _compile(type_, schema) for type_, schema in {**schemas, **_HUB_SCHEMAS}.items()}
 
 
+REPORTS = frozenset({"task.completed", "task.failed"})
+"""What carries results and artefacts, and may be larger than a message (`max_report_bytes`, seen before reading)."""
+
+
+def check_size(message: Message, size_bytes: int, max_body_bytes: int) -> Deny | None:
+    """Deny a message that is larger than one may be, unless it reports of a task."""
+    if size_bytes <= max_body_bytes or message.envelope.type in REPORTS:
+        return None
+    reason = f"a message has at most {max_body_bytes} bytes, this one has {size_bytes}"
+    return Deny(code="too_large", step="schema", reason=reason)
+
+
 def check(validators: Mapping[str, Validator], sender: Instance, message: Message) -> Deny | None:
     """None for a message with a true sender and a payload that conforms to the schema of its type, if it has one."""
     envelope = message.envelope

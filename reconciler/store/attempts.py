@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from reconciler.store import records
-from reconciler.store.records import AttemptRecord, TaskRecord
+from reconciler.store.records import CANCEL_REQUESTED, AttemptRecord, TaskRecord
 from reconciler.store.store import Store
 
 IN_FLIGHT = ("assigned", "running")
@@ -28,7 +28,13 @@ def lose(store: Store, instance: str, reason: str, now: datetime) -> int:
 
 
 def hand_back(store: Store, task: TaskRecord, reason: str, now: datetime, *, not_before_boot: float = 0.0) -> None:
-    """Make a run assignable again and close its open attempt."""
+    """Make a run assignable again and close its open attempt; one that was to be cancelled is cancelled now."""
+    if task.reason.startswith(CANCEL_REQUESTED):
+        cancelled = replace(task, state="cancelled", finished_at=now.isoformat(), progress="")
+        with store.transaction():
+            end_attempt(store, task, "cancelled", reason, now)
+            records.put_tasks(store, [cancelled])
+        return
     with store.transaction():
         end_attempt(store, task, "lost" if not not_before_boot else "failed", reason, now)
         records.put_tasks(

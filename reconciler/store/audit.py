@@ -62,9 +62,7 @@ def append(store: Store, entries: Sequence[AuditEntry]) -> None:
         for entry in entries:
             seq += 1
             row_hash = chain_hash(prev, seq, entry)
-            session.add(
-                AuditRow(seq=seq, prev=prev, hash=row_hash, **{c: getattr(entry, c) for c in COLUMNS})
-            )
+            session.add(AuditRow(seq=seq, prev=prev, hash=row_hash, **{c: getattr(entry, c) for c in COLUMNS}))
             prev = row_hash
         session.flush()
 
@@ -90,9 +88,7 @@ def read(store: Store, *, after: int = 0, limit: int = 1000) -> list[ChainedEntr
             select(AuditRow).where(col(AuditRow.seq) > after).order_by(col(AuditRow.seq)).limit(limit)
         ).all()
         return [
-            ChainedEntry(
-                seq=r.seq, entry=AuditEntry(**{c: getattr(r, c) for c in COLUMNS}), prev=r.prev, hash=r.hash
-            )
+            ChainedEntry(seq=r.seq, entry=AuditEntry(**{c: getattr(r, c) for c in COLUMNS}), prev=r.prev, hash=r.hash)
             for r in rows
         ]
 

@@ -39,6 +39,10 @@ class InstanceRecord:
     reason: str = ""
 
 
+CANCEL_REQUESTED = "cancel requested"
+"""How the reason of a run begins that its agent was asked to stop."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
     """One run of a task."""
@@ -225,9 +229,7 @@ def delete_instance(store: Store, name: str) -> None:
 
 def tasks(store: Store) -> Sequence[TaskRecord]:
     """All runs, oldest first."""
-    return store.remembered(
-        "tasks", lambda: sorted(_all(store, TaskRecord), key=lambda t: (t.created_at, t.run))
-    )
+    return store.remembered("tasks", lambda: sorted(_all(store, TaskRecord), key=lambda t: (t.created_at, t.run)))
 
 
 def tasks_in(store: Store, states: Sequence[str], instance: str | None = None) -> list[TaskRecord]:

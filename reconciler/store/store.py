@@ -5,10 +5,11 @@ returns. Questions run inside it or inside `Store.read()`. Errors of SQLite leav
 when a store is opened, not with this module: it takes longer than many a command.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FILE_NAME = "state.db"
+LITTLE_ROOM = 256 * 1024
 
 
 class Store:
@@ -40,7 +42,7 @@ class Store:
         self._writes = 0
         self._remembered_at: tuple[int, int] = (0, 0)
         self._remembered: dict[str, Any] = {}
-        with _translated(f"opening {path}"):
+        with _translated("opening", path):
             raw = _connect(path, "ro" if read_only else "rwc")
         self._connection: Callable[[], sqlite3.Connection] = lambda: raw
         self._engine = create_engine(
@@ -49,10 +51,14 @@ class Store:
             poolclass=StaticPool,
             isolation_level="AUTOCOMMIT",
         )
-        with _translated(f"opening {path}"):
-            if not read_only:
-                SQLModel.metadata.create_all(self._engine)
-            self._check_version(read_only=read_only)
+        try:
+            with _translated("opening", path):
+                if not read_only:
+                    SQLModel.metadata.create_all(self._engine)
+                self._check_version(read_only=read_only)
+        except StoreError:
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close the connection; the log is folded into the file when it was the last one."""
@@ -66,9 +72,10 @@ class Store:
             if self._session is not None:
                 yield self._session
                 return
+            from sqlalchemy.exc import SQLAlchemyError
             from sqlmodel import Session
 
-            with _translated(f"writing {self.path}"), Session(self._engine, expire_on_commit=False) as session:
+            with _translated("writing", self.path), Session(self._engine, expire_on_commit=False) as session:
                 connection = session.connection()
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 self._session = session
@@ -77,7 +84,9 @@ class Store:
                     session.flush()
                     connection.exec_driver_sql("COMMIT")
                 except BaseException:
-                    connection.exec_driver_sql("ROLLBACK")
+                    # SQLite has rolled back by itself when the disk is full; what went wrong matters, not that.
+                    with suppress(SQLAlchemyError):
+                        connection.exec_driver_sql("ROLLBACK")
                     raise
                 finally:
                     self._session = None
@@ -92,7 +101,7 @@ class Store:
                 return
             from sqlmodel import Session
 
-            with _translated(f"reading {self.path}"), Session(self._engine) as session:
+            with _translated("reading", self.path), Session(self._engine) as session:
                 yield session
 
     def remembered(self, key: str, ask: Callable[[], T]) -> T:
@@ -100,7 +109,7 @@ class Store:
         with self._lock:
             if self._session is not None:
                 return ask()
-            with _translated(f"reading {self.path}"):
+            with _translated("reading", self.path):
                 version = (self._writes, self._connection().execute("PRAGMA data_version").fetchone()[0])
             if version != self._remembered_at:
                 self._remembered_at, self._remembered = version, {}
@@ -122,6 +131,8 @@ class Store:
         found = self.get_meta("schema_version")
         if found is None and not read_only:
             self.set_meta("schema_version", str(self._version))
+        elif found is not None and not found.isdecimal():
+            raise StoreError(f"{self.path} has the schema version {found!r}, which no release wrote; restore a backup")
         elif found is not None and int(found) > self._version:
             raise StoreError(
                 f"{self.path} was written by a newer release (schema {found}, this one knows {self._version}); "
@@ -140,16 +151,20 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def _translated(doing: str, path: Path) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        raise StoreError(f"{doing} failed: {_cause(exc)}") from exc
+        original: Any = getattr(exc, "orig", None) or exc
+        raise StoreError(f"{doing} {path} failed: {original}{_hint(path)}") from exc
 
 
-def _cause(exc: BaseException) -> str:
-    original: Any = getattr(exc, "orig", None) or exc
-    return str(original)
-
+def _hint(path: Path) -> str:
+    """What most often is the reason, where it can be seen."""
+    try:
+        room = os.statvfs(path.parent)
+    except OSError:
+        return ""
+    return "; the disk is full, free some space" if room.f_bavail * room.f_frsize < LITTLE_ROOM else ""

@@ -45,7 +45,7 @@ def message_bundle(body: str, data: object = None) -> PolicyBundle:
     return bundle_of({"policies/message.rego": module(body)}, data)
 
 
-def tested_bundle(body: str, tests: str) -> PolicyBundle:
+def bundle_with_tests(body: str, tests: str) -> PolicyBundle:
     """A message policy and its tests, both beginning on line 3."""
     return bundle_of(
         {

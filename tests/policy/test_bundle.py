@@ -54,7 +54,7 @@ def test_kinds_are_answered_by_a_decision_in_their_package_and_not_by_tests() ->
 
 
 def test_bytes_that_are_no_text_are_a_problem_at_their_place() -> None:
-    assert said({"a.rego": b"package a\nx := \"\xff\""}) == ["a.rego:2:7: is not UTF-8 text; save the file as UTF-8"]
+    assert said({"a.rego": b'package a\nx := "\xff"'}) == ["a.rego:2:7: is not UTF-8 text; save the file as UTF-8"]
     assert said({"a.rego": b"package a\n\0"}) == ["a.rego:2:1: contains a NUL character; remove it"]
 
 

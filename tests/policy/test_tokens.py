@@ -41,7 +41,9 @@ def test_an_open_string_is_a_problem_at_its_quote() -> None:
 
 
 def test_template_strings_and_foreign_characters_are_problems() -> None:
-    assert problems('x := $"{y}"') == ["p.rego:1:6: has a template string; the engines read it differently, use sprintf"]
+    assert problems('x := $"{y}"') == [
+        "p.rego:1:6: has a template string; the engines read it differently, use sprintf"
+    ]
     assert problems("é := 1") == ["p.rego:1:1: has '\\xe9' outside of a string; remove it"]
 
 

@@ -44,7 +44,10 @@ class Pipes:
 
     def close(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_an_entry_point_is_evaluated_to_a_value_and_to_rego(worker: Pipes) -> No
     worker.ask(id=1, op="load", modules=modules, data={"hub": {"revision": "r"}}, entry_points=paths)
     reply = worker.ask(id=2, op="evaluate", path="a/x", question={"i": 'a"b\n'})
     assert reply["value"] == {"s": ["q", 1], "n": None, "i": 'a"b\n'}
-    assert reply["term"] == r'{"i": "a\"b\n", "n": null, "s": {1, "q"}}'
+    assert reply["term"] == r'{"s": {1, "q"}, "n": null, "i": "a\"b\n"}'
     assert worker.ask(id=3, op="evaluate", path="a/y", question={}) == {"id": 3, "undefined": True}
     assert "fault" in worker.ask(id=4, op="evaluate", path="a/z", question={})
 
@@ -127,7 +130,7 @@ def test_an_interrupt_from_the_terminal_does_not_end_it(worker: Pipes) -> None:
     assert "revision" in worker.ask(id=1, **LOAD)
 
 
-def test_its_environment_is_empty(worker: Pipes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_environment_is_empty(worker: Pipes) -> None:
     assert Path(f"/proc/{worker.process.pid}/environ").read_bytes() == b""
     # Unchecked Rego, straight into the worker: even so it sees nothing.
     modules = {"a.rego": module("x := opa.runtime().env", "a")}

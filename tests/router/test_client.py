@@ -31,9 +31,7 @@ def test_the_router_has_a_session_of_its_own(start_fleet: Callable[[], Fleet]) -
     assert os.getsid(pid) == pid != os.getsid(0)
 
 
-def test_the_router_does_not_inherit_secrets(
-    start_fleet: Callable[[], Fleet], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_router_does_not_inherit_secrets(start_fleet: Callable[[], Fleet], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
     environment = Path(f"/proc/{start_fleet().report().pid}/environ").read_bytes()
     assert b"PYTHONPATH" in environment

@@ -18,7 +18,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def entry(name: str) -> AuditEntry:
-    return AuditEntry(time="2026-01-01T00:00:00+00:00", boottime=1.5, fleet="f", kind="agent", name=name, action="create")
+    return AuditEntry(
+        time="2026-01-01T00:00:00+00:00", boottime=1.5, fleet="f", kind="agent", name=name, action="create"
+    )
 
 
 def tamper(path: Path, sql: str) -> None:

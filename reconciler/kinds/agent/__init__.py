@@ -5,8 +5,8 @@ from reconciler.kinds.agent.check import check, contribute
 from reconciler.kinds.agent.observe import observe
 from reconciler.kinds.agent.plan import plan, view
 from reconciler.kinds.agent.spec import load
-from reconciler.kinds.kind import Kind
 from reconciler.kinds.agent.state import AgentStates
+from reconciler.kinds.kind import Kind
 
 AGENT = Kind(
     name="agent",

@@ -151,7 +151,7 @@ def _restart(change: Change, work: InstanceWork, world: World) -> Outcome:
         reason=change.reason,
         updated_at=now.isoformat(),
     )
-    effect("agent.restart.stop", world.runtime.stop, container.id, _manifest(work).spec.lifecycle.grace)
+    effect("agent.restart.stop", world.runtime.stop, container.id, work.grace_s)
     effect("agent.restart.record", _put_and_lose, world, fresh, change.reason)
     _prepare(fresh, _manifest(work).spec, token, world, None)
     effect("agent.restart.start", world.runtime.start, container.id)
@@ -165,16 +165,20 @@ def _update(change: Change, work: InstanceWork, world: World, desired: Desired) 
         return Failed(reason="its record or container went away meanwhile; the next pass looks again")
     now = world.clock.now().isoformat()
     if work.phase is not None:
+        crashes = record.crashes if work.crashes is None else work.crashes
         fresh = replace(
-            record, phase=work.phase, updated_at=now, reason=change.reason, container_id=container.id
+            record,
+            phase=work.phase,
+            updated_at=now,
+            reason=change.reason,
+            container_id=container.id,
+            crashes=crashes,
         )
         effect("agent.update.record", records.put_instance, world.store, fresh)
         return Applied()
     manifest = _manifest(work)
     where = places(world)
-    spec = build_container(
-        manifest.name, work.ordinal, manifest.spec, where, image_id=record.image_id, uid=record.uid
-    )
+    spec = build_container(manifest.name, work.ordinal, manifest.spec, where, image_id=record.image_id, uid=record.uid)
     if _limits_differ(work, world, spec):
         try:
             effect("agent.update.limits", world.runtime.update, container.id, limits(manifest.spec))
@@ -211,8 +215,7 @@ def _end(change: Change, work: InstanceWork, world: World, *, keep_record: bool)
         phase = replace(record, phase=Phase.ACTIVATING if keep_record else Phase.TERMINATING)
         effect("agent.end.record", records.put_instance, world.store, phase)
     if container is not None:
-        grace = work.manifest.spec.lifecycle.grace if work.manifest else 10.0
-        effect("agent.end.stop", world.runtime.stop, container.id, grace)
+        effect("agent.end.stop", world.runtime.stop, container.id, work.grace_s)
         effect("agent.end.container", world.runtime.remove, container.id)
     effect("agent.end.tasks", attempts.lose, world.store, name, change.reason, world.clock.now())
     effect("agent.end.route", world.router.remove_instance, name)

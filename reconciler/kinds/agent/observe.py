@@ -1,11 +1,14 @@
 """Reading the fleet: one list call, the records, the latest inspections, and the router's report."""
 
+from collections.abc import Mapping, Sequence
+
 from reconciler.core.reading import Ok, Reading, Unavailable
-from reconciler.identity.seal import INSTANCE_LABEL, SEAL_LABEL, is_sealed
+from reconciler.identity.seal import SEAL_LABEL, is_sealed
 from reconciler.kinds.agent.state import AgentStates, InstanceState
 from reconciler.kinds.kind import World
-from reconciler.ports import RouterReport
+from reconciler.ports import ContainerSummary, RouterReport
 from reconciler.store import records
+from reconciler.store.records import InstanceRecord
 
 
 def observe(world: World, report: Reading[RouterReport]) -> Reading[AgentStates]:
@@ -14,8 +17,8 @@ def observe(world: World, report: Reading[RouterReport]) -> Reading[AgentStates]
     if not isinstance(listed, Ok):
         return listed if isinstance(listed, Unavailable) else Unavailable(reason="the engine gave no list")
     reports = report.value.instances if isinstance(report, Ok) else {}
-    containers = {c.labels.get(INSTANCE_LABEL, c.name): c for c in listed.value}
     recorded = records.instances(world.store)
+    containers = _by_name(listed.value, recorded)
     states: dict[str, InstanceState] = {}
     for name in sorted(containers.keys() | recorded.keys()):
         container = containers.get(name)
@@ -29,3 +32,19 @@ def observe(world: World, report: Reading[RouterReport]) -> Reading[AgentStates]
             and is_sealed(world.seal_key, world.fleet, name, container.labels.get(SEAL_LABEL, "")),
         )
     return Ok(AgentStates(instances=states))
+
+
+def _by_name(
+    listed: Sequence[ContainerSummary], recorded: Mapping[str, InstanceRecord]
+) -> Mapping[str, ContainerSummary]:
+    """Containers by their own name, whatever their labels say; of two, the one on record keeps it."""
+    out: dict[str, ContainerSummary] = {}
+    for container in sorted(listed, key=lambda c: c.id):
+        name = container.name
+        record = recorded.get(name)
+        if name in out and record is not None and record.container_id == container.id:
+            out[out[name].id] = out[name]
+        elif name in out:
+            name = container.id
+        out[name] = container
+    return out

@@ -32,13 +32,18 @@ _PATHLESS = Places(fleet="", seal_key=b"", run=Path("/"), state=Path("/"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceWork:
-    """What applying needs: whose instance, by which manifest, and what was there when planning."""
+    """What applying needs: whose instance, by which manifest, and what was there when planning.
+
+    `phase` and `crashes` are what the record shall say from now on, None where it stays; `grace_s` is the time to end.
+    """
 
     manifest: Manifest[AgentSpec] | None
     ordinal: int
     state: InstanceState
     image_id: str = ""
     phase: Phase | None = None
+    crashes: int | None = None
+    grace_s: float = 10.0
 
 
 def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Change]:
@@ -48,7 +53,7 @@ def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Chan
     for name, manifest in sorted(desired.of("agent").items()):
         for ordinal in range(manifest.spec.replicas):
             wanted[instance_name(name, ordinal)] = (manifest, ordinal)
-    for name, state in observed.instances.items():
+    for name, state in sorted(observed.instances.items()):
         if name not in wanted:
             out.append(_leave(state, facts))
     for name, (manifest, ordinal) in wanted.items():
@@ -122,12 +127,13 @@ def _leave(state: InstanceState, facts: Facts) -> Change:
     """The instance is not wanted: drain and remove it; without a record it is an orphan."""
     agent = state.record.agent if state.record else state.name.rpartition("-")[0]
     work = InstanceWork(manifest=None, ordinal=state.record.ordinal if state.record else 0, state=state)
-    if state.record is None:
+    if state.record is None or (state.container is not None and not state.sealed):
         return _orphan(state, agent, work)
     busy = facts.busy.get(state.name, 0)
-    spec = _recorded_spec(state.record.manifest)
-    if draining := _drain(state, busy, spec.lifecycle.drain_deadline, facts, agent, work, "removed from git"):
-        return draining
+    lifecycle = _recorded_spec(state.record.manifest).lifecycle
+    work = replace(work, grace_s=lifecycle.grace)
+    if draining := _drain(state, busy, lifecycle.drain_deadline, facts, agent, work, "removed from git"):
+        return replace(draining, towards=Action.REMOVE)
     return Change(
         kind="agent",
         name=agent,
@@ -254,15 +260,16 @@ class _Instance:
         if inspected and inspected.oom_killed:
             how += " (killed for want of memory)"
         lifecycle = self.manifest.spec.lifecycle
-        age = (self.facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
-        crashes = 0 if age > STABLE_S else record.crashes
+        crashes = record.crashes
         if not lifecycle.auto_restart:
             return self._change(Action.HOLD, Cause.CRASH, f"it {how}; autoRestart is off, so a commit must change it")
         if crashes >= lifecycle.max_crashes:
             return self._change(
-                Action.HOLD, Cause.CRASH, f"it {how}, {crashes + 1} times in a row; stopped trying until a commit changes it"
+                Action.HOLD,
+                Cause.CRASH,
+                f"it {how}, {crashes + 1} times in a row; stopped trying until a commit changes it",
             )
-        wait = backoff_s(crashes, base_s=CRASH_BASE_S) - age if crashes else 0.0
+        wait = backoff_s(crashes, base_s=CRASH_BASE_S) - self._age_s(record) if crashes else 0.0
         if wait > 0:
             return self._change(Action.HOLD, Cause.CRASH, f"it {how}; next start in {show_duration(wait)}", wait_s=wait)
         return self._change(Action.RESTART, Cause.CRASH, f"it {how}", disruptive=True)
@@ -293,15 +300,16 @@ class _Instance:
     def _replace(self, cause: Cause, reason: str, fields: tuple[FieldChange, ...]) -> Change:
         busy = self.facts.busy.get(self.state.name, 0)
         deadline = self.manifest.spec.lifecycle.drain_deadline
-        draining = _drain(self.state, busy, deadline, self.facts, self.manifest.name, self._work(), reason)
-        return draining or self._change(Action.REPLACE, cause, reason, fields, disruptive=busy > 0)
+        if draining := _drain(self.state, busy, deadline, self.facts, self.manifest.name, self._work(), reason):
+            return replace(draining, cause=cause, spec_digest=self.manifest.digest, towards=Action.REPLACE)
+        return self._change(Action.REPLACE, cause, reason, fields, disruptive=busy > 0)
 
     def _drift(self, record: InstanceRecord) -> Change | None:
         mode = self.manifest.spec.drift or self.desired.hub.loop.drift.agents
         if self.state.inspected is None or mode == "ignore" or record.phase == Phase.ACTIVATING:
             return None
         recorded = _recorded_fields(record.fields)
-        if recorded == self.state.inspected.fields:
+        if recorded == self.state.inspected.fields or (mode == "report" and record.phase != Phase.EXECUTING):
             return None
         fields = diff_fields(recorded, self.state.inspected.fields)
         names = ", ".join(f.path for f in fields)
@@ -317,6 +325,9 @@ class _Instance:
         if record.phase == Phase.UPGRADING:
             return self._phase(record, Phase.EXECUTING, "nothing to drain for any more")
         if record.phase == Phase.EXECUTING:
+            if record.crashes and self._age_s(record) > STABLE_S:
+                change = self._phase(record, Phase.EXECUTING, f"no crash for {show_duration(STABLE_S)}; back-off is over")
+                return replace(change, fields=(), spec=replace(change.spec, crashes=0))
             return self._change(Action.KEEP, Cause.COMMIT, "as in git")
         if report is not None and report.hello is not None:
             wrong = [k for k, v in hello_of(spec).items() if _as_said(report.hello.get(k)) != v]
@@ -325,14 +336,21 @@ class _Instance:
                     Action.HOLD, Cause.START, f"its handshake does not match the manifest in {', '.join(wrong)}"
                 )
             return self._phase(record, Phase.EXECUTING, "handshake completed")
-        age = (self.facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
+        age = self._age_s(record)
         if age > spec.health.handshake and self.facts.router is not None:
             return self._change(
-                Action.RESTART, Cause.CRASH, f"no handshake within {show_duration(spec.health.handshake)}", disruptive=True
+                Action.RESTART,
+                Cause.CRASH,
+                f"no handshake within {show_duration(spec.health.handshake)}",
+                disruptive=True,
             )
         return self._change(
             Action.HOLD, Cause.START, "waiting for its handshake", wait_s=max(0.05, spec.health.handshake - age)
         )
+
+    def _age_s(self, record: InstanceRecord) -> float:
+        """Seconds since its last transition."""
+        return (self.facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
 
     def _phase(self, record: InstanceRecord, phase: Phase, reason: str) -> Change:
         field = FieldChange(path="phase", before=record.phase, after=str(phase))
@@ -348,7 +366,11 @@ class _Instance:
 
     def _work(self) -> InstanceWork:
         return InstanceWork(
-            manifest=self.manifest, ordinal=self.ordinal, state=self.state, image_id=self._image_id()
+            manifest=self.manifest,
+            ordinal=self.ordinal,
+            state=self.state,
+            image_id=self._image_id(),
+            grace_s=self.manifest.spec.lifecycle.grace,
         )
 
     def _change(
@@ -378,4 +400,3 @@ class _Instance:
 
 def _as_said(value: object) -> object:
     return sorted(value) if isinstance(value, list) else value
-

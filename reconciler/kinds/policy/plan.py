@@ -1,4 +1,4 @@
-"""Whether another bundle must become the one that answers. Policies are activated whole, so there is one change. Pure."""
+"""Whether another bundle must become the one that answers: one change, for policies are activated whole. Pure."""
 
 from collections.abc import Sequence
 

@@ -25,7 +25,12 @@ def plan(desired: Desired, observed: Mapping[str, str], _facts: Facts) -> Sequen
 
 
 def _change(
-    name: str, action: Action, reason: str, digest: str, wanted: Mapping[str, object], fields: tuple[FieldChange, ...] = ()
+    name: str,
+    action: Action,
+    reason: str,
+    digest: str,
+    wanted: Mapping[str, object],
+    fields: tuple[FieldChange, ...] = (),
 ) -> Change:
     return Change(
         kind="schema",

@@ -41,6 +41,7 @@ def parse_schema(file: str, content: bytes) -> MessageSchema | Sequence[Problem]
     try:
         check_dotted(name)
         value = json.loads(content, object_pairs_hook=_unique)
+        content_digest = digest(value)
     except json.JSONDecodeError as exc:
         return [Problem(file=file, line=exc.lineno, column=exc.colno, message=f"is not valid JSON: {exc.msg}")]
     except (ValueError, RecursionError) as exc:
@@ -48,7 +49,7 @@ def parse_schema(file: str, content: bytes) -> MessageSchema | Sequence[Problem]
     if not isinstance(value, dict):
         return [Problem(file=file, line=1, column=1, message="a schema is a JSON object")]
     faults = [Problem(file=file, line=_line_of(content, word), column=1, message=m) for word, m in _faults(value)]
-    return faults or MessageSchema(name=name, schema=value, digest=digest(value), file=file)
+    return faults or MessageSchema(name=name, schema=value, digest=content_digest, file=file)
 
 
 def _faults(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

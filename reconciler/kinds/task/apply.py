@@ -19,6 +19,7 @@ from reconciler.kinds.task.state import CANCEL_REQUESTED, TaskState
 from reconciler.kinds.workspace import provide_workspace, workspace_path
 from reconciler.store import attempts, records
 from reconciler.store.records import TaskRecord
+from reconciler.store.store import Store
 
 FENCE_GRACE_S = 2.0
 
@@ -50,9 +51,7 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
             return Failed(reason=f"a task cannot be asked to {change.action}", retryable=False)
 
 
-def new_run(
-    manifest: Manifest[TaskSpec], *, source: str, revision: str, now: datetime, uid: int = 0
-) -> TaskRecord:
+def new_run(manifest: Manifest[TaskSpec], *, source: str, revision: str, now: datetime, uid: int = 0) -> TaskRecord:
     """A pending run of a manifest under a new run id."""
     return TaskRecord(
         run=secrets.token_hex(6),
@@ -83,7 +82,13 @@ def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
     if not decision.allow:
         rejected = replace(run, policy_revision=decision.revision)
         return _complete(rejected, TaskState.REJECTED, f"policy ({decision.engine}) said no: {reason}", world)
-    allowed = replace(run, state=TaskState.AUTHORISED, policy_revision=decision.revision, reason="")
+    allowed = replace(
+        run,
+        state=TaskState.AUTHORISED,
+        agent=work.agent.name,
+        policy_revision=decision.revision,
+        reason=run.reason if run.attempts else "",
+    )
     effect("task.authorise.record", records.put_tasks, world.store, [allowed])
     return Applied(note=f"allowed by {decision.engine}")
 
@@ -195,29 +200,41 @@ def _complete(run: TaskRecord, state: TaskState, reason: str, world: World) -> O
 def _cancel(run: TaskRecord, reason: str, world: World) -> Outcome:
     if run.state not in (TaskState.ASSIGNED, TaskState.RUNNING):
         return _complete(run, TaskState.CANCELLED, reason, world)
-    asked = replace(run, reason=f"{CANCEL_REQUESTED}: {reason}")
+    report = world.router.report()
+    epoch = report.value.epoch if isinstance(report, Ok) else ""
+    asked = replace(run, reason=f"{CANCEL_REQUESTED}: {reason.removeprefix(f'{CANCEL_REQUESTED}: ')}", sent_epoch=epoch)
     effect("task.cancel.record", records.put_tasks, world.store, [asked])
     order = {"task": run.name, "run": run.run, "generation": run.generation}
     message = {"id": f"{run.run}-{run.generation}-cancel", "type": "task.cancel", "pattern": "event", "payload": order}
     effect("task.cancel.send", world.router.send, {"instance": run.instance, "message": message})
-    world.router.set_cancels(run.instance, [order])
+    world.router.set_cancels(run.instance, open_cancels(world.store, run.instance))
     return Applied(note=f"asked {run.instance} to stop it")
 
 
-def _fence(run: TaskRecord, work: TaskWork, world: World) -> None:
-    """Nothing of the old execution may live when the run is assigned again."""
-    if work.instance is not None and work.instance.container_id:
-        effect("task.fence.stop", world.runtime.stop, work.instance.container_id, FENCE_GRACE_S)
+def open_cancels(store: Store, instance: str) -> list[dict[str, Any]]:
+    """Everything that an instance is asked to stop, for the answers to its heartbeats."""
+    return [
+        {"task": t.name, "run": t.run, "generation": t.generation}
+        for t in attempts.in_flight(store, instance)
+        if t.reason.startswith(CANCEL_REQUESTED)
+    ]
+
+
+def _fence(run: TaskRecord, world: World) -> None:
+    """Nothing of the old execution may live when the run is assigned again: its container is confirmed dead."""
+    for attempt in records.attempts(world.store, run.run):
+        if not attempt.ended_at and attempt.container_id:
+            effect("task.fence.stop", world.runtime.stop, attempt.container_id, FENCE_GRACE_S)
 
 
 def _retry(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
-    _fence(run, work, world)
+    _fence(run, world)
     effect("task.retry.record", attempts.lose, world.store, run.instance, work.reason, world.clock.now())
     return Applied()
 
 
 def _time_out(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -> Outcome:
-    _fence(run, work, world)
+    _fence(run, world)
     retry = _needed(work.spec).retries or desired.hub.orchestrator.retry
     wait = retry_wait_s(retry, run.attempts, 1.0)
     with world.store.transaction():

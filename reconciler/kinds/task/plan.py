@@ -5,7 +5,7 @@ pending -> authorised -> assigned -> running -> succeeded | failed | timed_out |
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from reconciler.core.backoff import backoff_s
@@ -20,6 +20,7 @@ from reconciler.settings import HubSpec, Retry
 from reconciler.store.records import TaskRecord
 
 TIMEOUT_SLACK_S = 10.0
+IN_FLIGHT = (TaskState.ASSIGNED, TaskState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +79,13 @@ class _Planner:
         load = load_of(observed.runs)
         self._busy = dict(load.by_instance)
         self._total = load.total
+        self._queued = load.by_agent
 
     def step(self, run: TaskRecord) -> Change:
         spec = recorded_spec(run.manifest)
         match run.state:
             case TaskState.PENDING:
-                agent = self._candidates(spec)[0] if self._candidates(spec) else None
-                work = TaskWork(run=run, spec=spec, agent=agent)
-                return self._as(run, Action.AUTHORISE, "asking policy", work)
+                return self._authorise(run, spec)
             case TaskState.AUTHORISED:
                 return self._dispatch(run, spec)
             case _:
@@ -94,12 +94,25 @@ class _Planner:
     def withdraw(self, run: TaskRecord, *, replaced: bool) -> Change:
         """The manifest of a run that is not finished went away or became another one."""
         why = "its manifest was changed in git" if replaced else "its manifest was removed from git"
-        return self._cancel(run, why)
+        change = self._cancel(run, why)
+        is_removal = change.action is Action.CANCEL and not replaced and run.state in IN_FLIGHT
+        return replace(change, towards=Action.REMOVE) if is_removal else change
+
+    def _authorise(self, run: TaskRecord, spec: TaskSpec) -> Change:
+        """Policy is asked about one agent: the one with the least to do for each instance that it has."""
+        agents = self._candidates(spec)
+        agent = min(agents, key=lambda a: (self._queued.get(a.name, 0) / max(1, len(a.instances)), a.name), default=None)
+        if agent is not None:
+            self._queued[agent.name] = self._queued.get(agent.name, 0) + 1
+        about = f" about {agent.name}" if agent is not None else ""
+        return self._as(run, Action.AUTHORISE, f"asking policy{about}", TaskWork(run=run, spec=spec, agent=agent))
 
     def _cancel(self, run: TaskRecord, why: str) -> Change:
-        if run.state in (TaskState.ASSIGNED, TaskState.RUNNING) and run.reason.startswith(CANCEL_REQUESTED):
-            if lost := self._lost(run):
-                return lost
+        if run.state in IN_FLIGHT and run.reason.startswith(CANCEL_REQUESTED):
+            if stuck := self._lost(run) or self._overdue(run, recorded_spec(run.manifest)):
+                return stuck
+            if self._facts.router is not None and run.sent_epoch != self._facts.router.epoch:
+                return self._as(run, Action.CANCEL, why, TaskWork(run=run, reason=why))
             return self._as(run, Action.HOLD, "waiting for its agent to stop it", TaskWork(run=run), wait_s=1.0)
         return self._as(run, Action.CANCEL, why, TaskWork(run=run, reason=why))
 
@@ -125,9 +138,7 @@ class _Planner:
             parent = self._latest.get(name)
             if parent is not None and parent.state in FINAL - {TaskState.SUCCEEDED}:
                 reason = f"it depends on {name}, which {parent.state.replace('_', ' ')}"
-                return self._as(
-                    run, Action.COMPLETE, reason, TaskWork(run=run, state=TaskState.FAILED, reason=reason)
-                )
+                return self._as(run, Action.COMPLETE, reason, TaskWork(run=run, state=TaskState.FAILED, reason=reason))
             if parent is None or parent.state != TaskState.SUCCEEDED:
                 return self._as(run, Action.HOLD, f"waiting for {name}", TaskWork(run=run))
         return None
@@ -139,6 +150,9 @@ class _Planner:
         agents = self._candidates(spec)
         if not agents:
             return self._as(run, Action.HOLD, _nobody(spec), TaskWork(run=run))
+        if run.agent not in {a.name for a in agents}:
+            return self._authorise(run, spec)
+        agents = [a for a in agents if a.name == run.agent]
         free = [
             (self._busy.get(i.name, 0), i.name, agent, i)
             for agent in agents
@@ -157,21 +171,31 @@ class _Planner:
     def _watch(self, run: TaskRecord, spec: TaskSpec) -> Change:
         if run.reason.startswith(CANCEL_REQUESTED):
             return self._cancel(run, run.reason)
-        if lost := self._lost(run):
-            return lost
-        since = self._facts.boottime - run.assigned_boot
-        if run.state == TaskState.RUNNING and since > spec.timeout + TIMEOUT_SLACK_S:
-            reason = f"timed out after {show_duration(spec.timeout)}, and its agent did not stop it"
-            return self._as(run, Action.TIME_OUT, reason, TaskWork(run=run, spec=spec, reason=reason))
+        if stuck := self._lost(run) or self._overdue(run, spec):
+            return stuck
         router = self._facts.router
         if run.state == TaskState.ASSIGNED and router is not None and run.sent_epoch != router.epoch:
             return self._resend(run, spec)
         on = f"{run.state} on {run.instance}" + (f": {run.progress}" if run.progress else "")
         return self._as(run, Action.HOLD, on, TaskWork(run=run))
 
+    def _overdue(self, run: TaskRecord, spec: TaskSpec) -> Change | None:
+        """An agent ends what takes too long by itself; where it does not, or never began, its container is ended."""
+        since = self._facts.boottime - run.assigned_boot
+        ttl = self._hub.router.ttl
+        if run.state == TaskState.RUNNING and since > spec.timeout + TIMEOUT_SLACK_S:
+            reason = f"timed out after {show_duration(spec.timeout)}, and its agent did not stop it"
+        elif run.state == TaskState.ASSIGNED and since > ttl + TIMEOUT_SLACK_S:
+            reason = f"timed out: {run.instance} did not begin it within {show_duration(ttl)}"
+        else:
+            return None
+        return self._as(run, Action.TIME_OUT, reason, TaskWork(run=run, spec=spec, reason=reason))
+
     def _resend(self, run: TaskRecord, spec: TaskSpec) -> Change:
         agent = self._facts.fleet.get(run.agent)
         instance = next((i for i in agent.instances if i.name == run.instance), None) if agent else None
+        if instance is None:
+            return self._as(run, Action.HOLD, f"assigned on {run.instance}, which leaves the fleet", TaskWork(run=run))
         parents = {n: self._latest[n].run for n in spec.depends_on if n in self._latest}
         work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents)
         return self._as(run, Action.DISPATCH, f"sent again to {run.instance} (generation {run.generation})", work)
@@ -181,19 +205,16 @@ class _Planner:
         facts, lease = self._facts, self._hub.router.lease
         if facts.router is None:
             return None
-        agent = facts.fleet.get(run.agent)
-        instance = next((i for i in agent.instances if i.name == run.instance), None) if agent else None
+        report = facts.router.instances.get(run.instance)
         router_start = facts.boottime - facts.router.uptime_s
-        seen = max(run.assigned_boot, router_start, instance.last_seen if instance else 0.0)
+        seen = max(run.assigned_boot, router_start, report.last_seen if report else 0.0)
         silent = facts.boottime - seen
         if run.boot_id == facts.boot_id and silent <= lease:
             return None
         reason = f"{run.instance} has not called for {show_duration(round(silent))} (lease {show_duration(lease)})"
         if run.boot_id != facts.boot_id:
             reason = "the machine was started again"
-        return self._as(
-            run, Action.RETRY, reason, TaskWork(run=run, instance=instance, agent=agent, reason=reason), Cause.CRASH
-        )
+        return self._as(run, Action.RETRY, reason, TaskWork(run=run, reason=reason), Cause.CRASH)
 
     def _candidates(self, spec: TaskSpec) -> list[AgentView]:
         fleet = self._facts.fleet

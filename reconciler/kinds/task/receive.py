@@ -7,7 +7,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from reconciler.core.quantity import NORMALISED
 from reconciler.core.reading import Ok, Reading
 from reconciler.crashpoint import point
+from reconciler.errors import StoreError
 from reconciler.kinds.kind import World
 from reconciler.kinds.task.plan import recorded_spec, retry_wait_s
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
@@ -41,7 +42,11 @@ def receive(world: World, report: Reading[RouterReport]) -> int:
         rows = world.router.read_inbox(cursor, BATCH)
         if not rows:
             break
-        _store_artefacts(rows, world.state / "artefacts")
+        rows = [r if isinstance(r.payload, Mapping) else replace(r, payload={}) for r in rows]
+        try:
+            _store_artefacts(rows, world.state / "artefacts")
+        except OSError as exc:
+            raise StoreError(f"keeping artefacts in {world.state / 'artefacts'} failed: {exc.strerror}") from exc
         point("task.receive.before")
         with world.store.transaction():
             for row in rows:
@@ -58,19 +63,20 @@ def _take(row: InboxMessage, world: World) -> None:
     if not row.type.startswith("task."):
         _note(world, row, "noted", row.type)
         return
-    run = records.task(world.store, str(row.payload.get("run", "")))
+    run = records.task(world.store, _text(row.payload.get("run")))
     if run is None:
         _note(world, row, "refused", f"{row.type} for a run that does not exist")
         return
     is_current = run.generation == row.payload.get("generation") and run.instance == row.instance
     if not is_current or run.state in FINAL:
-        _note(world, row, "refused", f"late {row.type} of generation {row.payload.get('generation')}", run)
+        generation = _int(row.payload.get("generation"))
+        _note(world, row, "refused", f"late {row.type} of generation {generation}", run)
         return
     match row.type:
         case "task.started":
             _started(run, world)
         case "task.progress":
-            records.put_tasks(world.store, [replace(run, progress=str(row.payload.get("text", ""))[:200])])
+            records.put_tasks(world.store, [replace(run, progress=_text(row.payload.get("text"))[:200])])
         case "task.completed":
             _completed(run, row, world)
         case "task.failed":
@@ -114,14 +120,14 @@ def _completed(run: TaskRecord, row: InboxMessage, world: World) -> None:
 def _failed(run: TaskRecord, row: InboxMessage, world: World) -> None:
     now = world.clock.now()
     payload = row.payload
-    kind, error = str(payload.get("reason", "exit")), str(payload.get("error", ""))[:2000]
+    kind, error = _text(payload.get("reason")) or "exit", _text(payload.get("error"))[:2000]
     records.put_result(
         world.store,
         ResultRecord(
             run=run.run,
             exit_code=_int(payload.get("exit_code")),
             error=error,
-            stderr_tail=str(payload.get("stderr_tail", ""))[-8192:],
+            stderr_tail=_text(payload.get("stderr_tail"))[-8192:],
             duration_s=_float(payload.get("duration_s")),
         ),
     )
@@ -146,10 +152,10 @@ def _default_retry(world: World) -> Retry:
     return Retry.model_validate_json(written, context=NORMALISED) if written else Retry()
 
 
-def _store_artefacts(rows: "Any", folder: Path) -> None:
+def _store_artefacts(rows: Sequence[InboxMessage], folder: Path) -> None:
     """Contents go to files named by their digest before the rows that name them; a repeat finds them there."""
     for row in rows:
-        for item in row.payload.get("artefacts") or ():
+        for item in _list(row.payload.get("artefacts")):
             try:
                 content = base64.b64decode(item["content_base64"], validate=True)
             except (KeyError, TypeError, ValueError, binascii.Error):
@@ -167,11 +173,11 @@ def _store_artefacts(rows: "Any", folder: Path) -> None:
 def _artefact_index(payload: Mapping[str, Any]) -> list[dict[str, object]]:
     """Name, size and digest as computed here, never as claimed."""
     out: list[dict[str, object]] = []
-    for item in payload.get("artefacts") or ():
+    for item in _list(payload.get("artefacts")):
         try:
             content = base64.b64decode(item["content_base64"], validate=True)
             out.append(
-                {"name": str(item["name"])[:200], "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+                {"name": _text(item["name"])[:200], "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             )
         except (KeyError, TypeError, ValueError, binascii.Error):
             continue
@@ -201,8 +207,18 @@ def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskR
 
 
 def _int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A number that a process can exit with: an agent may claim any, and the record must be able to keep it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else None
 
 
 def _float(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) and 0 <= value < 2**53 else 0.0
+
+
+def _text(value: object) -> str:
+    """Text that can be written as UTF-8: JSON may hold half a character."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

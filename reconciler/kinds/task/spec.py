@@ -25,7 +25,7 @@ class Select(Model):
 class Output(Model):
     """`artefacts` are file names or patterns in the output folder; `maxSize` bounds result and artefacts together."""
 
-    max_size: Size = Field(default=2**20, ge=1, le=16 * 2**20)
+    max_size: Size = Field(default=2**20, ge=1, le=2**20)
     artefacts: tuple[Line, ...] = ()
 
 

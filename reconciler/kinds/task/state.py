@@ -1,9 +1,11 @@
 """What is known of the runs of tasks, and which step each may take next."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reconciler.store.records import CANCEL_REQUESTED as CANCEL_REQUESTED
 from reconciler.store.records import TaskRecord
 
 
@@ -21,10 +23,7 @@ class TaskState(StrEnum):
     REJECTED = "rejected"
 
 
-FINAL = frozenset(
-    {TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.CANCELLED, TaskState.REJECTED}
-)
-CANCEL_REQUESTED = "cancel requested"
+FINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.CANCELLED, TaskState.REJECTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +40,20 @@ class TaskStates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How many runs each instance has, and the fleet as a whole."""
+    """How many runs each instance has, and the fleet as a whole; `by_agent` counts those that wait for one too."""
 
-    by_instance: Mapping[str, int] = field(default_factory=dict)
+    by_instance: dict[str, int] = field(default_factory=dict)
+    by_agent: dict[str, int] = field(default_factory=dict)
     total: int = 0
 
 
 def load_of(runs: tuple[TaskRecord, ...]) -> Load:
     """Runs that are assigned or running, counted."""
-    counts: dict[str, int] = {}
+    by_instance: Counter[str] = Counter()
+    by_agent: Counter[str] = Counter()
     for run in runs:
         if run.state in (TaskState.ASSIGNED, TaskState.RUNNING):
-            counts[run.instance] = counts.get(run.instance, 0) + 1
-    return Load(by_instance=counts, total=sum(counts.values()))
+            by_instance[run.instance] += 1
+        if run.state in (TaskState.AUTHORISED, TaskState.ASSIGNED, TaskState.RUNNING):
+            by_agent[run.agent] += 1
+    return Load(by_instance=by_instance, by_agent=by_agent, total=by_instance.total())

@@ -1,0 +1,209 @@
+"""Places that cannot be used: repositories, data directories, run-time directories. Each has a clear answer."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine, task_text
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    made = make_fleet("process")
+    yield made
+    made.destroy()
+
+
+def test_a_repository_without_a_commit_says_so(fleet: Fleet) -> None:
+    answer = fleet.call("validate", str(fleet.repository))
+    assert answer.code == 1
+    assert "no commit" in answer.err
+
+
+def test_a_repository_without_hub_yaml_says_what_to_write(fleet: Fleet) -> None:
+    (fleet.repository / "README.md").write_text("hello\n")
+    fleet.git("add", "-A")
+    fleet.git("commit", "-q", "-m", "no hub")
+    answer = fleet.call("validate", str(fleet.repository))
+    assert answer.code == 1
+    assert "hub.yaml: is missing; a repository needs one" in answer.err
+
+
+def test_a_detached_head_is_not_deployed(fleet: Fleet) -> None:
+    first = fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    fleet.commit({"agents.d/a.yaml": agent_text("a"), "agents.d/b.yaml": agent_text("b")})
+    fleet.git("checkout", "-q", "--detach", first)
+    answer = fleet.apply()
+    assert "SourceUnsettled" in answer.out
+    assert [i["name"] for i in fleet.state()["instances"]] == ["a-0"]
+
+
+def test_a_path_that_is_no_directory_is_refused_as_usage(fleet: Fleet) -> None:
+    answer = fleet.call("plan", str(fleet.folder / "nowhere"))
+    assert answer.code == 64
+    assert "is not a directory" in answer.err
+
+
+def test_a_second_hub_on_the_same_data_is_refused(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    hub = fleet.start("run", *fleet.places, *fleet.permission)
+    try:
+        eventually(lambda: (fleet.data / "lock").exists() and bool((fleet.data / "lock").read_text().strip()))
+        answer = fleet.apply()
+    finally:
+        hub.terminate()
+        hub.communicate(timeout=30)
+    assert answer.code == 1
+    assert f"another hub (pid {hub.pid}) runs on {fleet.data}" in answer.err
+
+
+def test_a_data_directory_of_another_fleet_is_refused(fleet: Fleet) -> None:
+    fleet.commit({})
+    assert fleet.apply().code == 0
+    identity = json.loads((fleet.data / "fleet.json").read_text())
+    real = identity["fleet"]
+    (fleet.data / "fleet.json").write_text(json.dumps({**identity, "fleet": "00000000"}))
+    answer = fleet.apply()
+    (fleet.data / "fleet.json").write_text(json.dumps(identity))
+    assert answer.code == 1
+    assert f"mixes two fleets: its state belongs to {real}" in answer.err
+
+
+def test_the_data_of_another_repository_is_refused(fleet: Fleet) -> None:
+    fleet.commit({})
+    assert fleet.apply().code == 0
+    other = fleet.folder / "other"
+    shutil.copytree(fleet.repository, other)
+    answer = fleet.call("apply", "--source", str(other), "--data", str(fleet.data), *fleet.permission)
+    assert answer.code == 1
+    assert f"holds the fleet of {fleet.repository}" in answer.err
+
+
+def test_a_run_directory_with_too_long_a_path_is_refused(fleet: Fleet) -> None:
+    fleet.commit({})
+    answer = fleet.apply(env={"RECONCILER_RUN": f"{fleet.folder}/{'x' * 60}"})
+    assert answer.code == 64
+    assert "the system allows 107" in answer.err
+    assert "RECONCILER_RUN" in answer.err
+
+
+@needs_root
+def test_a_read_only_data_directory_says_what_to_do(fleet: Fleet) -> None:
+    fleet.commit({})
+    with mounted(fleet.data, "ro"):
+        answer = fleet.apply()
+    assert answer.code == 1
+    assert f"the data directory {fleet.data} cannot be used: Read-only file system; name another with --data" in answer.err
+
+
+@needs_root
+def test_a_full_disk_stops_nothing_that_runs_and_loses_nothing(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    with mounted(fleet.data, "size=64m"):
+        assert fleet.apply().code == 0
+        filler = fleet.data / "filler"
+        with filler.open("wb", buffering=0) as out, suppress(OSError):
+            while out.write(b"x" * 4096):
+                pass
+        fleet.commit({"agents.d/a.yaml": agent_text("a"), "agents.d/b.yaml": agent_text("b")})
+        answer = fleet.call("apply", *fleet.places, *fleet.permission, "--timeout", "5")
+        assert answer.code != 0
+        assert "disk is full" in answer.out + answer.err
+        assert [f for f in fleet.check() if "b-0" not in f] == []
+        filler.unlink()
+        answer = fleet.apply()
+        assert answer.code == 0, answer
+        assert fleet.check() == []
+        fleet.call("down", "--now", *fleet.places)
+
+
+class mounted:  # noqa: N801 - reads as a statement
+    """A tmpfs at `folder` while inside."""
+
+    def __init__(self, folder: Path, options: str) -> None:
+        self.folder, self.options = folder, options
+
+    def __enter__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", self.options, "tmpfs", str(self.folder)], check=True)
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+
+@pytest.mark.engine
+def test_a_lost_data_directory_is_noticed_and_its_fleet_can_be_recycled() -> None:
+    need_engine("docker")
+    fleet = make_fleet("docker")
+    try:
+        fleet.commit({"agents.d/a.yaml": agent_text("a")})
+        assert fleet.apply().code == 0
+        lost, router = fleet.id, fleet.run / "router.pid"
+        os.kill(int(router.read_text().split()[0]), 15)
+        shutil.rmtree(fleet.data)
+        answer = fleet.apply()
+        assert answer.code == 1
+        assert f"1 containers of fleet {lost} were made from it: its data was lost" in answer.err
+        assert fleet.call("recycle", *fleet.places).code == 3
+        assert fleet.call("recycle", *fleet.places, "--confirm", lost).code == 0
+        assert fleet.apply().code == 0
+        assert fleet.check() == []
+    finally:
+        fleet.destroy()
+
+
+def tamper(fleet: Fleet, sql: str) -> None:
+    with sqlite3.connect(fleet.data / "state.db") as connection:
+        connection.execute(sql)
+    connection.close()
+
+
+def test_a_deleted_instance_row_makes_an_orphan_that_is_recycled_and_made_anew(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a"), "agents.d/b.yaml": agent_text("b")})
+    assert fleet.apply().code == 0
+    tamper(fleet, "DELETE FROM instance WHERE name = 'a-0'")
+    answer = fleet.apply()
+    assert answer.code == 0, answer
+    assert "recycle" in answer.out
+    assert fleet.check() == []
+
+
+def test_deleted_rows_of_a_whole_fleet_are_refused_by_the_guard(fleet: Fleet) -> None:
+    fleet.commit({f"agents.d/a{n}.yaml": agent_text(f"a{n}") for n in range(5)})
+    assert fleet.apply().code == 0
+    tamper(fleet, "DELETE FROM instance")
+    answer = fleet.apply("--timeout", "10")
+    assert answer.code == 3, answer
+    assert "PlanRefused: it would remove all 5 agents" in answer.out
+    assert fleet.check() == []
+
+
+def test_a_changed_spec_digest_is_repaired_without_removing_anything(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    tamper(fleet, "UPDATE instance SET spec_digest = '1:0'")
+    before = fleet.state()["instances"][0]["container_id"]
+    answer = fleet.apply()
+    assert answer.code == 0, answer
+    assert fleet.state()["instances"][0]["container_id"] == before
+
+
+def test_a_task_marked_succeeded_by_hand_is_named(fleet: Fleet) -> None:
+    slow = agent_text("a", argv='[python3, "-c", "import time; print(1, flush=True); time.sleep(60)"]')
+    fleet.commit({"agents.d/a.yaml": slow, "tasks.d/t.yaml": task_text("t", "a")})
+    assert fleet.apply().code == 0
+    eventually(lambda: fleet.state()["tasks"][0]["state"] in ("assigned", "running"))
+    tamper(fleet, "UPDATE task SET state = 'succeeded'")
+    answer = fleet.call("plan", *fleet.places, "-o", "json")
+    held = [c for c in json.loads(answer.out)["changes"] if c["kind"] == "task"]
+    assert [(c["action"], "no result of it was ever received" in c["reason"]) for c in held] == [("hold", True)]

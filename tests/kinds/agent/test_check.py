@@ -1,0 +1,78 @@
+"""Cross references and limits of agents, as a whole revision is judged."""
+
+import pytest
+
+from reconciler.settings import Maxima, OperatorRuntime, OperatorSpec
+from tests.fakes.desired import desired_of, problems_of
+from tests.fakes.texts import agent_text, hub_text
+
+SENDS = {"sends": [{"to": "reader", "types": ["a.b"]}]}
+
+
+def test_sends_may_only_name_agents_that_are_defined() -> None:
+    files = {"agents.d/a.yaml": agent_text(messaging=SENDS)}
+    assert problems_of(files) == [
+        "agents.d/a.yaml:1:1: messaging.sends names agent 'reader', which is not defined; agents are: writer"
+    ]
+    assert problems_of({**files, "agents.d/b.yaml": agent_text("reader")}) == []
+
+
+def test_a_broken_agent_file_is_the_only_problem_even_if_others_name_its_agent() -> None:
+    files = {"agents.d/a.yaml": agent_text(messaging=SENDS), "agents.d/b.yaml": agent_text("reader", rol="x")}
+    (problem,) = problems_of(files)
+    assert problem.startswith("agents.d/b.yaml:9:3: unknown key 'rol'")
+
+
+@pytest.mark.parametrize(
+    ("spec", "maxima", "said"),
+    [
+        ({"resources": {"cpus": 2.5}}, {"cpus": 2}, "resources.cpus is 2.5; the operator allows 2"),
+        ({"resources": {"memory": "3GiB"}}, {"memory": "2GiB"}, "resources.memory is 3GiB; the operator allows 2GiB"),
+        ({"lifecycle": {"ttl": "8d"}}, {"ttl": "7d"}, "lifecycle.ttl is 8d; the operator allows 7d"),
+        ({"replicas": 3}, {"agents": 2}, "the fleet has 3 instances; the operator allows 2"),
+    ],
+)
+def test_nobody_gets_more_than_the_operator_allows(
+    spec: dict[str, object], maxima: dict[str, object], said: str
+) -> None:
+    operator = OperatorSpec(maxima=Maxima.model_validate(maxima))
+    files = {"agents.d/a.yaml": agent_text(**spec)}
+    assert problems_of(files, operator=operator) == [f"agents.d/a.yaml:1:1: {said}"]
+    assert problems_of(files) == []
+
+
+def test_an_image_must_be_allowed_by_hub_and_operator_both() -> None:
+    files = {
+        "hub.yaml": hub_text(runtime={"images": ["agents/base"]}),
+        "agents.d/a.yaml": agent_text(image="agents/checker:1"),
+        "agents.d/b.yaml": agent_text("other", image="docker.io/evil:latest"),
+    }
+    assert problems_of(files) == [
+        "agents.d/a.yaml:1:1: image 'agents/checker:1' is not allowed by hub.yaml (runtime.images): agents/base",
+        "agents.d/b.yaml:1:1: image 'docker.io/evil:latest' is not allowed by hub.yaml (runtime.images): agents/base",
+        "agents.d/b.yaml:1:1: image 'docker.io/evil:latest' is not allowed by the operator: agents/*",
+    ]
+
+
+def test_the_operator_may_allow_more_images() -> None:
+    operator = OperatorSpec(runtime=OperatorRuntime.model_validate({"imageAllow": ["*"]}))
+    files = {"hub.yaml": hub_text(runtime={"images": ["tools/*"]}), "agents.d/a.yaml": agent_text(image="tools/x@sha256:0")}
+    assert problems_of(files, operator=operator) == []
+
+
+def test_the_router_is_told_who_may_send_what_and_who_hears_what() -> None:
+    messaging = {**SENDS, "subscribes": ["docs.*", {"topic": "x", "delivery": "all"}]}
+    files = {
+        "agents.d/a.yaml": agent_text(messaging=messaging, labels={"team": "docs"}),
+        "agents.d/b.yaml": agent_text("reader", messaging={"sends": [{"topic": "x.y"}]}),
+    }
+    agents = desired_of(files).route["agents"]
+    assert agents["writer"] == {
+        "labels": {"team": "docs"},
+        "role": "writer",
+        "version": "1",
+        "capabilities": ["docs.write"],
+        "sends": [{"to": "reader", "types": ["a.b"]}],
+        "subscribes": [{"topic": "docs.*", "delivery": "one"}, {"topic": "x", "delivery": "all"}],
+    }
+    assert agents["reader"]["sends"] == [{"topic": "x.y"}]
