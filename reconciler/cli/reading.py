@@ -5,15 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlmodel import col, select
-
 from reconciler.core.condition import Condition, derive_mode
 from reconciler.errors import UsageError
 from reconciler.home import data_folder, is_locked, open_home
-from reconciler.store import records
+from reconciler.store import audit, records
 from reconciler.store.records import InstanceRecord, RevisionRecord, TaskRecord, UnitRecord
 from reconciler.store.store import FILE_NAME, Store
-from reconciler.store.tables import AuditRow
 
 HISTORY = 30
 
@@ -98,26 +95,19 @@ class FleetView:
         return {**shown, "history": self._history("task", [run.name])}
 
     def _history(self, kind: str, names: list[str]) -> list[dict[str, Any]]:
-        with self.store.read() as session:
-            rows = session.exec(
-                select(AuditRow)
-                .where(col(AuditRow.kind) == kind, col(AuditRow.name).in_(names))
-                .order_by(col(AuditRow.seq).desc())
-                .limit(HISTORY)
-            ).all()
-            return [
-                {
-                    "seq": r.seq,
-                    "time": r.time,
-                    "action": r.action,
-                    "outcome": r.outcome,
-                    "actor": r.actor,
-                    "cause": r.cause,
-                    "revision": r.revision,
-                    "reason": r.reason,
-                }
-                for r in reversed(rows)
-            ]
+        return [
+            {
+                "seq": r.seq,
+                "time": r.entry.time,
+                "action": r.entry.action,
+                "outcome": r.entry.outcome,
+                "actor": r.entry.actor,
+                "cause": r.entry.cause,
+                "revision": r.entry.revision,
+                "reason": r.entry.reason,
+            }
+            for r in audit.history(self.store, kind, names, HISTORY)
+        ]
 
 
 def read_fleet(source: str, data: str | None) -> FleetView:

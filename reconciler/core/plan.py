@@ -42,7 +42,7 @@ class Plan:
     @property
     def pending(self) -> tuple[Change, ...]:
         """The changes that do something."""
-        return tuple(c for c in self.changes if c.action not in (Action.KEEP, Action.HOLD))
+        return tuple(c for c in self.changes if c.action is not Action.KEEP and c.action is not Action.HOLD)
 
     @property
     def digest(self) -> str:

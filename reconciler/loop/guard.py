@@ -27,7 +27,8 @@ class GuardFacts:
 
 def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
     """The plan with its refusals; `prune: off` turns removals into HOLD."""
-    plan = replace(plan, changes=tuple(_hold_if_off(c, hub) for c in plan.changes))
+    if any(is_removal(c) for c in plan.changes):
+        plan = replace(plan, changes=tuple(_hold_if_off(c, hub) for c in plan.changes))
     refused: list[Refusal] = []
     if not facts.is_descendant:
         reason = "this revision does not descend from the applied one (history was rewritten, or another branch)"
@@ -42,7 +43,7 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
     if facts.is_fresh_store and any(c.action is Action.RECYCLE for c in plan.changes):
         reason = "the state is new, but containers of this fleet are running: its record was lost"
         refused.append(Refusal(guard="lost-state", reason=reason, confirm=plan.digest))
-    if facts.confirmed == plan.digest:
+    if refused and facts.confirmed == plan.digest:
         refused = []
     return replace(plan, refused=tuple(refused))
 
@@ -60,6 +61,8 @@ def _leaving(plan: Plan, kind: str) -> set[str]:
 
 def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusal]:
     out: list[Refusal] = []
+    if not any(is_removal(c) for c in plan.changes):
+        return out
     budget = hub.loop.prune_budget
     for kind in ("schema", "policy", "agent", "task"):
         removed = _leaving(plan, kind)

@@ -177,11 +177,13 @@ class Revisions:
             if e.path.endswith((".yaml", ".rego", ".json")) and e.mode != SYMLINK_MODE and e.size_bytes <= MAX_BYTES
         ]
         entries.extend(snapshot.entries(HUB_FILE))
-        contents = snapshot.read(entries)
+        kept, wanted = records.blob_ids(self._store), {e.blob: e for e in entries}
+        new = [e for blob, e in wanted.items() if blob not in kept]
+        contents = snapshot.read(new)
         now = self._clock.now().isoformat()
         revision = desired.revision
         with self._store.transaction():
-            records.put_blobs(self._store, {e.blob: contents[e.path] for e in entries})
+            records.keep_blobs(self._store, {e.blob: contents[e.path] for e in new}, kept - wanted.keys())
             records.put_revision(
                 self._store,
                 RevisionRecord(

@@ -8,8 +8,12 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from reconciler.store.store import Store
+
+if TYPE_CHECKING:
+    from reconciler.store.tables import AuditRow
 
 GENESIS = "0" * 64
 
@@ -87,10 +91,23 @@ def read(store: Store, *, after: int = 0, limit: int = 1000) -> list[ChainedEntr
         rows = session.exec(
             select(AuditRow).where(col(AuditRow.seq) > after).order_by(col(AuditRow.seq)).limit(limit)
         ).all()
-        return [
-            ChainedEntry(seq=r.seq, entry=AuditEntry(**{c: getattr(r, c) for c in COLUMNS}), prev=r.prev, hash=r.hash)
-            for r in rows
-        ]
+        return [_entry(r) for r in rows]
+
+
+def history(store: Store, kind: str, names: Sequence[str], count: int) -> list[ChainedEntry]:
+    """The last `count` rows about these resources of one kind, oldest first."""
+    from sqlmodel import col, select
+
+    from reconciler.store.tables import AuditRow
+
+    with store.read() as session:
+        rows = session.exec(
+            select(AuditRow)
+            .where(col(AuditRow.kind) == kind, col(AuditRow.name).in_(names))
+            .order_by(col(AuditRow.seq).desc())
+            .limit(count)
+        ).all()
+        return [_entry(r) for r in reversed(rows)]
 
 
 def tail(store: Store, count: int) -> list[ChainedEntry]:
@@ -116,6 +133,11 @@ def verify_chain(store: Store) -> tuple[int, str]:
             return count, f"row {row.seq} was changed: its content does not give its hash"
         prev, count = row.hash, row.seq
     return count, ""
+
+
+def _entry(row: "AuditRow") -> ChainedEntry:
+    entry = AuditEntry(**{c: getattr(row, c) for c in COLUMNS})
+    return ChainedEntry(seq=row.seq, entry=entry, prev=row.prev, hash=row.hash)
 
 
 def _walk(store: Store) -> Iterator[ChainedEntry]:

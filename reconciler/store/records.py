@@ -203,6 +203,8 @@ def _delete(store: Store, record: type[Any], **where: list[str]) -> None:
     from sqlalchemy import delete
 
     table: Any = _table(record)
+    if not any(where.values()):
+        return
     with store.transaction() as session:
         for name, values in where.items():
             session.execute(delete(table).where(getattr(table, name).in_(values)))
@@ -303,12 +305,20 @@ def put_revision(store: Store, record: RevisionRecord) -> None:
     _put(store, [record])
 
 
-def put_blobs(store: Store, contents: Mapping[str, bytes]) -> None:
-    """Keep the contents of the last good revision's manifests by blob id, and drop all others."""
-    known = {b.id for b in _all(store, BlobRecord)}
+def blob_ids(store: Store) -> frozenset[str]:
+    """Which contents are kept."""
+    from sqlalchemy import select
+
+    table: Any = _table(BlobRecord)
+    with store.read() as session:
+        return frozenset(row[0] for row in session.execute(select(table.id)).all())
+
+
+def keep_blobs(store: Store, new: Mapping[str, bytes], gone: Iterable[str]) -> None:
+    """Keep these contents by blob id, and drop those that no manifest has any more."""
     with store.transaction():
-        _delete(store, BlobRecord, id=sorted(known - contents.keys()))
-        _put(store, [BlobRecord(id=i, content=contents[i]) for i in sorted(contents.keys() - known)])
+        _delete(store, BlobRecord, id=sorted(gone))
+        _put(store, [BlobRecord(id=i, content=content) for i, content in sorted(new.items())])
 
 
 def blobs(store: Store, ids: Sequence[str]) -> dict[str, bytes]:

@@ -156,7 +156,7 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+    except (SQLAlchemyError, sqlite3.Error, OSError, OverflowError, UnicodeError) as exc:
         original: Any = getattr(exc, "orig", None) or exc
         raise StoreError(f"{doing} {path} failed: {original}{_hint(path)}") from exc
 

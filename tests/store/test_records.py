@@ -90,8 +90,9 @@ def test_dropped_files_are_listed_until_they_are_answered(store: Store) -> None:
 
 
 def test_only_the_blobs_of_the_last_good_revision_are_kept(store: Store) -> None:
-    records.put_blobs(store, {"1": b"a", "2": b"\x00\xff"})
-    records.put_blobs(store, {"2": b"\x00\xff", "3": b""})
+    records.keep_blobs(store, {"1": b"a", "2": b"\x00\xff"}, [])
+    assert records.blob_ids(store) == {"1", "2"}
+    records.keep_blobs(store, {"3": b""}, ["1"])
     assert records.blobs(store, ["1", "2", "3"]) == {"2": b"\x00\xff", "3": b""}
 
 

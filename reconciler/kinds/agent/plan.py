@@ -5,7 +5,7 @@ the manifest says, is it what we made, has it shaken hands. The first "no" decid
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -63,24 +63,45 @@ def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Chan
 
 
 def view(desired: Desired, observed: AgentStates, facts: Facts) -> Mapping[str, AgentView]:
-    """The desired agents with the readiness of their instances, for routing tasks."""
-    return {
-        name: AgentView(
-            name=name,
-            role=m.spec.role,
-            labels=m.labels,
-            capabilities=m.spec.capabilities,
-            max_parallel=m.spec.tasks.max_parallel,
-            sandboxed=facts.sandboxed,
-            grace_s=m.spec.lifecycle.grace,
-            workspace=_workspace(m.spec),
-            instances=tuple(
-                _instance_view(name, observed.instances.get(instance_name(name, i)), i, m.spec, facts)
-                for i in range(m.spec.replicas)
-            ),
-        )
-        for name, m in desired.of("agent").items()
-    }
+    """The desired agents with the readiness of their instances, for routing tasks. Each is made when asked for."""
+    return _Views(desired.of("agent"), observed, facts)
+
+
+class _Views(Mapping[str, AgentView]):
+    """Most passes ask for few of the agents, or for none."""
+
+    def __init__(self, manifests: Mapping[str, Manifest[AgentSpec]], observed: AgentStates, facts: Facts) -> None:
+        self._manifests, self._observed, self._facts = manifests, observed, facts
+        self._made: dict[str, AgentView] = {}
+
+    def __getitem__(self, name: str) -> AgentView:
+        if name not in self._made:
+            self._made[name] = _agent_view(self._manifests[name], self._observed, self._facts)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._manifests)
+
+    def __len__(self) -> int:
+        return len(self._manifests)
+
+
+def _agent_view(manifest: Manifest[AgentSpec], observed: AgentStates, facts: Facts) -> AgentView:
+    name, spec = manifest.name, manifest.spec
+    return AgentView(
+        name=name,
+        role=spec.role,
+        labels=manifest.labels,
+        capabilities=spec.capabilities,
+        max_parallel=spec.tasks.max_parallel,
+        sandboxed=facts.sandboxed,
+        grace_s=spec.lifecycle.grace,
+        workspace=_workspace(spec),
+        instances=tuple(
+            _instance_view(name, observed.instances.get(instance_name(name, i)), i, spec, facts)
+            for i in range(spec.replicas)
+        ),
+    )
 
 
 def _workspace(spec: AgentSpec) -> str:
@@ -276,7 +297,8 @@ class _Instance:
 
     def _spec(self, record: InstanceRecord) -> Change | None:
         manifest, spec = self.manifest, self.manifest.spec
-        image_moved = bool(record.image_id) and self._image_id() not in ("", record.image_id)
+        image_id = self._image_id()
+        image_moved = bool(record.image_id) and image_id not in ("", record.image_id)
         age = self.facts.now - datetime.fromisoformat(record.created_at)
         if record.spec_digest == manifest.digest and not image_moved:
             if age > timedelta(seconds=spec.lifecycle.ttl):
@@ -284,7 +306,7 @@ class _Instance:
             return None
         fields = self._manifest_fields(record)
         if image_moved:
-            fields = (*fields, FieldChange(path="image id", before=record.image_id[:19], after=self._image_id()[:19]))
+            fields = (*fields, FieldChange(path="image id", before=record.image_id[:19], after=image_id[:19]))
             return self._replace(Cause.COMMIT, f"image {spec.image} is another one now", fields)
         before, after = (
             build_container(manifest.name, self.ordinal, s, _PATHLESS, image_id="", uid=0)
@@ -393,7 +415,7 @@ class _Instance:
             fields=fields,
             disruptive=disruptive,
             spec_digest=self.manifest.digest,
-            spec=self._work(),
+            spec=self._work() if action is not Action.KEEP else None,
             wait_s=wait_s,
         )
 
