@@ -6,6 +6,7 @@ Bytes come in, settings and problems go out. Defaults are those of the contracts
 import fnmatch
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
@@ -222,7 +223,8 @@ class Operator(Model):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def permits_image(patterns: Sequence[str], reference: str) -> bool:
+@lru_cache(maxsize=4096)
+def permits_image(patterns: tuple[str, ...], reference: str) -> bool:
     """Whether an image reference matches one of the glob patterns, with or without its tag."""
     bare = reference.split("@")[0].rsplit(":", 1)[0] if ":" in reference.split("/")[-1] else reference.split("@")[0]
     return any(fnmatch.fnmatchcase(reference, p) or fnmatch.fnmatchcase(bare, p) for p in patterns)

@@ -73,6 +73,7 @@ class LocalRepository:
         self._path = os.path.abspath(path)
         self._branch = branch
         self._branches = BranchReader()
+        self._sizes: dict[str, int] = {}
         self._empty = EmptyRepository()
         self._revision_by_id: dict[str, Revision] = {}
         self._checkout_lock = threading.Lock()
@@ -179,7 +180,7 @@ class LocalRepository:
             return from_error(exc)
         if commit is None or described is None:
             return Absent()
-        return Ok(GitSnapshot(self._view(layout, commit), commit, described))
+        return Ok(GitSnapshot(self._view(layout, commit), commit, described, self._sizes))
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether `newer` descends from `older` or is it; both full commit ids.

@@ -18,7 +18,11 @@ MAX_FILE_BYTES = 2**20
 class GitSnapshot:
     """The tree of one commit. For one thread at a time; a context manager that closes itself."""
 
-    def __init__(self, view: ObjectView, commit: str, revision: Revision) -> None:
+    def __init__(
+        self, view: ObjectView, commit: str, revision: Revision, sizes: dict[str, int] | None = None
+    ) -> None:
+        """`sizes` is what earlier snapshots learnt of blobs, by id; it is added to."""
+        self._sizes = {} if sizes is None else sizes
         self._view = view
         self._commit = commit
         self._revision = revision
@@ -86,7 +90,7 @@ class GitSnapshot:
         new = [f for f in folders if f not in self._listing_by_folder]
         if len(new) < 2:
             return
-        listing = sort_out(list_tree(self._view, self._commit, *new))
+        listing = sort_out(list_tree(self._view, self._commit, *new, sizes=self._sizes))
         for folder in new:
             self._listing_by_folder[folder] = Listing(
                 entries=tuple(e for e in listing.entries if is_within(e.path, folder)),
@@ -95,7 +99,7 @@ class GitSnapshot:
 
     def _listing(self, folder: str) -> Listing:
         if folder not in self._listing_by_folder:
-            self._listing_by_folder[folder] = sort_out(list_tree(self._view, self._commit, folder))
+            self._listing_by_folder[folder] = sort_out(list_tree(self._view, self._commit, folder, sizes=self._sizes))
         return self._listing_by_folder[folder]
 
 

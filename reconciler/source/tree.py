@@ -5,7 +5,7 @@ path's own bytes, for checkouts; `sort_out` makes the `Entry` values of the port
 what has no place there, with the reason.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.errors import SourceError
@@ -16,6 +16,7 @@ SYMLINK = "120000"
 SUBMODULE = "160000"
 EXECUTABLE = "100755"
 MAX_ENTRIES = 200_000
+MAX_SIZES = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +37,61 @@ class Listing:
     set_aside: tuple[SetAside, ...] = ()
 
 
-def list_tree(view: ObjectView, commit: str, *folders: str, max_entries: int = MAX_ENTRIES) -> list[TreeEntry]:
+def list_tree(
+    view: ObjectView,
+    commit: str,
+    *folders: str,
+    max_entries: int = MAX_ENTRIES,
+    sizes: dict[str, int] | None = None,
+) -> list[TreeEntry]:
     """All leaves at or below the folders (none, or `""`: all).
 
-    Raises SourceError if unreadable, or more than `max_entries`.
+    Asking git for the sizes of all blobs takes longer than anything else here, so `sizes` remembers them by id from one
+    listing to the next. Raises SourceError if unreadable, or more than `max_entries`.
     """
     pathspec = [] if "" in folders else [check_folder(folder) for folder in folders]
-    answer = view.run("ls-tree", "-r", "-z", "-l", "--full-tree", commit, "--", *pathspec)
+    long = [] if sizes else ["-l"]
+    answer = view.run("ls-tree", "-r", "-z", *long, "--full-tree", commit, "--", *pathspec)
     what = f"listing {', '.join(pathspec) or 'the tree'} of {commit[:12]}"
     if answer.code != 0:
         raise SourceError(f"{what}: {answer.complaint or 'git ls-tree failed'}")
     records = answer.stdout.split(b"\0")[:-1]
     if len(records) > max_entries:
         raise SourceError(f"{what}: {len(records)} files, more than {max_entries}")
-    return [_parse_record(record, what) for record in records]
+    if sizes:
+        _learn_sizes(view, [_object_id(r) for r in records if r[7:11] == b"blob"], sizes, what)
+        return [_parse_record(_with_size(record, sizes), what) for record in records]
+    leaves = [_parse_record(record, what) for record in records]
+    if sizes is not None:
+        sizes.update((leaf.object_id, leaf.size_bytes) for leaf in leaves if leaf.mode != SUBMODULE)
+    return leaves
+
+
+def _object_id(record: bytes) -> str:
+    return record.partition(b"\t")[0].rpartition(b" ")[2].decode("ascii", "replace")
+
+
+def _with_size(record: bytes, sizes: Mapping[str, int]) -> bytes:
+    """A short record in the form of a long one."""
+    head, _, path = record.partition(b"\t")
+    size = sizes.get(_object_id(record), "-")
+    return b"%s %s\t%s" % (head, str(size).encode(), path)
+
+
+def _learn_sizes(view: ObjectView, object_ids: Sequence[str], sizes: dict[str, int], what: str) -> None:
+    if len(sizes) > MAX_SIZES:
+        for object_id in sizes.keys() - set(object_ids):
+            del sizes[object_id]
+    unknown = [i for i in object_ids if i not in sizes]
+    if not unknown:
+        return
+    answer = view.run("cat-file", "--batch-check", stdin="".join(f"{i}\n" for i in unknown).encode())
+    if answer.code != 0:
+        raise SourceError(f"{what}: {answer.complaint or 'git cat-file failed'}")
+    for line in answer.stdout.decode("ascii", "replace").splitlines():
+        fields = line.split()
+        if len(fields) == 3 and fields[2].isdigit():
+            sizes[fields[0]] = int(fields[2])
 
 
 def check_folder(folder: str) -> str:
