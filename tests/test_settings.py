@@ -27,7 +27,7 @@ from reconciler.settings import Hub, HubSpec, Maxima, Operator, OperatorRuntime,
 def test_an_image_is_permitted_by_its_name_with_or_without_its_tag(
     patterns: list[str], reference: str, is_permitted: bool
 ) -> None:
-    assert permits_image(patterns, reference) is is_permitted
+    assert permits_image(tuple(patterns), reference) is is_permitted
 
 
 def test_defaults_are_those_of_the_contracts() -> None:

@@ -154,7 +154,9 @@ def test_a_broken_commit_changes_nothing_and_its_fix_is_applied(processes: Fleet
         fleet.commit({"agents.d/a.yaml": agent_text("a").replace("role:", "rolle:")})
         eventually(lambda: "ConfigInvalid" in {c["type"] for c in fleet.state()["conditions"]})
         condition = next(c for c in fleet.state()["conditions"] if c["type"] == "ConfigInvalid")
-        assert "agents.d/a.yaml:5:3: unknown key 'rolle' in spec; did you mean 'role'?" in condition["message"]
+        assert "has 2 problems; first: agents.d/a.yaml:4:1: spec.role is missing" in condition["message"]
+        answer = fleet.call("validate", str(fleet.repository))
+        assert "agents.d/a.yaml:5:3: unknown key 'rolle' in spec; did you mean 'role'?" in answer.err
         assert containers(fleet) == before
         fleet.commit({**good, "agents.d/b.yaml": agent_text("b")})
         eventually(lambda: settled(fleet) and "b-0" in containers(fleet))

@@ -179,15 +179,9 @@ def test_a_thousand_containers_are_listed_at_once(world: World) -> None:
     running = [f"writer-{number}" for number in range(5)]
     for name in running:
         world.runtime.start(name)
-    took_s = []
-    for _ in range(5):
-        began_s = time.perf_counter()
-        found = world.listed()
-        took_s.append(time.perf_counter() - began_s)
-    print(f"list of 1,000: {min(took_s) * 1000:.1f} ms")
+    found = world.listed()
     assert len(found) == 1000
     assert sorted(s.name for s in found if s.state == "running") == sorted(running)
-    assert min(took_s) < 0.25
 
 
 def test_limits_of_a_container_that_does_not_run_hold_from_the_next_start(world: World) -> None:

@@ -94,6 +94,7 @@ def bytes_read() -> int:
 
 
 def children() -> list[int]:
-    """The processes that this one has started and not yet waited for."""
+    """The readers of objects that this process has started and not yet waited for."""
     tasks = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for task in tasks for pid in task.read_text().split()]
+    found = [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for pid in found if b"cat-file" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -1,0 +1,335 @@
+"""Taking a run one step further: what is recorded before what is sent, and what policy and agents are told."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.core.change import Action, Change
+from reconciler.core.outcome import Failed, Skipped
+from reconciler.kinds.task.apply import apply
+from reconciler.kinds.task.plan import TaskWork
+from reconciler.store import records
+from tests.fakes.fleet import FakeFleet, change_of, show
+from tests.fakes.texts import agent_text, hub_text, task_text
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
+    made = FakeFleet(tmp_path)
+    yield made
+    made.end_hub()
+
+
+def begin(fleet: FakeFleet, passes: int = 5, **spec: Any) -> None:
+    """A fleet with a writer and `changelog`, some passes later; agents begin, but end nothing."""
+    fleet.agents.holding.add("changelog")
+    fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"}), "tasks.d/t.yaml": task_text(**spec)})
+    for _ in range(passes):
+        fleet.run()
+        fleet.agents.step()
+
+
+def assignment(fleet: FakeFleet) -> dict[str, Any]:
+    """The last message that was sent to an agent."""
+    return dict(fleet.router.sent[-1]["message"])
+
+
+def test_policy_is_told_about_task_and_agent(fleet: FakeFleet) -> None:
+    begin(fleet, sensitivity="confidential", priority=7, labels={"team": "docs"})
+    (question,) = [q for entry_point, q in fleet.policy.asked if entry_point == "task"]
+    assert question["task"] == {
+        "name": "changelog",
+        "labels": {"team": "docs"},
+        "sensitivity": "confidential",
+        "source": "git",
+        "uid": 0,
+        "requires": [],
+        "priority": 7,
+        "revision": fleet.loop.revisions.applied,
+    }
+    assert question["agent"] == {
+        "name": "writer",
+        "role": "writer",
+        "labels": {},
+        "capabilities": ["docs.write"],
+        "trust": 1.0,
+        "exposure": "none",
+        "sandboxed": True,
+    }
+    assert question["time"] == "2026-01-01T12:00:00Z"
+
+
+def test_what_policy_denies_is_rejected_with_its_reasons(fleet: FakeFleet) -> None:
+    fleet.policy.deny("task", "not on a Sunday")
+    begin(fleet)
+    run = fleet.task("changelog")
+    assert (run.state, run.reason) == ("rejected", "policy (fake) said no: not on a Sunday")
+    assert run.finished_at
+    assert fleet.router.sent == []
+
+
+def test_an_engine_that_cannot_answer_decides_nothing(fleet: FakeFleet) -> None:
+    fleet.policy.is_away = True
+    begin(fleet, passes=3)
+    assert fleet.states() == {"changelog": "pending"}
+    fleet.policy.is_away = False
+    fleet.clock.advance(10)
+    fleet.run()
+    assert fleet.states() == {"changelog": "authorised"}
+
+
+def test_a_task_of_the_inbox_for_an_agent_that_left_is_rejected(fleet: FakeFleet) -> None:
+    begin(fleet)
+    run = fleet.task("changelog")
+    stray = replace(run, run="stray", name="stray", source="inbox", state="pending", manifest=run.manifest.replace("writer", "gone"))
+    records.put_tasks(fleet.store, [stray])
+    fleet.run()
+    assert fleet.task("stray").state == "rejected"
+    assert fleet.task("stray").reason == "agent gone is not in the fleet"
+
+
+def test_the_agent_is_told_everything_that_it_needs(fleet: FakeFleet) -> None:
+    begin(
+        fleet,
+        prompt="Summarise.",
+        input={"tag": "v1"},
+        timeout="1m",
+        output={"artefacts": ["*.md"], "maxSize": "1KiB"},
+        sensitivity="public",
+    )
+    run = fleet.task("changelog")
+    message = assignment(fleet)
+    assert (message["type"], message["pattern"], message["id"]) == ("task.assigned", "request", f"{run.run}-1")
+    assert message["payload"] == {
+        "task": "changelog",
+        "run": run.run,
+        "generation": 1,
+        "lease_s": 30.0,
+        "timeout_s": 60.0,
+        "prompt": "Summarise.",
+        "input": {"tag": "v1"},
+        "parents": {},
+        "workspace": f"/workspaces/{run.revision[:12]}",
+        "output": {"maxSize": 1024, "artefacts": ["*.md"]},
+        "sensitivity": "public",
+    }
+    assert (fleet.folder / "workspaces" / "full" / run.revision[:12] / "hub.yaml").exists()
+
+
+def test_results_of_what_it_depends_on_come_with_it(fleet: FakeFleet) -> None:
+    fleet.commit(
+        {
+            "agents.d/a.yaml": agent_text(),
+            "tasks.d/a.yaml": task_text("first"),
+            "tasks.d/b.yaml": task_text("second", dependsOn=["first"]),
+        }
+    )
+    fleet.settle()
+    assert assignment(fleet)["payload"]["parents"] == {"first": {"by": "writer-0"}}
+
+
+def test_the_assignment_is_on_record_before_it_is_sent(fleet: FakeFleet) -> None:
+    begin(fleet, passes=2)
+    fleet.router.fail_next("send")
+    report = fleet.run()
+    run = fleet.task("changelog")
+    assert len(report.failed) == 1
+    assert (run.state, run.generation, run.attempts, run.sent_epoch) == ("assigned", 1, 1, "")
+    fleet.clock.advance(5)
+    fleet.run()
+    run = fleet.task("changelog")
+    assert (run.generation, run.attempts, run.sent_epoch) == (1, 1, "epoch-1")
+    assert len(records.attempts(fleet.store, run.run)) == 1
+
+
+def test_a_new_router_gets_the_same_generation_again(fleet: FakeFleet) -> None:
+    begin(fleet, passes=2)
+    fleet.agents.silent.add("writer-0")
+    fleet.run()
+    assert fleet.task("changelog").state == "assigned"
+    fleet.router.die()
+    fleet.agents.silent.clear()
+    for _ in range(4):
+        fleet.run()
+        fleet.agents.step()
+    run = fleet.task("changelog")
+    assert (run.state, run.generation, run.attempts, run.sent_epoch) == ("running", 1, 1, "epoch-2")
+    assert len(fleet.agents.executed) == 1
+
+
+def test_a_run_that_was_lost_is_assigned_again_only_after_its_container_is_dead(fleet: FakeFleet) -> None:
+    begin(fleet)
+    fleet.agents.silent.add("writer-0")
+    fleet.clock.advance(31)
+    before = len(fleet.runtime.calls)
+    fleet.run()
+    run = fleet.task("changelog")
+    assert (run.state, run.instance) == ("authorised", "")
+    assert "has not called for 3" in run.reason
+    assert ("stop", "writer-0") in fleet.runtime.calls[before:]
+    assert fleet.containers() == {"writer-0": "exited"}
+    fleet.agents.silent.clear()
+    fleet.agents.holding.clear()
+    fleet.settle()
+    run = fleet.task("changelog")
+    assert (run.state, run.generation, run.attempts) == ("succeeded", 2, 2)
+    assert fleet.agents.violations == []
+
+
+def test_a_container_that_cannot_be_stopped_keeps_its_run(fleet: FakeFleet) -> None:
+    begin(fleet)
+    fleet.agents.silent.add("writer-0")
+    fleet.clock.advance(31)
+    fleet.runtime.fail_next("stop", "timed out")
+    report = fleet.run()
+    assert len(report.failed) == 1
+    assert fleet.task("changelog").state == "running"
+
+
+def test_a_run_that_takes_too_long_is_ended_with_its_container_and_tried_again_later(fleet: FakeFleet) -> None:
+    begin(fleet, timeout="1m", retries={"maxAttempts": 2, "baseDelay": "8s", "jitter": False})
+    fleet.clock.advance(100)
+    fleet.agents.step()
+    fleet.run()
+    run = fleet.task("changelog")
+    assert (run.state, run.reason) == ("authorised", "timed out after 1m, and its agent did not stop it")
+    assert run.not_before_boot == pytest.approx(fleet.clock.boottime() - 0.5 + 8.0)
+    assert fleet.containers() == {"writer-0": "exited"}
+
+
+def test_when_all_attempts_timed_out_the_run_has_timed_out(fleet: FakeFleet) -> None:
+    begin(fleet, timeout="1m", retries={"maxAttempts": 1})
+    fleet.clock.advance(100)
+    fleet.agents.step()
+    fleet.run()
+    fleet.settle()
+    run = fleet.task("changelog")
+    assert run.state == "timed_out"
+    assert run.reason == "timed out after 1m, and its agent did not stop it (attempt 1 of 1)"
+
+
+def test_a_run_that_fails_each_time_ends_failed_after_its_attempts(fleet: FakeFleet) -> None:
+    fleet.agents.failing["changelog"] = 99
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text(retries={"maxAttempts": 2, "baseDelay": "1s"})})
+    fleet.settle()
+    run = fleet.task("changelog")
+    assert (run.state, run.attempts, run.generation) == ("failed", 2, 2)
+    assert run.reason == "failed on writer-0: it broke (attempt 2 of 2)"
+    assert [a.outcome for a in records.attempts(fleet.store, run.run)] == ["failed", "failed"]
+
+
+def test_a_run_that_fails_once_succeeds_at_the_next_attempt(fleet: FakeFleet) -> None:
+    fleet.agents.failing["changelog"] = 1
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text()})
+    fleet.settle()
+    assert (fleet.task("changelog").state, fleet.task("changelog").attempts) == ("succeeded", 2)
+
+
+def test_removing_a_manifest_cancels_its_run(fleet: FakeFleet) -> None:
+    begin(fleet)
+    assert fleet.states() == {"changelog": "running"}
+    fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"})})
+    fleet.run()
+    assert assignment(fleet)["type"] == "task.cancel"
+    run = fleet.task("changelog")
+    assert fleet.router.cancels["writer-0"] == [{"task": "changelog", "run": run.run, "generation": 1}]
+    fleet.settle()
+    run = fleet.task("changelog")
+    assert (run.state, run.reason) == ("cancelled", "cancel requested: its manifest was removed from git")
+    assert fleet.agents.doing() == []
+
+
+def test_changing_a_manifest_cancels_its_run_and_begins_another(fleet: FakeFleet) -> None:
+    begin(fleet)
+    fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"}), "tasks.d/t.yaml": task_text(prompt="new")})
+    fleet.run()
+    fleet.agents.step()
+    fleet.agents.holding.clear()
+    fleet.settle()
+    assert sorted(t.state for t in fleet.tasks()) == ["cancelled", "succeeded"]
+    assert fleet.task("changelog").state == "succeeded"
+    assert fleet.agents.violations == []
+
+
+def test_a_run_to_be_cancelled_whose_agent_dies_is_cancelled_and_not_tried_again(fleet: FakeFleet) -> None:
+    begin(fleet)
+    asked = replace(fleet.task("changelog"), reason="cancel requested: by uid:0")
+    records.put_tasks(fleet.store, [asked])
+    fleet.runtime.crash("writer-0")
+    fleet.settle()
+    assert fleet.states() == {"changelog": "cancelled"}
+    assert len(fleet.agents.executed) == 1
+
+
+def test_all_that_one_instance_is_to_cancel_is_told_at_once(fleet: FakeFleet) -> None:
+    fleet.agents.holding.update(("a", "b"))
+    agent = {"agents.d/a.yaml": agent_text(tasks={"maxParallel": 2})}
+    fleet.commit({**agent, "tasks.d/a.yaml": task_text("a"), "tasks.d/b.yaml": task_text("b")})
+    for _ in range(5):
+        fleet.run()
+        fleet.agents.step()
+    assert fleet.states() == {"a": "running", "b": "running"}
+    fleet.commit(agent)
+    fleet.run()
+    assert [c["task"] for c in fleet.router.cancels["writer-0"]] == ["a", "b"]
+
+
+def test_a_run_that_changed_since_planning_is_left_to_the_next_pass(fleet: FakeFleet) -> None:
+    begin(fleet)
+    run = fleet.task("changelog")
+    desired = fleet.loop.revisions.last_good()
+    assert desired is not None
+    for old in (replace(run, state="assigned"), replace(run, generation=0), replace(run, run="gone")):
+        change = Change(kind="task", name="changelog", action=Action.CANCEL, reason="x", spec=TaskWork(run=old))
+        assert isinstance(apply(change, fleet.world, desired), Skipped)
+    change = Change(kind="task", name="changelog", action=Action.REPLACE, reason="x", spec=TaskWork(run=run))
+    assert apply(change, fleet.world, desired) == Failed(reason="a task cannot be asked to replace", retryable=False)
+
+
+def test_a_run_marked_succeeded_by_hand_stays_held_and_named_in_each_plan(fleet: FakeFleet) -> None:
+    begin(fleet, passes=2)
+    records.put_tasks(fleet.store, [replace(fleet.task("changelog"), state="succeeded")])
+    report = fleet.run()
+    change = change_of(report, "task/changelog")
+    assert change.action is Action.HOLD
+    assert "no result of it was ever received" in change.reason
+    assert not report.is_converged
+
+
+def test_no_more_tasks_than_the_hub_allows_run_at_once(fleet: FakeFleet) -> None:
+    names = [f"t{n}" for n in range(6)]
+    fleet.commit(
+        {"agents.d/a.yaml": agent_text(replicas=4), **{f"tasks.d/{n}.yaml": task_text(n) for n in names}},
+        hub=hub_text(orchestrator={"maxParallelTasks": 3}, loop={"concurrency": 1}),
+    )
+    most = 0
+    for _ in range(20):
+        report = fleet.run()
+        fleet.agents.step()
+        most = max(most, len(fleet.agents.doing()))
+        if report.is_converged:
+            break
+    assert report.is_converged, show(report)
+    assert most == 3
+    assert len(fleet.agents.executed) == 6
+
+
+def test_an_agent_that_left_git_ends_what_it_does_before_it_goes(fleet: FakeFleet) -> None:
+    begin(fleet)
+    files = {"agents.d/b.yaml": agent_text("reader")}
+    before = fleet.task("changelog")
+    fleet.commit({**files, "agents.d/a.yaml": agent_text(replicas=0), "tasks.d/t.yaml": task_text()})
+    for _ in range(80):
+        fleet.run()
+        fleet.agents.step()
+    assert fleet.clock.boottime() > before.assigned_boot + 31
+    assert fleet.task("changelog").generation == before.generation
+    assert fleet.containers()["writer-0"] == "running"
+    fleet.agents.holding.clear()
+    fleet.settle()
+    assert fleet.states() == {"changelog": "succeeded"}
+    assert fleet.containers() == {"reader-0": "running"}
+    assert len(fleet.agents.executed) == 1

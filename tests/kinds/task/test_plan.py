@@ -1,0 +1,424 @@
+"""Which step each run takes next: states, dependencies, limits, leases, epochs and attempts."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.core.change import Action, Cause, Change
+from reconciler.kinds.task.plan import TIMEOUT_SLACK_S, retry_wait_s
+from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
+from reconciler.settings import HubSpec, Retry
+from reconciler.store.records import TaskRecord
+from tests.fakes.fleet import agent_view
+from tests.kinds.task.build import BOOT_S, instance_of, plan_run, plan_tasks, router, run_of, task_of, writer
+
+TASK = task_of()
+PENDING = run_of(TASK)
+AUTHORISED = run_of(TASK, TaskState.AUTHORISED)
+ASSIGNED = run_of(TASK, TaskState.ASSIGNED)
+RUNNING = run_of(TASK, TaskState.RUNNING)
+
+
+def said(change: Change) -> tuple[Action, str]:
+    return change.action, change.reason
+
+
+# --- once per manifest ------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_becomes_a_run_once() -> None:
+    (change,) = plan_tasks([TASK])
+    assert said(change) == (Action.CREATE, "new in git")
+    assert (change.spec_digest, change.spec.manifest) == (TASK.digest, TASK)
+    for state in TaskState:
+        changes = plan_tasks([TASK], run_of(TASK, state))
+        assert [c.action for c in changes].count(Action.CREATE) == 0
+
+
+def test_an_edited_manifest_is_another_run_and_going_back_to_the_old_one_is_none() -> None:
+    edited = task_of(prompt="another")
+    first, second = run_of(TASK, TaskState.SUCCEEDED), run_of(edited, TaskState.SUCCEEDED, run="run-2")
+    assert [said(c) for c in plan_tasks([edited], first)] == [(Action.CREATE, "new in git")]
+    assert [said(c) for c in plan_tasks([TASK], first, second)] == [(Action.KEEP, "finished: succeeded")]
+
+
+def test_a_run_of_the_inbox_does_not_count_as_that_of_a_manifest_in_git() -> None:
+    dropped = run_of(TASK, TaskState.SUCCEEDED, source="inbox")
+    assert [c.action for c in plan_tasks([TASK], dropped)] == [Action.CREATE, Action.KEEP]
+
+
+@pytest.mark.parametrize("state", sorted(FINAL))
+def test_a_finished_run_is_kept_while_its_manifest_is_there_and_passed_over_when_it_is_gone(state: TaskState) -> None:
+    run = run_of(TASK, state)
+    assert [said(c) for c in plan_tasks([TASK], run)] == [(Action.KEEP, f"finished: {state}")]
+    assert plan_tasks([], run) == []
+    (dropped,) = plan_tasks([], replace(run, source="inbox"))
+    assert said(dropped) == (Action.KEEP, f"finished: {state}")
+
+
+def test_a_run_that_was_marked_succeeded_by_hand_is_held_and_named() -> None:
+    run = run_of(TASK, TaskState.SUCCEEDED)
+    (change,) = plan_tasks([TASK], run, without_result=frozenset({run.run}))
+    assert (change.action, change.cause, change.unit) == (Action.HOLD, Cause.DRIFT, "task/changelog")
+    assert change.reason.startswith("recorded as succeeded, but no result of it was ever received")
+    (other,) = plan_tasks([TASK], run, without_result=frozenset({"run-other"}))
+    assert other.action is Action.KEEP
+
+
+@pytest.mark.parametrize(("source", "cause"), [("git", Cause.COMMIT), ("inbox", Cause.INBOX), ("api", Cause.OPERATOR)])
+def test_the_cause_is_where_the_task_came_from(source: str, cause: Cause) -> None:
+    assert plan_run(replace(PENDING, source=source), TASK).cause is cause
+
+
+# --- authorise --------------------------------------------------------------------------------------------------------
+
+
+def test_a_pending_run_is_put_to_policy_with_the_agent_that_it_is_for() -> None:
+    change = plan_run(PENDING, TASK)
+    assert said(change) == (Action.AUTHORISE, "asking policy about writer")
+    assert change.spec.agent.name == "writer"
+
+
+def test_without_such_an_agent_policy_is_asked_about_nobody() -> None:
+    for manifest in (task_of(agent="other"), task_of(agent=None, requires=["x"])):
+        assert plan_run(run_of(manifest), manifest).spec.agent is None
+
+
+def test_a_run_that_any_of_several_agents_can_do_goes_to_the_one_with_the_least_to_do() -> None:
+    manifest = task_of(agent=None, requires=["docs.write"])
+    agents = [writer(), agent_view("editor", instances=(instance_of("editor-0"), instance_of("editor-1")))]
+
+    def asked_about(*busy: str) -> str:
+        waiting = [
+            run_of(task_of(f"w{n}"), TaskState.AUTHORISED, run=f"w{n}", agent=agent, source="api")
+            for n, agent in enumerate(busy)
+        ]
+        changes = plan_tasks([manifest], *waiting, run_of(manifest), agents=agents)
+        return next(c.reason for c in changes if c.name == "changelog")
+
+    assert asked_about("editor", "editor", "editor", "writer") == "asking policy about writer"
+    assert asked_about("editor", "writer") == "asking policy about editor"
+
+
+def test_several_new_runs_are_spread_over_the_agents_that_can_do_them() -> None:
+    manifests = [task_of(f"t{n}", agent=None, requires=["docs.write"]) for n in range(4)]
+    agents = [writer(), agent_view("editor", instances=(instance_of("editor-0"),))]
+    changes = plan_tasks(manifests, *(run_of(m) for m in manifests), agents=agents)
+    assert sorted(c.spec.agent.name for c in changes) == ["editor", "editor", "writer", "writer"]
+
+
+def test_select_narrows_who_can_do_it() -> None:
+    agents = [
+        agent_view("a", role="writer", labels={"team": "x"}, instances=(instance_of("a-0"),)),
+        agent_view("b", role="writer", labels={"team": "docs"}, instances=(instance_of("b-0"),)),
+        agent_view("c", role="reader", labels={"team": "docs"}, instances=(instance_of("c-0"),)),
+    ]
+    manifest = task_of(agent=None, requires=["docs.write"], select={"role": "writer", "labels": {"team": "docs"}})
+    assert plan_run(run_of(manifest), manifest, agents=agents).spec.agent.name == "b"
+
+
+# --- dispatch ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_authorised_run_goes_to_a_ready_instance() -> None:
+    change = plan_run(AUTHORISED, TASK)
+    assert said(change) == (Action.DISPATCH, "to writer-0")
+    assert change.spec.instance.name == "writer-0"
+
+
+def test_a_run_goes_only_to_the_agent_that_policy_was_asked_about() -> None:
+    manifest = task_of(agent=None, requires=["docs.write"])
+    busy = run_of(task_of("busy"), TaskState.RUNNING, run="busy")
+    agents = [writer(), agent_view("editor", instances=(instance_of("editor-0"),))]
+    waiting = plan_tasks([manifest], busy, run_of(manifest, TaskState.AUTHORISED), agents=agents)
+    assert said(waiting[-1]) == (Action.HOLD, "all instances of writer are busy")
+
+
+def test_when_that_agent_left_policy_is_asked_about_another() -> None:
+    manifest = task_of(agent=None, requires=["docs.write"])
+    run = run_of(manifest, TaskState.AUTHORISED)
+    editor = agent_view("editor", instances=(instance_of("editor-0"),))
+    assert said(plan_run(run, manifest, agents=[editor])) == (Action.AUTHORISE, "asking policy about editor")
+    assert said(plan_run(run, manifest, agents=[])) == (Action.HOLD, "no agent has docs.write")
+    assert said(plan_run(AUTHORISED, TASK, agents=[editor])) == (Action.HOLD, "agent writer is not in the fleet")
+
+
+def test_runs_go_to_the_instance_with_the_least_to_do() -> None:
+    agents = [writer(instance_of("writer-0"), instance_of("writer-1"), max_parallel=2)]
+    busy = run_of(task_of("busy"), TaskState.RUNNING, run="busy")
+    tasks = [task_of("a"), task_of("b"), task_of("c")]
+    runs = [run_of(t, TaskState.AUTHORISED, run=t.name) for t in tasks]
+    changes = plan_tasks([*tasks, task_of("busy")], busy, *runs, agents=agents)
+    given = {c.name: c.reason for c in changes if c.name != "busy"}
+    assert given == {"a": "to writer-1", "b": "to writer-0", "c": "to writer-1"}
+
+
+def test_an_instance_gets_no_more_than_its_agent_may_do_at_once() -> None:
+    tasks = [task_of("a"), task_of("b"), task_of("c")]
+    runs = [run_of(t, TaskState.AUTHORISED, run=t.name) for t in tasks]
+    changes = plan_tasks(tasks, *runs, agents=[writer(max_parallel=2)])
+    assert [said(c) for c in changes] == [
+        (Action.DISPATCH, "to writer-0"),
+        (Action.DISPATCH, "to writer-0"),
+        (Action.HOLD, "all instances of writer are busy"),
+    ]
+
+
+def test_the_fleet_does_no_more_than_the_hub_allows_at_once() -> None:
+    hub = HubSpec.model_validate({"orchestrator": {"maxParallelTasks": 2}})
+    busy = run_of(task_of("busy"), TaskState.RUNNING, run="busy")
+    tasks = [task_of("a"), task_of("b")]
+    runs = [run_of(t, TaskState.AUTHORISED, run=t.name) for t in tasks]
+    changes = plan_tasks([*tasks, task_of("busy")], busy, *runs, agents=[writer(max_parallel=9)], hub=hub)
+    assert [said(c) for c in changes if c.name != "busy"] == [
+        (Action.DISPATCH, "to writer-0"),
+        (Action.HOLD, "the fleet runs 2 tasks already (maxParallelTasks)"),
+    ]
+
+
+def test_higher_priority_goes_first_and_then_the_older_one() -> None:
+    tasks = [task_of("low", priority=-1), task_of("old"), task_of("new"), task_of("high", priority=5)]
+    created = {"low": "1", "old": "2", "new": "3", "high": "4"}
+    runs = [run_of(t, TaskState.AUTHORISED, run=t.name, created_at=created[t.name]) for t in tasks]
+    changes = plan_tasks(tasks, *runs)
+    assert [c.name for c in changes] == ["high", "old", "new", "low"]
+    assert [c.action for c in changes] == [Action.DISPATCH, Action.HOLD, Action.HOLD, Action.HOLD]
+
+
+@pytest.mark.parametrize(
+    ("agents", "why"),
+    [
+        ([writer(instance_of(ready=False, reason="it is handshaking"))], "writer-0 is not ready: it is handshaking"),
+        ([agent_view(instances=())], "writer has no instances (replicas: 0)"),
+        ([], "agent writer is not in the fleet"),
+    ],
+)
+def test_a_run_that_cannot_go_says_what_it_waits_for(agents: list[Any], why: str) -> None:
+    assert said(plan_run(AUTHORISED, TASK, agents=agents)) == (Action.HOLD, why)
+
+
+# --- dependencies -----------------------------------------------------------------------------------------------------
+
+CHILD = task_of("child", dependsOn=["changelog"])
+
+
+def child_of(parent: TaskRecord | None) -> Change:
+    runs = [parent] if parent is not None else []
+    changes = plan_tasks([TASK, CHILD], *runs, run_of(CHILD, TaskState.AUTHORISED))
+    return next(c for c in changes if c.name == "child" and c.action is not Action.CREATE)
+
+
+@pytest.mark.parametrize("state", sorted(set(TaskState) - FINAL))
+def test_a_run_waits_for_what_it_depends_on(state: TaskState) -> None:
+    assert said(child_of(run_of(TASK, state))) == (Action.HOLD, "waiting for changelog")
+
+
+def test_a_run_waits_for_what_has_not_begun_at_all() -> None:
+    assert said(child_of(None)) == (Action.HOLD, "waiting for changelog")
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (TaskState.FAILED, "it depends on changelog, which failed"),
+        (TaskState.TIMED_OUT, "it depends on changelog, which timed out"),
+        (TaskState.CANCELLED, "it depends on changelog, which cancelled"),
+        (TaskState.REJECTED, "it depends on changelog, which rejected"),
+    ],
+)
+def test_a_run_fails_with_what_it_depends_on(state: TaskState, why: str) -> None:
+    change = child_of(run_of(TASK, state))
+    assert said(change) == (Action.COMPLETE, why)
+    assert (change.spec.state, change.spec.reason) == (TaskState.FAILED, why)
+
+
+def test_a_run_gets_the_runs_that_it_depends_on() -> None:
+    change = child_of(run_of(TASK, TaskState.SUCCEEDED))
+    assert change.action is Action.DISPATCH
+    assert change.spec.parents == {"changelog": "run-changelog"}
+
+
+def test_only_the_newest_run_of_a_dependency_counts() -> None:
+    old, new = run_of(TASK, TaskState.FAILED, run="old"), run_of(TASK, TaskState.RUNNING, run="new")
+    changes = plan_tasks([TASK, CHILD], old, new, run_of(CHILD, TaskState.AUTHORISED))
+    assert said(next(c for c in changes if c.name == "child")) == (Action.HOLD, "waiting for changelog")
+
+
+# --- attempts ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_failed_waits_before_its_next_attempt() -> None:
+    run = replace(AUTHORISED, attempts=1, reason="failed on writer-0: it broke", not_before_boot=BOOT_S + 2)
+    change = plan_run(run, TASK)
+    assert (*said(change), change.wait_s) == (Action.HOLD, "next attempt in 2s: failed on writer-0: it broke", 2.0)
+    assert plan_run(replace(run, not_before_boot=BOOT_S), TASK).action is Action.DISPATCH
+    assert plan_run(replace(run, boot_id="another boot"), TASK).action is Action.DISPATCH
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"),
+    [
+        ("failed on writer-0: it broke", TaskState.FAILED),
+        ("lost with writer-0: it crashed", TaskState.FAILED),
+        ("timed out on writer-0: too slow", TaskState.TIMED_OUT),
+    ],
+)
+def test_a_run_without_attempts_left_ends_with_why(reason: str, state: TaskState) -> None:
+    change = plan_run(replace(AUTHORISED, attempts=3, reason=reason), TASK)
+    assert said(change) == (Action.COMPLETE, f"no attempts left: {reason}")
+    assert (change.spec.state, change.spec.reason) == (state, f"{reason} (attempt 3 of 3)")
+
+
+def test_a_manifest_may_ask_for_more_or_fewer_attempts_than_the_hub() -> None:
+    once = task_of(retries={"maxAttempts": 1})
+    run = run_of(once, TaskState.AUTHORISED, attempts=1, reason="failed on writer-0: no")
+    assert plan_run(run, once).action is Action.COMPLETE
+    often = task_of(retries={"maxAttempts": 9})
+    assert plan_run(run_of(often, TaskState.AUTHORISED, attempts=3), often).action is Action.DISPATCH
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_on_its_way_is_waited_for_with_its_progress() -> None:
+    assert said(plan_run(ASSIGNED, TASK)) == (Action.HOLD, "assigned on writer-0")
+    assert said(plan_run(replace(RUNNING, progress="half"), TASK)) == (Action.HOLD, "running on writer-0: half")
+
+
+def test_an_agent_that_does_not_call_for_a_lease_loses_its_runs() -> None:
+    def silent(seconds: float, run: TaskRecord = RUNNING) -> Change:
+        old = replace(run, assigned_boot=BOOT_S - 500)
+        return plan_run(old, TASK, router=router(last_seen=BOOT_S - seconds))
+
+    assert silent(30).action is Action.HOLD
+    change = silent(31)
+    assert said(change) == (Action.RETRY, "writer-0 has not called for 31s (lease 30s)")
+    assert change.cause is Cause.CRASH
+    assert silent(31, ASSIGNED).action is Action.RETRY
+
+
+def test_the_lease_begins_anew_with_each_assignment_and_each_start_of_the_router() -> None:
+    fresh = replace(RUNNING, assigned_boot=BOOT_S - 29)
+    assert plan_run(fresh, TASK, router=router(last_seen=0.0)).action is Action.HOLD
+    old = replace(RUNNING, assigned_boot=BOOT_S - 500)
+    assert plan_run(old, TASK, router=router(last_seen=0.0, uptime_s=29.0)).action is Action.HOLD
+    assert plan_run(old, TASK, router=router(last_seen=0.0, uptime_s=31.0)).action is Action.RETRY
+
+
+def test_while_the_router_is_away_no_lease_ends() -> None:
+    assert plan_run(replace(RUNNING, assigned_boot=BOOT_S - 500), TASK, router=None).action is Action.HOLD
+
+
+def test_an_instance_that_leaves_the_fleet_keeps_its_run_as_long_as_it_calls() -> None:
+    old = replace(RUNNING, assigned_boot=BOOT_S - 500)
+    for agents in ([], [writer(instance_of("writer-1"))]):
+        assert said(plan_run(old, TASK, agents=agents)) == (Action.HOLD, "running on writer-0")
+        lost = plan_run(old, TASK, agents=agents, router=router(last_seen=BOOT_S - 31))
+        assert lost.action is Action.RETRY
+
+
+def test_after_a_reboot_of_the_machine_every_run_is_tried_again() -> None:
+    for run in (ASSIGNED, RUNNING):
+        change = plan_run(run, TASK, boot_id="boot-2", boottime=5.0)
+        assert said(change) == (Action.RETRY, "the machine was started again")
+
+
+def test_a_run_that_takes_too_long_is_ended() -> None:
+    manifest = task_of(timeout="1m")
+
+    def after(seconds: float) -> Change:
+        return plan_run(run_of(manifest, TaskState.RUNNING, assigned_boot=BOOT_S - seconds), manifest)
+
+    assert after(60 + TIMEOUT_SLACK_S).action is Action.HOLD
+    assert said(after(61 + TIMEOUT_SLACK_S)) == (
+        Action.TIME_OUT,
+        "timed out after 1m, and its agent did not stop it",
+    )
+
+
+def test_a_run_that_is_never_begun_is_ended_too() -> None:
+    def after(seconds: float) -> Change:
+        return plan_run(replace(ASSIGNED, assigned_boot=BOOT_S - seconds), TASK)
+
+    assert after(600).action is Action.HOLD
+    assert said(after(611)) == (Action.TIME_OUT, "timed out: writer-0 did not begin it within 10m")
+
+
+def test_an_assignment_is_sent_again_to_a_new_router_with_the_same_generation() -> None:
+    change = plan_run(ASSIGNED, TASK, router=router(epoch="epoch-2"))
+    assert said(change) == (Action.DISPATCH, "sent again to writer-0 (generation 1)")
+    assert (change.spec.run.generation, change.spec.instance.name) == (1, "writer-0")
+
+
+def test_what_is_running_is_not_sent_again() -> None:
+    assert plan_run(RUNNING, TASK, router=router(epoch="epoch-2")).action is Action.HOLD
+
+
+def test_nothing_is_sent_again_to_an_instance_that_leaves_the_fleet() -> None:
+    change = plan_run(ASSIGNED, TASK, router=router(epoch="epoch-2"), agents=[])
+    assert said(change) == (Action.HOLD, "assigned on writer-0, which leaves the fleet")
+
+
+# --- cancelling -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", [PENDING, AUTHORISED, ASSIGNED, RUNNING], ids=lambda r: str(r.state))
+def test_a_run_whose_manifest_went_is_cancelled(run: TaskRecord) -> None:
+    assert said(plan_run(run)) == (Action.CANCEL, "its manifest was removed from git")
+
+
+@pytest.mark.parametrize("run", [PENDING, AUTHORISED, ASSIGNED, RUNNING], ids=lambda r: str(r.state))
+def test_a_run_whose_manifest_changed_is_cancelled_while_the_new_one_begins(run: TaskRecord) -> None:
+    changes = plan_tasks([task_of(prompt="new")], run)
+    assert [said(c) for c in changes] == [
+        (Action.CREATE, "new in git"),
+        (Action.CANCEL, "its manifest was changed in git"),
+    ]
+
+
+def test_only_taking_work_away_that_is_under_way_counts_as_a_removal() -> None:
+    assert [plan_run(r).towards for r in (PENDING, AUTHORISED)] == [None, None]
+    assert [plan_run(r).towards for r in (ASSIGNED, RUNNING)] == [Action.REMOVE, Action.REMOVE]
+    replaced = plan_tasks([task_of(prompt="new")], RUNNING)[1]
+    assert replaced.towards is None
+
+
+@pytest.mark.parametrize("source", ["inbox", "api"])
+def test_a_run_that_did_not_come_from_git_does_not_end_with_git(source: str) -> None:
+    assert plan_run(replace(RUNNING, source=source)).action is Action.HOLD
+
+
+def test_a_cancelled_run_is_waited_for_until_its_agent_stopped_it() -> None:
+    asked = replace(RUNNING, reason=f"{CANCEL_REQUESTED}: its manifest was removed from git")
+    for manifest in (None, TASK):
+        change = plan_run(asked, manifest)
+        assert (*said(change), change.wait_s) == (Action.HOLD, "waiting for its agent to stop it", 1.0)
+
+
+def test_a_new_router_is_asked_to_cancel_again() -> None:
+    asked = replace(RUNNING, reason=f"{CANCEL_REQUESTED}: by uid:0")
+    assert plan_run(asked, TASK, router=router(epoch="epoch-2")).action is Action.CANCEL
+
+
+def test_a_cancelled_run_whose_agent_is_lost_or_does_not_stop_is_ended_with_it() -> None:
+    asked = replace(RUNNING, reason=f"{CANCEL_REQUESTED}: x", assigned_boot=BOOT_S - 500)
+    assert plan_run(asked, router=router(last_seen=BOOT_S - 31)).action is Action.RETRY
+    overdue = replace(asked, assigned_boot=BOOT_S - 611)
+    assert plan_run(overdue).action is Action.TIME_OUT
+
+
+def test_the_order_of_manifests_does_not_matter() -> None:
+    tasks = [task_of(n, priority=p) for n, p in (("a", 0), ("b", 3), ("c", 0))]
+    runs = [run_of(t, TaskState.AUTHORISED, run=t.name) for t in tasks]
+    assert plan_tasks(tasks, *runs) == plan_tasks(list(reversed(tasks)), *runs)
+
+
+def test_the_wait_between_attempts_follows_the_strategy() -> None:
+    def retry(**values: object) -> Retry:
+        return Retry.model_validate({"baseDelay": "1s", **values})
+
+    assert [retry_wait_s(retry(strategy="fixed"), n, 0.0) for n in (1, 5)] == [1.0, 1.0]
+    assert [retry_wait_s(retry(jitter=False), n, 0.0) for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
+    assert [retry_wait_s(retry(), n, 0.0) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
+    assert retry_wait_s(retry(), 50, 1.0) == 600.0
