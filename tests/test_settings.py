@@ -3,7 +3,16 @@
 import pytest
 from pydantic import ValidationError
 
-from reconciler.settings import Hub, HubSpec, Maxima, Operator, OperatorRuntime, OperatorSpec, check_narrowing, permits_image
+from reconciler.settings import (
+    Hub,
+    HubSpec,
+    Maxima,
+    Operator,
+    OperatorRuntime,
+    OperatorSpec,
+    check_narrowing,
+    permits_image,
+)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from reconciler.core.change import Action, Cause, Change
 from reconciler.core.digest import digest
 from reconciler.core.problem import Problem
 
-
 REMOVING = frozenset({Action.REMOVE, Action.RECYCLE})
 _ASKED_FOR = frozenset({Action.CREATE, Action.UPDATE, Action.REPLACE, Action.CANCEL})
 

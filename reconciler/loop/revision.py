@@ -150,7 +150,7 @@ class Revisions:
     def accept(self, desired: Desired) -> None:
         """Make a revision the last good one, durably, with the contents of its manifests.
 
-        Raises StoreError, and SourceError when the contents cannot be read: then the one before stays the last good one.
+        Raises StoreError, and SourceError when the contents cannot be read: the one before stays the last good then.
         """
         snapshot = self._snapshot
         if snapshot is None or snapshot.revision.id != desired.revision.id:

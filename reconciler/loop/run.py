@@ -142,7 +142,13 @@ class Loop:
             working = without_removals(working, working.refused[0].reason)
         faults = [*in_force.faults, *_unreadable(observed), *self._faults()]
         if refused:
-            faults.append(("PlanRefused", refused[0].guard, f"{refused[0].reason}; if meant: reconciler apply --confirm {refused[0].confirm}"))
+            faults.append(
+                (
+                    "PlanRefused",
+                    refused[0].guard,
+                    f"{refused[0].reason}; if meant: reconciler apply --confirm {refused[0].confirm}",
+                )
+            )
         conditions = self._settle_conditions(faults, record=apply)
         if not apply:
             return self._reported(plan, (), conditions, in_force)
@@ -150,7 +156,9 @@ class Loop:
             try:
                 self.revisions.accept(desired)
             except SourceError as exc:
-                conditions = self._settle_conditions([*faults, ("SourceUnavailable", "Unreadable", str(exc))], record=True)
+                conditions = self._settle_conditions(
+                    [*faults, ("SourceUnavailable", "Unreadable", str(exc))], record=True
+                )
                 return self._reported(plan, (), conditions, in_force)
         self._on_desired(desired)
         done = self._apply(working, desired)

@@ -18,9 +18,7 @@ MAX_FILE_BYTES = 2**20
 class GitSnapshot:
     """The tree of one commit. For one thread at a time; a context manager that closes itself."""
 
-    def __init__(
-        self, view: ObjectView, commit: str, revision: Revision, sizes: dict[str, int] | None = None
-    ) -> None:
+    def __init__(self, view: ObjectView, commit: str, revision: Revision, sizes: dict[str, int] | None = None) -> None:
         """`sizes` is what earlier snapshots learnt of blobs, by id; it is added to."""
         self._sizes = {} if sizes is None else sizes
         self._view = view

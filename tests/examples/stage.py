@@ -168,9 +168,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def read_argv(agent: str, tree: Path = ROOT) -> Sequence[str]:
     """The argv of an agent's manifest, for this interpreter and the scripts in `tree`."""
     argv = read_manifest(tree / "agents.d" / f"{agent}.yaml")["spec"]["executor"]["argv"]
-    return [
-        sys.executable if a == "python3" else a.replace("/workspace", str(tree), 1) for a in argv
-    ]
+    return [sys.executable if a == "python3" else a.replace("/workspace", str(tree), 1) for a in argv]
 
 
 def _run(argv: Sequence[str], workspace: Path, env: Mapping[str, str], scratch: Path) -> Done:

@@ -32,9 +32,7 @@ def test_size_counts_lines_by_language(work: Work, repository: Repository) -> No
         }
     )
     result = work("analyst", {"do": "size", "top": 2}, repository.path).result
-    assert {
-        row["name"]: (row["files"], row["lines"], row["code"]) for row in result["languages"]
-    } == {
+    assert {row["name"]: (row["files"], row["lines"], row["code"]) for row in result["languages"]} == {
         "Python": (2, 5, 3),
         "Make": (1, 2, 2),
         "Rego": (1, 2, 1),
@@ -45,9 +43,7 @@ def test_size_counts_lines_by_language(work: Work, repository: Repository) -> No
     assert result["not_text"] == 1
 
 
-def test_size_does_not_follow_links_out_of_the_workspace(
-    work: Work, repository: Repository, tmp_path: Path
-) -> None:
+def test_size_does_not_follow_links_out_of_the_workspace(work: Work, repository: Repository, tmp_path: Path) -> None:
     (tmp_path / "outside.py").write_text("secret = 1\n")
     (repository.path / "link.py").symlink_to(tmp_path / "outside.py")
     repository.commit({"inside.py": "x = 1\n"})
@@ -63,9 +59,7 @@ def test_size_needs_no_history(work: Work, tmp_path: Path) -> None:
     assert result["revision"] == "0123456789ab"
 
 
-def test_a_tree_inside_another_repository_is_not_taken_for_it(
-    work: Work, repository: Repository
-) -> None:
+def test_a_tree_inside_another_repository_is_not_taken_for_it(work: Work, repository: Repository) -> None:
     repository.commit({"outer.py": "x = 1\n"})
     tree = repository.path / "inner"
     tree.mkdir()
@@ -98,9 +92,7 @@ def test_churn_reads_names_with_spaces_and_accents(work: Work, repository: Repos
     assert result["folders"] == [{"folder": "dir a", "commits": 1}]
 
 
-def test_churn_counts_empty_commits_and_none_twice_in_merges(
-    work: Work, repository: Repository
-) -> None:
+def test_churn_counts_empty_commits_and_none_twice_in_merges(work: Work, repository: Repository) -> None:
     repository.commit({"a": "1\n"}, "one")
     git(repository.path, "checkout", "-q", "-b", "side")
     repository.commit({"b": "1\n"}, "side", day=1)
@@ -126,9 +118,7 @@ def test_churn_of_a_shallow_clone_says_so(work: Work, known: Repository, tmp_pat
     assert result["figures"] == {"commits": 1, "files": 2}
 
 
-def test_churn_asks_the_reviewer_to_look_at_what_changes_most(
-    work: Work, known: Repository, hub: ListeningHub
-) -> None:
+def test_churn_asks_the_reviewer_to_look_at_what_changes_most(work: Work, known: Repository, hub: ListeningHub) -> None:
     given = {"do": "churn", "review": 2}
     result = work("analyst", given, known.path, task="churn", env=hub.env).result
     (call,) = hub.received
@@ -141,14 +131,10 @@ def test_churn_asks_the_reviewer_to_look_at_what_changes_most(
         "to": "reviewer",
         "payload": {"task": "churn", "paths": ["a.py", "b.md"], "reason": "changed most often"},
     }
-    assert result["messages"] == [
-        {"type": "review.request", "to": "reviewer", "status": "accepted"}
-    ]
+    assert result["messages"] == [{"type": "review.request", "to": "reviewer", "status": "accepted"}]
 
 
-def test_a_refused_message_is_noted_and_does_no_harm(
-    work: Work, known: Repository, hub: ListeningHub
-) -> None:
+def test_a_refused_message_is_noted_and_does_no_harm(work: Work, known: Repository, hub: ListeningHub) -> None:
     hub.status = 403
     done = work("analyst", {"do": "churn", "review": 1}, known.path, env=hub.env)
     assert done.exit_code == 0
@@ -166,9 +152,7 @@ def test_a_refused_message_is_noted_and_does_no_harm(
         {"HUB_URL": "http://127.0.0.1:x", "HUB_TOKEN_FILE": "/dev/null"},
     ],
 )
-def test_without_a_hub_the_work_is_done_all_the_same(
-    work: Work, known: Repository, env: dict[str, str]
-) -> None:
+def test_without_a_hub_the_work_is_done_all_the_same(work: Work, known: Repository, env: dict[str, str]) -> None:
     done = work("analyst", {"do": "churn", "review": 1}, known.path, env=env)
     assert done.exit_code == 0
     assert done.result["messages"][0]["status"] == "not sent"

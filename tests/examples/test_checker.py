@@ -75,9 +75,7 @@ def test_an_unknown_key_is_found_at_its_mapping(work: Work, checked: Repository)
     [("a: 1\nb: [1\n", 3), ("a: 1\na: 2\n", 2), ("a: 1\n\tb: 2\n", 2), ("a: &x [*y]\n", 1)],
     ids=["unclosed list", "duplicate key", "tab", "unknown alias"],
 )
-def test_what_is_not_yaml_is_a_problem(
-    work: Work, checked: Repository, content: str, line: int
-) -> None:
+def test_what_is_not_yaml_is_a_problem(work: Work, checked: Repository, content: str, line: int) -> None:
     checked.commit({"broken.yaml": content})
     (problem,) = work("checker", {"do": "schemas"}, checked.path).result["problems"]
     assert (problem["file"], problem["line"]) == ("broken.yaml", line)
@@ -109,17 +107,13 @@ def test_files_can_be_skipped(work: Work, checked: Repository) -> None:
     ],
     ids=["not JSON", "not a schema", "remote reference"],
 )
-def test_a_bad_schema_is_a_problem(
-    work: Work, checked: Repository, schema: str, pointer: str
-) -> None:
+def test_a_bad_schema_is_a_problem(work: Work, checked: Repository, schema: str, pointer: str) -> None:
     checked.commit({"schemas/messages/x.schema.json": schema})
     (problem,) = work("checker", {"do": "schemas"}, checked.path).result["problems"]
     assert (problem["file"], problem["pointer"]) == ("schemas/messages/x.schema.json", pointer)
 
 
-def test_each_misfit_is_raised_as_a_finding(
-    work: Work, checked: Repository, hub: ListeningHub
-) -> None:
+def test_each_misfit_is_raised_as_a_finding(work: Work, checked: Repository, hub: ListeningHub) -> None:
     checked.commit({"bad.yaml": "kind: Agent\nspec: {replicas: no}\n"})
     work("checker", {"do": "schemas"}, checked.path, task="manifest-check", env=hub.env)
     (call,) = hub.received

@@ -20,11 +20,7 @@ HUB = Hub.model_validate(read_manifest(ROOT / "hub.yaml"))
 AGENT_FILES = sorted((ROOT / "agents.d").glob("*.yaml"))
 TASK_FILES = sorted((ROOT / "tasks.d").glob("*.yaml"))
 DEFAULTS: dict[str, Any] = {str(key): value for key, value in HUB.spec.defaults.items()}
-AGENTS = {
-    m.name: m.spec
-    for f in AGENT_FILES
-    for m in parse_agent(f.name, f.read_bytes(), DEFAULTS).manifests
-}
+AGENTS = {m.name: m.spec for f in AGENT_FILES for m in parse_agent(f.name, f.read_bytes(), DEFAULTS).manifests}
 TASKS = {m.name: m.spec for f in TASK_FILES for m in parse_task(f.name, f.read_bytes()).manifests}
 CPU_BUDGET_S = 5.0
 

@@ -13,9 +13,7 @@ AGENTS = sorted(path.stem for path in (ROOT / "agents.d").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_an_unknown_operation_is_refused_with_the_known_ones(
-    work: Work, repository: Repository, agent: str
-) -> None:
+def test_an_unknown_operation_is_refused_with_the_known_ones(work: Work, repository: Repository, agent: str) -> None:
     done = work(agent, {"do": "dance"}, repository.path)
     assert (done.exit_code, done.result) == (1, None)
     assert done.errors.startswith("the input's 'do' is \"dance\"; it must be one of ")
@@ -23,9 +21,7 @@ def test_an_unknown_operation_is_refused_with_the_known_ones(
 
 
 @pytest.mark.parametrize("given", [None, "size", ["size"], {}, {"do": 1}, {"do": None}])
-def test_input_without_an_operation_is_refused(
-    work: Work, repository: Repository, given: object
-) -> None:
+def test_input_without_an_operation_is_refused(work: Work, repository: Repository, given: object) -> None:
     done = work("analyst", given, repository.path)
     assert done.exit_code == 1
     assert "input" in done.errors
@@ -62,18 +58,12 @@ def test_without_the_daemon_the_script_says_what_it_needs(tmp_path: Path) -> Non
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr == (
-        "HUB_TASK_DIR and HUB_WORKSPACE not set; agentd sets them for every executor\n"
-    )
+    assert done.stderr == ("HUB_TASK_DIR and HUB_WORKSPACE not set; agentd sets them for every executor\n")
 
 
-def test_settings_of_the_account_change_nothing(
-    work: Work, repository: Repository, tmp_path: Path
-) -> None:
+def test_settings_of_the_account_change_nothing(work: Work, repository: Repository, tmp_path: Path) -> None:
     repository.commit({"ü.py": "x = 1\n"})
-    (tmp_path / ".gitconfig").write_text(
-        "[core]\n\tquotePath = true\n[log]\n\tshowSignature = true\n"
-    )
+    (tmp_path / ".gitconfig").write_text("[core]\n\tquotePath = true\n[log]\n\tshowSignature = true\n")
     env = {"HOME": str(tmp_path), "GIT_DIR": "/nonexistent", "LC_ALL": "C"}
     result = work("analyst", {"do": "churn"}, repository.path, env=env).result
     assert [row["path"] for row in result["files"]] == ["ü.py"]

@@ -78,9 +78,7 @@ def test_links_can_be_checked_in_one_place_only(work: Work, repository: Reposito
     assert [row["file"] for row in result["broken"]] == ["c.md", "docs/a.md"]
 
 
-def test_a_broken_link_is_raised_as_a_finding(
-    work: Work, repository: Repository, hub: ListeningHub
-) -> None:
+def test_a_broken_link_is_raised_as_a_finding(work: Work, repository: Repository, hub: ListeningHub) -> None:
     repository.commit({"a.md": "[x](no)\n"})
     work("librarian", {"do": "links"}, repository.path, env=hub.env)
     (call,) = hub.received
@@ -136,9 +134,7 @@ def test_a_start_can_be_named(work: Work, repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("since", ["no-such-tag", "--output=stolen"])
-def test_a_start_that_is_no_commit_is_a_clear_failure(
-    work: Work, repository: Repository, since: str
-) -> None:
+def test_a_start_that_is_no_commit_is_a_clear_failure(work: Work, repository: Repository, since: str) -> None:
     repository.commit({"a": "1\n"})
     done = work("librarian", {"do": "changes", "since": since}, repository.path)
     assert done.exit_code == 1

@@ -32,19 +32,12 @@ KEYS = {
     "google-key": "AIza" + "SyB3" * 8 + "abc",
     "slack-token": "xoxb-" + "123-aB3" * 4,
     "private-key": "-----BEGIN RSA " + "PRIVATE KEY-----",
-    "json-web-token": "eyJ"
-    + "hbGciOiJIUzI1NiJ9"
-    + ".eyJ"
-    + "zdWIiOiIxMjM0NTY3"
-    + ".c2lnbmF0dXJl"
-    + "MTIzNDU",
+    "json-web-token": "eyJ" + "hbGciOiJIUzI1NiJ9" + ".eyJ" + "zdWIiOiIxMjM0NTY3" + ".c2lnbmF0dXJl" + "MTIzNDU",
     "assigned": "q7Zp-94kLmWx2Rt8Vb",
 }
 
 
-def test_dependencies_are_read_with_their_hashes_and_origins(
-    work: Work, repository: Repository
-) -> None:
+def test_dependencies_are_read_with_their_hashes_and_origins(work: Work, repository: Repository) -> None:
     repository.commit({".ci/requirements.lock": LOCK, "pyproject.toml": SETTINGS})
     given = {"do": "dependencies", "extras": ["x"]}
     result = work("performer", given, repository.path).result
@@ -69,9 +62,7 @@ def test_dependencies_are_read_with_their_hashes_and_origins(
     ]
 
 
-def test_optional_dependencies_are_asked_for_only_when_named(
-    work: Work, repository: Repository
-) -> None:
+def test_optional_dependencies_are_asked_for_only_when_named(work: Work, repository: Repository) -> None:
     repository.commit({".ci/requirements.lock": LOCK, "pyproject.toml": SETTINGS})
     result = work("performer", {"do": "dependencies"}, repository.path).result
     assert [p["name"] for p in result["packages"] if p["direct"]] == ["click"]
@@ -130,9 +121,7 @@ def test_a_missing_lock_is_a_problem_and_no_failure(work: Work, repository: Repo
 
 
 @pytest.mark.parametrize("rule", KEYS)
-def test_a_planted_key_is_found_and_not_repeated(
-    work: Work, repository: Repository, rule: str
-) -> None:
+def test_a_planted_key_is_found_and_not_repeated(work: Work, repository: Repository, rule: str) -> None:
     key = KEYS[rule]
     repository.commit({"config/settings.txt": f'fine: yes\npassword = "{key}"\n'})
     done = work("performer", {"do": "secrets"}, repository.path)
@@ -158,9 +147,7 @@ def test_a_planted_key_is_found_and_not_repeated(
         "-----BEGIN PUBLIC KEY-----",
     ],
 )
-def test_what_only_resembles_a_key_is_not_found(
-    work: Work, repository: Repository, line: str
-) -> None:
+def test_what_only_resembles_a_key_is_not_found(work: Work, repository: Repository, line: str) -> None:
     repository.commit({"a.txt": line + "\n"})
     assert work("performer", {"do": "secrets"}, repository.path).result["found"] == []
 
@@ -173,9 +160,7 @@ def test_keys_in_allowed_places_are_counted(work: Work, repository: Repository) 
     assert result["figures"] == {"files": 1, "found": 0, "allowed": 1}
 
 
-def test_a_key_alerts_the_hub_without_the_key(
-    work: Work, repository: Repository, hub: ListeningHub
-) -> None:
+def test_a_key_alerts_the_hub_without_the_key(work: Work, repository: Repository, hub: ListeningHub) -> None:
     repository.commit({"a.txt": KEYS["aws-access-key"] + "\n"})
     work("performer", {"do": "secrets"}, repository.path, task="secrets-scan", env=hub.env)
     (call,) = hub.received

@@ -61,9 +61,7 @@ def test_the_report_holds_the_figures_of_all_parents(work: Work, repository: Rep
     assert [row["task"] for row in done.result["sections"]] == ["churn", "code-size", "open-ends"]
 
 
-def test_hotspots_are_sources_both_large_and_often_changed(
-    work: Work, repository: Repository
-) -> None:
+def test_hotspots_are_sources_both_large_and_often_changed(work: Work, repository: Repository) -> None:
     parents = {"code-size": SIZE, "churn": CHURN}
     done = work("reporter", {"do": "report"}, repository.path, parents=parents)
     assert done.result["hotspots"] == [{"path": "big.py", "commits": 9, "lines": 500}]
@@ -98,9 +96,7 @@ def test_a_report_of_nothing_is_a_clear_failure(work: Work, repository: Reposito
     assert list(done.output.iterdir()) == []
 
 
-def test_the_report_is_announced_with_its_digest(
-    work: Work, repository: Repository, hub: ListeningHub
-) -> None:
+def test_the_report_is_announced_with_its_digest(work: Work, repository: Repository, hub: ListeningHub) -> None:
     given = {"do": "report", "title": "News"}
     parents = {"churn": CHURN}
     done = work("reporter", given, repository.path, parents=parents, task="report", env=hub.env)

@@ -33,9 +33,7 @@ def test_imports_down_the_layers_are_fine(work: Work, repository: Repository) ->
     assert result["contracts_checked"] == ["one way"]
 
 
-def test_an_import_up_or_across_the_layers_is_found_with_its_line(
-    work: Work, repository: Repository
-) -> None:
+def test_an_import_up_or_across_the_layers_is_found_with_its_line(work: Work, repository: Repository) -> None:
     repository.commit(
         {
             "pyproject.toml": SETTINGS,
@@ -88,9 +86,7 @@ def test_a_circle_of_imports_is_found(work: Work, repository: Repository) -> Non
     ],
     ids=["in a function", "for type checkers"],
 )
-def test_an_import_that_waits_closes_no_circle(
-    work: Work, repository: Repository, late: str
-) -> None:
+def test_an_import_that_waits_closes_no_circle(work: Work, repository: Repository, late: str) -> None:
     repository.commit({"p/__init__.py": "", "p/a.py": "import p.b\n", "p/b.py": late})
     result = work("reviewer", {"do": "layers"}, repository.path).result
     assert result["cycles"] == []
@@ -115,9 +111,7 @@ def test_settings_that_do_not_parse_are_a_clear_failure(work: Work, repository: 
 def test_long_functions_and_files_are_found(work: Work, repository: Repository) -> None:
     repository.commit(
         {
-            "a.py": "class C:\n    def long(self):\n"
-            + "        x = 1\n" * 9
-            + "\n\ndef short():\n    pass\n",
+            "a.py": "class C:\n    def long(self):\n" + "        x = 1\n" * 9 + "\n\ndef short():\n    pass\n",
             "b.py": "x = 1\n",
         }
     )

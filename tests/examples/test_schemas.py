@@ -89,13 +89,9 @@ GOOD: dict[str, list[dict[str, Any]]] = {
             "evidence": [{"path": "a.py", "line": 1, "rule": "aws-access-key"}],
         },
     ],
-    "report.published": [
-        {"task": "report", "title": "News", "sha256": SHA256, "sections": ["churn"]}
-    ],
+    "report.published": [{"task": "report", "title": "News", "sha256": SHA256, "sections": ["churn"]}],
     "review.request": [{"task": "churn", "paths": ["a b.py"], "reason": "changed often"}],
-    "finding.raised": [
-        {"task": "doc-links", "rule": "link", "path": "a.md", "line": 3, "message": "gone"}
-    ],
+    "finding.raised": [{"task": "doc-links", "rule": "link", "path": "a.md", "line": 3, "message": "gone"}],
 }
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("agent.hello", {"pid": 0}),

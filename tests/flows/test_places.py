@@ -103,7 +103,9 @@ def test_a_read_only_data_directory_says_what_to_do(fleet: Fleet) -> None:
     with mounted(fleet.data, "ro"):
         answer = fleet.apply()
     assert answer.code == 1
-    assert f"the data directory {fleet.data} cannot be used: Read-only file system; name another with --data" in answer.err
+    assert (
+        f"the data directory {fleet.data} cannot be used: Read-only file system; name another with --data" in answer.err
+    )
 
 
 @needs_root

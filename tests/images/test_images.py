@@ -7,6 +7,7 @@ from pathlib import Path
 
 import docker
 import pytest
+
 from tests.contract.runtimes import refuse_to_run
 
 ROOT = Path(__file__).parents[2]

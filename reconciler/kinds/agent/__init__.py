@@ -3,9 +3,10 @@
 from reconciler.kinds.agent.apply import apply
 from reconciler.kinds.agent.check import check, contribute
 from reconciler.kinds.agent.observe import observe
-from reconciler.kinds.agent.plan import plan, view
+from reconciler.kinds.agent.plan import plan
 from reconciler.kinds.agent.spec import load
 from reconciler.kinds.agent.state import AgentStates
+from reconciler.kinds.agent.view import view
 from reconciler.kinds.kind import Kind
 
 AGENT = Kind(

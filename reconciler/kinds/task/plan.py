@@ -101,7 +101,9 @@ class _Planner:
     def _authorise(self, run: TaskRecord, spec: TaskSpec) -> Change:
         """Policy is asked about one agent: the one with the least to do for each instance that it has."""
         agents = self._candidates(spec)
-        agent = min(agents, key=lambda a: (self._queued.get(a.name, 0) / max(1, len(a.instances)), a.name), default=None)
+        agent = min(
+            agents, key=lambda a: (self._queued.get(a.name, 0) / max(1, len(a.instances)), a.name), default=None
+        )
         if agent is not None:
             self._queued[agent.name] = self._queued.get(agent.name, 0) + 1
         about = f" about {agent.name}" if agent is not None else ""

@@ -9,7 +9,8 @@ import pytest
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.reading import Absent, Ok, Unavailable
-from reconciler.kinds.agent.plan import STABLE_S, plan, view
+from reconciler.kinds.agent.plan import STABLE_S, plan
+from reconciler.kinds.agent.view import view
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.ports import ContainerSummary, InstanceReport
 from reconciler.settings import HubSpec
