@@ -1,6 +1,8 @@
 """Printing for people: tables within 100 columns, colours on terminals only, JSON on request."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,15 @@ def console(*, err: bool = False) -> "Console":
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else WIDTH
     return Console(stderr=err, highlight=False, soft_wrap=False, width=width)
+
+
+def program() -> str:
+    """How to call this program from where the person stands."""
+    name = "reconciler"
+    if shutil.which(name):
+        return name
+    called = os.path.relpath(sys.argv[0])
+    return called if called.endswith(name) and not called.startswith("..") else name
 
 
 def print_json(value: object) -> None:

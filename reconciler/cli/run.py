@@ -4,16 +4,18 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli.options import data_option, operator_option, process_option, source_option
-from reconciler.cli.output import print_problems
+from reconciler.cli.output import print_problems, program
 
 if TYPE_CHECKING:
     from reconciler.bootstrap import Built
-    from reconciler.loop.run import Loop
+    from reconciler.kinds.kind import World
+    from reconciler.loop.apply import Done
+    from reconciler.loop.run import Loop, PassReport
     from reconciler.loop.serve import Hub
     from reconciler.settings import OperatorSpec
 
@@ -38,6 +40,7 @@ def run_command(
         running = _start(stack, source, data, spec)
         if once:
             return _once(running, timeout)
+        running.view.sum_up_when_done(running.built.world)
         running.view.say("the hub serves until Ctrl-C, which leaves the agents running")
         running.hub.serve()
         return _end(running)
@@ -212,7 +215,7 @@ def _end(running: _Running) -> int:
     if running.hub.is_going_down:
         return _take_down(running)
     running.view.say("stopped; router and agents go on, and the next `reconciler run` adopts them")
-    running.view.say("to end them too: reconciler down")
+    running.view.say(f"to end them too: {program()} down")
     return 0
 
 
@@ -261,13 +264,18 @@ class View:
         self._quiet = quiet
         self._seen: set[str] = set()
         self._picture = ""
+        self._world: World | None = None
+
+    def sum_up_when_done(self, world: "World") -> None:
+        """Print the summary once, as soon as the fleet has converged and no task is on its way."""
+        self._world = world
 
     def say(self, text: str) -> None:
         from reconciler.cli.output import escape
 
         self._out.print(f"[dim]{_clock()}[/] {escape(text)}")
 
-    def on_done(self, done: Any) -> None:
+    def on_done(self, done: "Done") -> None:
         """A change was applied or failed; skipped ones are not worth a line."""
         from reconciler.cli.output import ACTION_SIGNS, escape
         from reconciler.core.outcome import Applied, Skipped
@@ -287,7 +295,7 @@ class View:
                 f"[dim]{_clock()}[/] [red]✗ {change.action:<9}[/] {escape(unit):<30} {escape(outcome.reason)}"
             )
 
-    def on_pass(self, report: Any) -> None:
+    def on_pass(self, report: "PassReport") -> None:
         """Problems, refusals and conditions once each; then how far the fleet is."""
         news = [str(p) for p in report.problems]
         news += [f"{c.type}: {c.message}" for c in report.conditions if c.type != "ConfigInvalid"]
@@ -301,8 +309,11 @@ class View:
         if picture != self._picture:
             self._picture = picture
             self.say(picture)
+        if self._world is not None and report.is_converged:
+            world, self._world = self._world, None
+            self.summary(world, converged=True)
 
-    def summary(self, world: Any, *, converged: bool) -> None:
+    def summary(self, world: "World", *, converged: bool) -> None:
         """What ran, where, with which result, and how to look further."""
         from reconciler.cli.output import table
         from reconciler.store import records
@@ -330,10 +341,11 @@ class View:
             f"{'converged' if converged else 'NOT converged'}: {len(instances)} instances on the "
             f"{world.runtime.name} runtime, {good} of {len(tasks)} tasks succeeded"
         )
-        self.say("look further: reconciler status · reconciler task show NAME · reconciler audit show")
+        me = program()
+        self.say(f"look further: {me} status · {me} task show NAME · {me} audit show")
 
 
-def _picture(report: Any) -> str:
+def _picture(report: "PassReport") -> str:
     counts: dict[str, int] = {}
     ready = waiting = 0
     for change in report.plan.changes:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from reconciler.cli.options import data_option, output_option, source_option
-from reconciler.cli.output import print_json
+from reconciler.cli.output import print_json, program
 
 POLL_S = 0.2
 
@@ -34,7 +34,7 @@ def submit(file: Any, wait: bool, source: str, data: str | None, output: str) ->
         print_json(answer)
     else:
         click.echo(f"task {answer['task']} is {answer['state']} (run {answer['run']})")
-        click.echo(f"look further: reconciler task show {answer['task']}")
+        click.echo(f"look further: {program()} task show {answer['task']}")
     return 0
 
 
