@@ -12,7 +12,7 @@ from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
 from reconciler.store import records
-from reconciler.store.audit import AuditEntry, append
+from reconciler.store.audit import append
 from reconciler.store.records import TaskRecord
 
 
@@ -127,10 +127,7 @@ class HubOperations:
         append(
             self._world.store,
             [
-                AuditEntry(
-                    time=self._world.clock.now().isoformat(),
-                    boottime=self._world.clock.boottime(),
-                    fleet=self._world.fleet,
+                self._world.entry(
                     revision=self._loop.revisions.applied,
                     actor=actor,
                     cause="operator",

@@ -29,6 +29,7 @@ from reconciler.ports import (
     Source,
 )
 from reconciler.settings import HubSpec, OperatorSpec
+from reconciler.store.audit import AuditEntry
 from reconciler.store.store import Store
 
 
@@ -54,6 +55,10 @@ class World:
     clock: Clock
     inspections: Inspections
     operator: OperatorSpec
+
+    def entry(self, **fields: str) -> AuditEntry:
+        """An entry for the audit log, of this fleet and of now; `fields` are the other columns."""
+        return AuditEntry(time=self.clock.now().isoformat(), boottime=self.clock.boottime(), fleet=self.fleet, **fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from reconciler.crashpoint import point
 from reconciler.errors import ReconcilerError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.store import records
-from reconciler.store.audit import AuditEntry, append
+from reconciler.store.audit import append
 from reconciler.store.records import UnitRecord
 
 PROVISIONING = (Action.CREATE, Action.REPLACE, Action.DISPATCH)
@@ -143,10 +143,7 @@ def _record(change: Change, plan: Plan, job: Applying, outcome: str, reason: str
     append(
         world.store,
         [
-            AuditEntry(
-                time=world.clock.now().isoformat(),
-                boottime=world.clock.boottime(),
-                fleet=world.fleet,
+            world.entry(
                 revision=job.desired.revision.id,
                 actor=(job.desired.revision.author or "hub") if change.cause is Cause.COMMIT else "hub",
                 cause=str(change.cause),

@@ -24,7 +24,7 @@ from reconciler.loop.run import Loop
 from reconciler.source.dropped import Candidate
 from reconciler.source.inbox import Inbox, Verdict
 from reconciler.store import records
-from reconciler.store.audit import AuditEntry, append
+from reconciler.store.audit import append
 from reconciler.store.records import DroppedRecord, TaskRecord
 from reconciler.store.store import Store
 
@@ -74,10 +74,7 @@ def record_dropped(
         append(
             world.store,
             [
-                AuditEntry(
-                    time=now.isoformat(),
-                    boottime=world.clock.boottime(),
-                    fleet=world.fleet,
+                world.entry(
                     revision=desired.revision.id,
                     actor=f"uid:{uid}",
                     cause=source,
@@ -191,10 +188,7 @@ def _note_rejected(name: str, uid: int, reason: str, world: World, desired: Desi
     append(
         world.store,
         [
-            AuditEntry(
-                time=world.clock.now().isoformat(),
-                boottime=world.clock.boottime(),
-                fleet=world.fleet,
+            world.entry(
                 revision=desired.revision.id,
                 actor=f"uid:{uid}",
                 cause="inbox",

@@ -262,10 +262,7 @@ class Loop:
         return tuple(c for c in now_true.values() if c.status)
 
     def _condition_entry(self, condition: Condition) -> AuditEntry:
-        return AuditEntry(
-            time=condition.since.isoformat(),
-            boottime=self._world.clock.boottime(),
-            fleet=self._world.fleet,
+        return self._world.entry(
             revision=self.revisions.applied,
             cause=str(Cause.START),
             kind="condition",

@@ -22,7 +22,7 @@ from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
 from reconciler.ports import InboxMessage, RouterReport
 from reconciler.settings import Retry
 from reconciler.store import attempts, records
-from reconciler.store.audit import AuditEntry, append
+from reconciler.store.audit import append
 from reconciler.store.records import ResultRecord, TaskRecord
 
 CURSOR = "hub_inbox_cursor"
@@ -188,10 +188,7 @@ def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskR
     append(
         world.store,
         [
-            AuditEntry(
-                time=world.clock.now().isoformat(),
-                boottime=world.clock.boottime(),
-                fleet=world.fleet,
+            world.entry(
                 revision=run.revision if run else "",
                 actor=f"agent:{row.instance}",
                 cause="commit" if run and run.source == "git" else (run.source if run else ""),
