@@ -156,17 +156,35 @@ def _compare(desired: "Desired", place: str, data: str | None) -> "Plan":
 
     file = data_folder(place, data) / "state.db"
     if file.exists():
+        from reconciler.clock import SystemClock
         from reconciler.loop.recorded import plan_against_record
         from reconciler.store.store import Store
 
         store = Store(file, read_only=True)
         try:
-            return plan_against_record(desired, store)
+            is_descendant = _descends(place, store.get_meta("applied_revision") or "", desired.revision.id)
+            return plan_against_record(desired, store, SystemClock(), is_descendant=is_descendant)
         finally:
             store.close()
     from reconciler.loop.nothing import plan_against_nothing
 
     return plan_against_nothing(desired)
+
+
+def _descends(place: str, applied: str, revision: str) -> bool:
+    """Whether the revision may follow the applied one; plain directories have no history to ask."""
+    from reconciler.errors import SourceError
+    from reconciler.home import open_source
+
+    if not applied or ":" in applied or ":" in revision:
+        return True
+    source = open_source(place, branch=None)
+    try:
+        return source.is_ancestor(applied, revision)
+    except SourceError:
+        return False
+    finally:
+        source.close()
 
 
 def _count(kind: str, desired: Any) -> str:

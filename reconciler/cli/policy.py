@@ -35,7 +35,7 @@ def test(path: str, worktree: bool, operator: str | None) -> int:
     if policies is None:
         click.echo("there are no policies; the built-in rules answer")
         return 0
-    click.echo(f"{policies.summary}: {len(find_tests(policies.bundle))} tests passed")
+    click.echo(f"{policies.summary}: {len(find_tests(policies.bundle.modules))} tests passed")
     return 0
 
 

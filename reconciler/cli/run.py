@@ -1,5 +1,6 @@
 """`run` and `down`, and what `apply` shares with them: a fleet opened, a loop over it, and a view for the person."""
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -92,8 +93,6 @@ def run_apply(
     wait_for_tasks: bool,
 ) -> int:
     """`apply`: converge once and leave everything running."""
-    from reconciler.loop.run import CONFIRMED
-
     spec = _operator(operator, allow_process=allow_process)
     if spec is None:
         return 1
@@ -102,7 +101,7 @@ def run_apply(
     with ExitStack() as stack:
         running = _start(stack, source, data, spec)
         if confirm is not None:
-            running.built.world.store.set_meta(CONFIRMED, confirm)
+            _confirm(running.built.world, confirm)
         converged = running.hub.run_once(timeout_s, wait_for_tasks=wait_for_tasks)
         last = running.hub.last
         if last is not None and last.problems:
@@ -110,6 +109,20 @@ def run_apply(
         if last is not None and last.plan.refused:
             return 3
         return 0 if converged else 2
+
+
+def _confirm(world: "World", digest: str) -> None:
+    """Note a confirmation that was given while no hub ran."""
+    from reconciler.loop.run import CONFIRMED
+    from reconciler.store.audit import append
+
+    actor = f"uid:{os.getuid()}"
+    with world.store.transaction():
+        world.store.set_meta(CONFIRMED, digest)
+        entry = world.entry(
+            actor=actor, cause="operator", kind="plan", name=digest, action="confirm", outcome="applied"
+        )
+        append(world.store, [entry])
 
 
 def _confirm_running(source: str, data: str | None, digest: str) -> bool:

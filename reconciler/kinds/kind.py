@@ -86,7 +86,10 @@ class Desired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What planning may know besides desired and observed: time as values, the mode, and the fleet."""
+    """What planning may know besides desired and observed: time as values, the mode, and the fleet.
+
+    While `is_fleet_known` is False the agents could not be read, and an empty `fleet` says nothing.
+    """
 
     now: datetime
     boottime: float
@@ -96,6 +99,7 @@ class Facts:
     sandboxed: bool = True
     router: RouterReport | None = None
     fleet: Fleet = field(default_factory=dict)
+    is_fleet_known: bool = True
     busy: Mapping[str, int] = field(default_factory=dict)
 
 

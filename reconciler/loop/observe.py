@@ -42,6 +42,10 @@ def observe(
     )
     for kind in kinds:
         reading = readings[kind.name]
-        if kind.view is not None and isinstance(reading, Ok):
+        if kind.view is None:
+            continue
+        if isinstance(reading, Ok):
             facts = replace(facts, fleet=kind.view(desired, reading.value, facts))
+        else:
+            facts = replace(facts, is_fleet_known=False)
     return Observed(readings=readings, facts=facts)

@@ -1,7 +1,6 @@
 """Planning against the record: what a hub would do if all is as it was last recorded. Reads state.db only."""
 
 import json
-from datetime import UTC, datetime
 
 from reconciler.core.plan import Plan
 from reconciler.core.reading import Ok, Reading
@@ -16,12 +15,12 @@ from reconciler.kinds.task.state import TaskStates
 from reconciler.loop.guard import GuardFacts, guard
 from reconciler.loop.observe import Observed
 from reconciler.loop.plan import make_plan
-from reconciler.ports import ContainerSummary, InstanceReport, RouterReport
+from reconciler.ports import Clock, ContainerSummary, InstanceReport, RouterReport
 from reconciler.store import records
 from reconciler.store.store import Store
 
 
-def plan_against_record(desired: Desired, store: Store) -> Plan:
+def plan_against_record(desired: Desired, store: Store, clock: Clock, *, is_descendant: bool) -> Plan:
     """The guarded plan. Raises StoreError."""
     instances = records.instances(store)
     entries = {name: instance_entry(r) for name, r in instances.items()}
@@ -57,8 +56,10 @@ def plan_against_record(desired: Desired, store: Store) -> Plan:
         "router": RouterState(report=report if is_configured else None, entries=entries),
     }
     readings: dict[str, Reading[object]] = {k.name: Ok(states[k.name]) for k in KINDS}
-    facts = Facts(now=datetime.now(UTC), boottime=0.0, boot_id="", router=report)
-    plan = make_plan(desired, Observed(readings=readings, facts=facts), KINDS, compared_with="state")
+    now_facts = Facts(now=clock.now(), boottime=clock.boottime(), boot_id=clock.boot_id(), router=report)
+    plan = make_plan(desired, Observed(readings=readings, facts=now_facts), KINDS, compared_with="state")
     protected = frozenset(r.agent for r in instances.values() if '"protect": true' in r.manifest)
     before = {"agent": len({r.agent for r in instances.values()})}
-    return guard(plan, desired.hub, GuardFacts(is_descendant=True, confirmed="", before=before, protected=protected))
+    return guard(
+        plan, desired.hub, GuardFacts(is_descendant=is_descendant, confirmed="", before=before, protected=protected)
+    )

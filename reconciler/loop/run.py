@@ -17,7 +17,7 @@ from reconciler.core.condition import Condition, Mode, derive_mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
-from reconciler.core.reading import Ok, Reading
+from reconciler.core.reading import Ok, Reading, Unavailable
 from reconciler.errors import RouterError, SourceError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.router.state import RouterState
@@ -106,6 +106,7 @@ class Loop:
         self._pool: ThreadPoolExecutor | None = None
         self._conditions = records.conditions(world.store)
         self._turn = threading.Lock()
+        self._silent_passes = 0
 
     def close(self) -> None:
         """End the effects pool; effects under way are finished first."""
@@ -140,7 +141,7 @@ class Loop:
             working = plan
         if working.refused:
             working = without_removals(working, working.refused[0].reason)
-        faults = [*in_force.faults, *_unreadable(observed), *self._faults()]
+        faults = [*in_force.faults, *_unreadable(observed), *self._router_faults(report), *self._faults()]
         if refused:
             faults.append(
                 (
@@ -150,7 +151,7 @@ class Loop:
                 )
             )
         conditions = self._settle_conditions(faults, record=apply)
-        if not apply:
+        if not apply or (refused and self.revisions.last_good() is None):
             return self._reported(plan, (), conditions, in_force)
         if not refused:
             try:
@@ -163,6 +164,20 @@ class Loop:
         self._on_desired(desired)
         done = self._apply(working, desired)
         return self._reported(replace(working, refused=refused), done, conditions, in_force)
+
+    def _router_faults(self, report: Reading[RouterReport]) -> Sequence[Fault]:
+        """A router that did not answer twice in a row, so that starting it did not help; a log that takes nothing."""
+        if isinstance(report, Ok):
+            self._silent_passes = 0
+            if report.value.log_unavailable:
+                message = "the router's message log cannot be written, and its reserve is used up; messages get 503"
+                return [("LogUnwritable", "NoSpace", message)]
+            return []
+        self._silent_passes += 1
+        if self._silent_passes < 2:
+            return []
+        reason = report.reason if isinstance(report, Unavailable) else "it is not running, and starting it did not help"
+        return [("RouterDown", "NoAnswer", f"the router does not answer: {reason}")]
 
     def _nothing(self, in_force: InForce, *, apply: bool) -> PassReport:
         conditions = self._settle_conditions(in_force.faults, record=apply)
@@ -224,7 +239,14 @@ class Loop:
             return ()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency, thread_name_prefix="effect")
-        job = Applying(world=self._world, desired=desired, pool=self._pool, mode=self._mode(), report=self._report)
+        job = Applying(
+            world=self._world,
+            desired=desired,
+            pool=self._pool,
+            mode=self._mode(),
+            policy_revision=self._world.policy.revision,
+            report=self._report,
+        )
         return apply_plan(plan, self._kinds, job)
 
     def _mode(self) -> Mode:

@@ -26,10 +26,13 @@ from reconciler.loop.run import Loop, PassReport
 from reconciler.loop.wake import Wake, follow_engine, follow_router, watch_files
 from reconciler.ports import Revision
 from reconciler.settings import HubSpec
+from reconciler.store import records
 
 BREAKER_S = 1.0
 DEFAULT_RESYNC_S = 30.0
 FASTEST_S = 0.02
+STUCK_S = 15.0
+"""How long nothing must have moved before `run_once` gives up: agents call again within seconds of any fault."""
 
 
 class Hub:
@@ -86,15 +89,19 @@ class Hub:
         """
         self._start_wakers()
         deadline = time.monotonic() + timeout_s
-        stuck = 0
+        stuck_since: float | None = None
         while not self._stop.is_set() and time.monotonic() < deadline:
             report = self._pass()
             if report is not None and (report.is_converged or (not wait_for_tasks and report.is_settled)):
                 return True
-            stuck = stuck + 1 if report is not None and report.is_stuck else 0
-            if stuck >= 2:
+            if report is None or not report.is_stuck:
+                stuck_since = None
+            elif stuck_since is None:
+                stuck_since = time.monotonic()
+            elif time.monotonic() - stuck_since > STUCK_S:
                 return False
-            self.wake.wait(min(self._pause_s(report), max(0.0, deadline - time.monotonic())))
+            pause = min(self._pause_s(report), STUCK_S / 4 if stuck_since is not None else STUCK_S)
+            self.wake.wait(min(pause, max(0.0, deadline - time.monotonic())))
         return False
 
     def _start_wakers(self) -> None:
@@ -170,6 +177,8 @@ def take_down(
         else:
             return False
     world.router.stop()
+    over = [replace(c, status=False, reason="Down", message="") for c in records.conditions(world.store).values()]
+    records.put_conditions(world.store, over)
     return True
 
 

@@ -17,6 +17,7 @@ RETRY_S = 0.5
 REWIND_NS = 5_000_000_000
 WATCH_DEBOUNCE_MS = 50
 WATCH_STEP_MS = 20
+LOOK_AGAIN_MS = 500
 
 
 class Wake:
@@ -42,12 +43,12 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
         from watchfiles import watch
 
         while not stop.is_set():
-            existing = [p for p in paths() if Path(p).exists()]
+            existing = _existing(paths)
             if not existing:
                 stop.wait(RETRY_S)
                 continue
             try:
-                for _ in watch(
+                for changes in watch(
                     *existing,
                     stop_event=stop,
                     debounce=WATCH_DEBOUNCE_MS,
@@ -55,12 +56,22 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
                     watch_filter=None,
                     recursive=False,
                     raise_interrupt=False,
+                    rust_timeout=LOOK_AGAIN_MS,
+                    yield_on_timeout=True,
                 ):
-                    wake.ring()
+                    if changes:
+                        wake.ring()
+                    if _existing(paths) != existing:
+                        break
             except (OSError, RuntimeError):
                 stop.wait(RETRY_S)
 
     return _started(follow, "watch")
+
+
+def _existing(paths: Callable[[], Sequence[str]]) -> list[str]:
+    """The paths as they are now: the inbox is made after the first pass, and its place may change with a commit."""
+    return [p for p in paths() if Path(p).exists()]
 
 
 def follow_engine(runtime: Runtime, inspections: Inspections, wake: Wake, stop: threading.Event) -> threading.Thread:

@@ -36,7 +36,7 @@ from reconciler.runtime.docker_fields import (
     stored_fields,
     wanted_fields,
 )
-from reconciler.runtime.sandbox import CONTAINER_UID, FLEET_LABEL
+from reconciler.runtime.sandbox import FLEET_LABEL, container_uid
 
 if TYPE_CHECKING:
     import docker
@@ -131,7 +131,7 @@ class DockerRuntime:
 
     def uid_for(self, name: str) -> int:  # noqa: ARG002 - the port's
         """The same for all: each container has its own file system and processes."""
-        return CONTAINER_UID
+        return container_uid()
 
     def list(self) -> Reading[Sequence[ContainerSummary]]:
         return self.list_labelled(FLEET_LABEL, self._fleet)

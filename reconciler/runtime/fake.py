@@ -28,7 +28,7 @@ from reconciler.ports import (
     RuntimeFacts,
 )
 from reconciler.runtime.fake_container import FakeContainer, Program, describe, limit_fields, summarise
-from reconciler.runtime.sandbox import CONTAINER_UID, FLEET_LABEL
+from reconciler.runtime.sandbox import FLEET_LABEL, container_uid
 
 REMEMBERED_EVENTS = 256
 
@@ -107,7 +107,7 @@ class FakeRuntime:
 
     def uid_for(self, name: str) -> int:  # noqa: ARG002 - the port's
         """The same for all: each container has its own file system and processes."""
-        return CONTAINER_UID
+        return container_uid()
 
     def list(self) -> Reading[Sequence[ContainerSummary]]:
         with self._changed:

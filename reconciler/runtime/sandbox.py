@@ -21,6 +21,7 @@ is fixed; the only things that vary are the spec and the limits that the engine 
 """
 
 import math
+import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,8 +32,6 @@ from reconciler.ports import ContainerSpec, Limits
 FLEET_LABEL = "io.reconciler.fleet"
 HOME = "/home/agent"
 TMP = "/tmp"  # noqa: S108 - the container's own
-
-CONTAINER_UID = 1000
 
 NETWORK = "none"
 CAP_DROP = ("ALL",)
@@ -58,6 +57,12 @@ class EngineFeatures:
     swap: bool = True
     cpus: bool = True
     pids: bool = True
+
+
+def container_uid() -> int:
+    """The user in containers: 1000, or the hub's own where it is not root and can give no socket away."""
+    own = os.geteuid()
+    return own if own != 0 else 1000
 
 
 def engine_name(fleet: str, name: str) -> str:

@@ -141,6 +141,9 @@ class Store:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    if mode == "rwc":
+        # Prompts and results are in it: the log and the shared memory beside it take its mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, check_same_thread=False, timeout=5.0)
     connection.isolation_level = None
     if mode != "ro":

@@ -1,14 +1,23 @@
 """Random fleets: agents with replicas, limits and commands, and tasks that depend on each other."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from reconciler.kinds.kind import Desired
 from tests.fakes.desired import desired_of
 from tests.fakes.texts import agent_text, hub_text, task_text
+
+FEW = settings(
+    max_examples=int(os.environ.get("RECONCILER_LAW_EXAMPLES", "10")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+"""A look at each law in each run; many more where somebody asks for it by the environment."""
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 TASKS = ("one", "two", "three", "four")

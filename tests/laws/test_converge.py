@@ -3,15 +3,14 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.kinds.task.state import FINAL
 from reconciler.store import audit, records
 from tests.fakes.fleet import FakeFleet, show
-from tests.laws.fleets import HUB, RandomFleet, fleets
+from tests.laws.fleets import FEW, HUB, RandomFleet, fleets
 
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 INCIDENTS = ("crash", "remove", "pause", "limits", "router", "runtime", "hub", "silence", "reboot", "lost answer")
 
 

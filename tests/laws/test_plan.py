@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.core.change import Action, Change
+from reconciler.core.condition import Mode
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.kinds import KINDS
 from reconciler.kinds.agent.state import AgentStates
@@ -20,13 +21,10 @@ from reconciler.kinds.manifest import Loaded
 from reconciler.loop.nothing import plan_against_nothing
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
-from reconciler.core.condition import Mode
 from tests.fakes.clock import START
 from tests.fakes.fleet import FakeFleet, show
-from tests.laws.fleets import HUB, RandomFleet, fleets
+from tests.laws.fleets import FEW, HUB, RandomFleet, fleets
 
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 DESTROYING = {Action.REMOVE, Action.RECYCLE, Action.CREATE, Action.REPLACE, Action.RESTART, Action.CANCEL}
 
 
@@ -113,7 +111,7 @@ def test_planning_twice_gives_the_same_and_changes_nothing(first: RandomFleet, s
         assert len(fleet.runtime.calls) == calls
 
 
-@MANY
+@FEW
 @given(fleets())
 def test_against_nothing_everything_in_git_is_created_once(fleet: RandomFleet) -> None:
     desired = fleet.desired()
@@ -126,7 +124,7 @@ def test_against_nothing_everything_in_git_is_created_once(fleet: RandomFleet) -
     assert sorted(units) == sorted([*instances, *others, "router/router"])
 
 
-@MANY
+@FEW
 @given(fleets())
 def test_for_every_kind_nothing_desired_and_nothing_there_gives_nothing_to_do(fleet: RandomFleet) -> None:
     desired = replace(fleet.desired(), loaded={})

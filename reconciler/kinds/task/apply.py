@@ -79,6 +79,8 @@ def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
         return _complete(run, TaskState.REJECTED, f"{who} is not in the fleet", world)
     decision = world.policy.decide("task", _question(run, work, world))
     reason = "; ".join(decision.reasons)
+    if not decision.allow and work.state is None:
+        return Skipped(reason=f"policy ({decision.engine}) does not allow {work.agent.name}: {reason}")
     if not decision.allow:
         rejected = replace(run, policy_revision=decision.revision)
         return _complete(rejected, TaskState.REJECTED, f"policy ({decision.engine}) said no: {reason}", world)
@@ -101,7 +103,7 @@ def _question(run: TaskRecord, work: TaskWork, world: World) -> Mapping[str, Any
             "labels": json.loads(run.manifest).get("labels", {}),
             "sensitivity": spec.sensitivity,
             "source": run.source,
-            "uid": run.uid,
+            "uid": run.uid if run.source != "git" else None,
             "requires": list(spec.requires),
             "priority": spec.priority,
             "revision": run.revision,

@@ -64,7 +64,7 @@ def recorded_spec(manifest: str) -> TaskSpec:
 
 def _finished(run: TaskRecord, observed: TaskStates) -> Change:
     if run.run in observed.without_result:
-        reason = "recorded as succeeded, but no result of it was ever received; retry it or accept it"
+        reason = "recorded as succeeded, but no result of it was ever received; retry it"
         return _change(run.name, Action.HOLD, reason, run.spec_digest, TaskWork(run=run), Cause.DRIFT)
     return _change(run.name, Action.KEEP, f"finished: {run.state}", run.spec_digest, TaskWork(run=run))
 
@@ -83,9 +83,11 @@ class _Planner:
 
     def step(self, run: TaskRecord) -> Change:
         spec = recorded_spec(run.manifest)
+        if not self._facts.is_fleet_known:
+            return self._as(run, Action.HOLD, f"{run.state}; the agents cannot be read now", TaskWork(run=run))
         match run.state:
             case TaskState.PENDING:
-                return self._authorise(run, spec)
+                return self._authorise(run, spec, self._candidates(spec))
             case TaskState.AUTHORISED:
                 return self._dispatch(run, spec)
             case _:
@@ -98,16 +100,24 @@ class _Planner:
         is_removal = change.action is Action.CANCEL and not replaced and run.state in IN_FLIGHT
         return replace(change, towards=Action.REMOVE) if is_removal else change
 
-    def _authorise(self, run: TaskRecord, spec: TaskSpec) -> Change:
-        """Policy is asked about one agent: the one with the least to do for each instance that it has."""
-        agents = self._candidates(spec)
-        agent = min(
-            agents, key=lambda a: (self._queued.get(a.name, 0) / max(1, len(a.instances)), a.name), default=None
-        )
+    def _authorise(
+        self, run: TaskRecord, spec: TaskSpec, agents: Sequence[AgentView], *, is_final: bool = True
+    ) -> Change:
+        """Policy is asked about one agent: one that has instances, with the least to do for each of them.
+
+        A denial rejects the run when it `is_final`; else it goes on waiting for the agent that it has.
+        """
+        agent = min(agents, key=self._load_of, default=None)
         if agent is not None:
             self._queued[agent.name] = self._queued.get(agent.name, 0) + 1
         about = f" about {agent.name}" if agent is not None else ""
-        return self._as(run, Action.AUTHORISE, f"asking policy{about}", TaskWork(run=run, spec=spec, agent=agent))
+        denied = TaskState.REJECTED if is_final else None
+        work = TaskWork(run=run, spec=spec, agent=agent, state=denied)
+        return self._as(run, Action.AUTHORISE, f"asking policy{about}", work)
+
+    def _load_of(self, agent: AgentView) -> tuple[bool, float, str]:
+        count = len(agent.instances)
+        return not count, self._queued.get(agent.name, 0) / max(1, count), agent.name
 
     def _cancel(self, run: TaskRecord, why: str) -> Change:
         if run.state in IN_FLIGHT and run.reason.startswith(CANCEL_REQUESTED):
@@ -152,23 +162,29 @@ class _Planner:
         agents = self._candidates(spec)
         if not agents:
             return self._as(run, Action.HOLD, _nobody(spec), TaskWork(run=run))
-        if run.agent not in {a.name for a in agents}:
-            return self._authorise(run, spec)
-        agents = [a for a in agents if a.name == run.agent]
-        free = [
-            (self._busy.get(i.name, 0), i.name, agent, i)
-            for agent in agents
-            for i in agent.instances
-            if i.ready and self._busy.get(i.name, 0) < agent.max_parallel
-        ]
+        own = [a for a in agents if a.name == run.agent]
+        if not own:
+            return self._authorise(run, spec, agents)
+        free = self._free(own)
+        if not free and not any(i.ready for i in own[0].instances) and (able := [a for a in agents if self._free([a])]):
+            return self._authorise(run, spec, able, is_final=False)
         if not free:
-            return self._as(run, Action.HOLD, _why_nobody_is_free(agents), TaskWork(run=run))
+            return self._as(run, Action.HOLD, _why_nobody_is_free(own), TaskWork(run=run))
         _, name, agent, instance = min(free, key=lambda f: f[:2])
         self._busy[name] = self._busy.get(name, 0) + 1
         self._total += 1
         parents = {n: self._latest[n].run for n in spec.depends_on}
         work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents)
         return self._as(run, Action.DISPATCH, f"to {name}", work)
+
+    def _free(self, agents: Sequence[AgentView]) -> list[tuple[int, str, AgentView, InstanceView]]:
+        """Ready instances that may take one more run, with what they do already."""
+        return [
+            (self._busy.get(i.name, 0), i.name, agent, i)
+            for agent in agents
+            for i in agent.instances
+            if i.ready and self._busy.get(i.name, 0) < agent.max_parallel
+        ]
 
     def _watch(self, run: TaskRecord, spec: TaskSpec) -> Change:
         if run.reason.startswith(CANCEL_REQUESTED):

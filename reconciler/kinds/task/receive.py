@@ -164,7 +164,8 @@ def _store_artefacts(rows: Sequence[InboxMessage], folder: Path) -> None:
             target = folder / name[:2] / name
             if target.exists():
                 continue
-            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.parent.mkdir(exist_ok=True)
             temporary = target.with_suffix(".new")
             temporary.write_bytes(content)
             temporary.rename(target)

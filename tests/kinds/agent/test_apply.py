@@ -2,9 +2,8 @@
 
 import hashlib
 import stat
-from pathlib import Path
-
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +73,7 @@ def test_everything_is_there_before_the_container_starts_and_the_record_is_first
 def test_an_image_that_is_not_on_the_engine_fails_with_what_to_do_and_leaves_nothing(fleet: FakeFleet) -> None:
     commit(fleet, image="agents/missing:1")
     report = fleet.run()
-    assert ("agent/writer-0", "create") == show(report)[-1][:2]
+    assert show(report)[-1][:2] == ("agent/writer-0", "create")
     assert "image agents/missing:1 is not on this engine; build or load it" in show(report)[-1][2]
     assert fleet.instances() == {}
     fleet.runtime.add_image("agents/missing:1", "sha256:m")

@@ -10,8 +10,8 @@ import pytest
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.kinds.agent.plan import STABLE_S, plan
-from reconciler.kinds.agent.view import view
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
+from reconciler.kinds.agent.view import view
 from reconciler.ports import ContainerSummary, InstanceReport
 from reconciler.settings import HubSpec
 from tests.fakes.clock import START

@@ -45,7 +45,7 @@ def test_policy_is_told_about_task_and_agent(fleet: FakeFleet) -> None:
         "labels": {"team": "docs"},
         "sensitivity": "confidential",
         "source": "git",
-        "uid": 0,
+        "uid": None,
         "requires": [],
         "priority": 7,
         "revision": fleet.loop.revisions.applied,
@@ -69,6 +69,22 @@ def test_what_policy_denies_is_rejected_with_its_reasons(fleet: FakeFleet) -> No
     assert (run.state, run.reason) == ("rejected", "policy (fake) said no: not on a Sunday")
     assert run.finished_at
     assert fleet.router.sent == []
+
+
+def test_an_agent_that_policy_denies_does_not_get_work_that_another_was_allowed_to_do(fleet: FakeFleet) -> None:
+    fleet.policy.deny("task", "not this one", lambda q: q["agent"]["name"] == "reader")
+    agents = {"agents.d/a.yaml": agent_text("another"), "agents.d/b.yaml": agent_text("reader")}
+    fleet.commit({**agents, "tasks.d/t.yaml": task_text(agent=None, requires=["docs.write"])})
+    fleet.agents.silent.add("another-0")
+    for _ in range(6):
+        fleet.run()
+        fleet.agents.step()
+    run = fleet.task("changelog")
+    assert (run.state, run.agent) == ("authorised", "another")
+    assert any("policy (fake) does not allow reader: not this one" in e.reason for e in fleet.audit())
+    fleet.agents.silent.clear()
+    fleet.settle()
+    assert fleet.task("changelog").instance == "another-0"
 
 
 def test_an_engine_that_cannot_answer_decides_nothing(fleet: FakeFleet) -> None:

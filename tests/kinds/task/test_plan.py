@@ -140,8 +140,27 @@ def test_when_that_agent_left_policy_is_asked_about_another() -> None:
     run = run_of(manifest, TaskState.AUTHORISED)
     editor = agent_view("editor", instances=(instance_of("editor-0"),))
     assert said(plan_run(run, manifest, agents=[editor])) == (Action.AUTHORISE, "asking policy about editor")
+    assert plan_run(run, manifest, agents=[editor]).spec.state is TaskState.REJECTED
     assert said(plan_run(run, manifest, agents=[])) == (Action.HOLD, "no agent has docs.write")
     assert said(plan_run(AUTHORISED, TASK, agents=[editor])) == (Action.HOLD, "agent writer is not in the fleet")
+
+
+def test_while_that_agent_cannot_work_policy_is_asked_about_another_that_is_free() -> None:
+    manifest = task_of(agent=None, requires=["docs.write"])
+    run = run_of(manifest, TaskState.AUTHORISED)
+    editor = agent_view("editor", instances=(instance_of("editor-0"),))
+    for own in (agent_view(instances=()), writer(instance_of(ready=False, reason="it is handshaking"))):
+        change = plan_run(run, manifest, agents=[own, editor])
+        assert said(change) == (Action.AUTHORISE, "asking policy about editor")
+        assert change.spec.state is None
+        waiting = replace(editor, instances=(instance_of("editor-0", ready=False),))
+        assert plan_run(run, manifest, agents=[own, waiting]).action is Action.HOLD
+
+
+def test_an_agent_without_instances_is_the_last_choice() -> None:
+    manifest = task_of(agent=None, requires=["docs.write"])
+    agents = [agent_view("a", instances=()), agent_view("b", instances=(instance_of("b-0"),))]
+    assert plan_run(run_of(manifest), manifest, agents=agents).reason == "asking policy about b"
 
 
 def test_runs_go_to_the_instance_with_the_least_to_do() -> None:
