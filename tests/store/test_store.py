@@ -114,7 +114,7 @@ def test_a_version_that_is_no_number_is_a_store_error(store: Store) -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_store_error(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="unable to open"):
+    with pytest.raises(StoreError, match="No such file or directory"):
         Store(tmp_path / "missing" / "state.db")
 
 
