@@ -140,6 +140,9 @@ def open_fleet(
         source = open_source(source_path, branch=_branch(source_path, operator, branch, store))
         runtime, notice = choose_runtime(home, operator, _wish(source, operator), _used(store))
         check_not_lost(home, runtime)
+        if runtime.name == "docker":
+            # Its daemon mounts what is below as root; a host user with the containers' user id must not get there.
+            home.run.chmod(0o700)
         for key, value in (("fleet", home.fleet), ("source", absolute), ("runtime", runtime.name)):
             if store.get_meta(key) != value:
                 store.set_meta(key, value)

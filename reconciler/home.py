@@ -94,11 +94,14 @@ def lock(state: Path) -> Iterator[None]:
         ) from exc
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
+    except OSError:
         owner = os.pread(handle, 20, 0).decode().strip() or "unknown"
         os.close(handle)
-        message = f"another hub (pid {owner}) runs on {state}; stop it with `reconciler down`, or use another --data"
-        raise LockedError(message) from exc
+        message = (
+            f"another hub (pid {owner}) runs on {state}; stop it with Ctrl-C or `kill -INT {owner}` (its agents go "
+            "on), or use another --data"
+        )
+        raise LockedError(message) from None
     os.truncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     try:
@@ -144,6 +147,7 @@ def open_home(state: Path, *, create: bool) -> Home | None:
                 out.flush()
                 os.fsync(out.fileno())
             temporary.rename(file)
+            (state / ".gitignore").write_text("# The fleet's key and record are not for git.\n*\n", encoding="utf-8")
     except (OSError, ValueError, KeyError) as exc:
         raise StoreError(f"the fleet's identity in {file} cannot be used: {exc}") from exc
     return Home(state=state, run=run_folder(fleet), fleet=fleet, seal_key=key, is_new=is_new)

@@ -120,12 +120,34 @@ def _change_lines(change: "Change") -> list[str]:
         f"{sign} {change.action:<9} {change.kind + '/' + (change.instance or change.name):<32}", fg=colour
     )
     warning = click.style(" (interrupts work)", fg="red") if change.disruptive else ""
-    fields = [f"    {f.path}: {_short(f.before)} → {_short(f.after)}" for f in change.fields]
+    fields = [f"    {f.path}: {_short(f.before, f.path)} → {_short(f.after, f.path)}" for f in change.fields]
     return [f"{head} {change.reason}{warning}", *fields]
 
 
-def _short(value: Any) -> str:
+SIZES = ("memory", "memory_bytes", "memory_swap_bytes", "disk", "disk_bytes", "maxSize")
+DURATIONS = ("ttl", "grace", "timeout", "drainDeadline", "heartbeat", "handshake", "firstOutput", "baseDelay")
+    "ttl",
+    "grace",
+    "timeout",
+    "drainDeadline",
+    "heartbeat",
+    "handshake",
+    "firstOutput",
+    "progress",
+    "baseDelay",
+)
+
+
+def _short(value: Any, path: str) -> str:
+    """A value as people write it: quantities with their unit, long texts cut."""
+    from reconciler.core.quantity import show_duration, show_size
+
     if value is None:
         return "-"
+    last = path.rpartition(".")[2]
+    if last in SIZES and isinstance(value, int):
+        return show_size(value)
+    if last in DURATIONS and isinstance(value, int | float):
+        return show_duration(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "…"

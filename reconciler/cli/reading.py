@@ -32,6 +32,19 @@ class FleetView:
     conditions: tuple[Condition, ...]
     units: tuple[UnitRecord, ...]
 
+    def waiting(self) -> dict[str, str]:
+        """Why each task that waits does so, by name: asked of the running hub; empty without one."""
+        from reconciler.api.client import HubAwayError, call
+        from reconciler.errors import UsageError
+
+        if not self.is_running or not any(t.state in ("pending", "authorised") for t in self.tasks):
+            return {}
+        try:
+            plan = call(self.run / "api.sock", "GET", "/api/v1/plan")
+        except (HubAwayError, UsageError):
+            return {}
+        return {c["name"]: c["reason"] for c in plan["changes"] if c["kind"] == "task" and c["action"] == "hold"}
+
     @property
     def mode(self) -> str:
         return str(derive_mode(self.conditions))

@@ -227,6 +227,9 @@ def _has_failed_tasks(running: _Running) -> bool:
 def _end(running: _Running) -> int:
     if running.hub.is_going_down:
         return _take_down(running)
+    if not (running.built.home.state / "fleet.json").exists():
+        running.view.say("stopped; the data directory is gone, so no start can adopt what runs: restore it, or recycle")
+        return 1
     running.view.say("stopped; router and agents go on, and the next `reconciler run` adopts them")
     running.view.say(f"to end them too: {program()} down")
     return 0

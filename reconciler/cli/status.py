@@ -124,12 +124,19 @@ def _instances(fleet: Any) -> None:
     )
 
 
+def _why(task: Any, waiting: dict[str, str]) -> str:
+    if task.state in ("pending", "authorised") and task.name in waiting:
+        return waiting[task.name]
+    return str(task.reason or task.progress)
+
+
 def _tasks(fleet: Any, *, limit: int | None) -> None:
     runs = fleet.tasks if limit is None else fleet.tasks[-limit:]
+    waiting = fleet.waiting()
     table(
         ("TASK", "STATE", "INSTANCE", "TRIES", "AGE", "REASON"),
         (
-            (t.name, t.state, t.instance or t.agent or "-", str(t.attempts), age(t.created_at), t.reason or t.progress)
+            (t.name, t.state, t.instance or t.agent or "-", str(t.attempts), age(t.created_at), _why(t, waiting))
             for t in runs
         ),
     )

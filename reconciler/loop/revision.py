@@ -99,7 +99,7 @@ class Revisions:
         if not isinstance(head, Ok):
             reason = head.reason if isinstance(head, Unavailable) else "there is no commit yet"
             kind = UNSETTLED if reason.startswith(UNSETTLED) else "SourceUnavailable"
-            return InForce(desired=self.last_good(), faults=((kind, kind, reason),))
+            return InForce(desired=self.last_good(), faults=((kind, kind, reason.removeprefix(f"{kind}: ")),))
         try:
             candidate = self._load(head.value)
         except SourceError as exc:

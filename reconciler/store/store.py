@@ -44,6 +44,7 @@ class Store:
         self._remembered: dict[str, Any] = {}
         with _translated("opening", path):
             raw = _connect(path, "ro" if read_only else "rwc")
+        self._file = _identity(path)
         self._connection: Callable[[], sqlite3.Connection] = lambda: raw
         self._engine = create_engine(
             "sqlite+pysqlite://",
@@ -75,6 +76,7 @@ class Store:
             from sqlalchemy.exc import SQLAlchemyError
             from sqlmodel import Session
 
+            self._check_still_there()
             with _translated("writing", self.path), Session(self._engine, expire_on_commit=False) as session:
                 connection = session.connection()
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -109,6 +111,7 @@ class Store:
         with self._lock:
             if self._session is not None:
                 return ask()
+            self._check_still_there()
             with _translated("reading", self.path):
                 version = (self._writes, self._connection().execute("PRAGMA data_version").fetchone()[0])
             if version != self._remembered_at:
@@ -127,6 +130,14 @@ class Store:
         with self.transaction() as session:
             session.merge(self._meta(key=key, value=value))
 
+    def _check_still_there(self) -> None:
+        """What is written to a file that was removed is lost with this process, so it is not written at all."""
+        if _identity(self.path) != self._file:
+            raise StoreError(
+                f"{self.path} was removed or replaced while it was in use; stop this process, restore the data "
+                "directory from its backup, and start again"
+            )
+
     def _check_version(self, *, read_only: bool) -> None:
         found = self.get_meta("schema_version")
         if found is None and not read_only:
@@ -138,6 +149,14 @@ class Store:
                 f"{self.path} was written by a newer release (schema {found}, this one knows {self._version}); "
                 "start that release, or restore a backup"
             )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -1,5 +1,6 @@
 """What `agentd` does, in memory: say hello, call, take assignments, report; in every container that runs."""
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,13 @@ class FakeAgents:
         self.silent: set[str] = set()
         self._runtime, self._router = runtime, router
         self._daemons: dict[str, Daemon] = {}
+
+    def copy(self, runtime: FakeRuntime, router: FakeRouter) -> "FakeAgents":
+        """The same daemons, over copies of runtime and router."""
+        other = FakeAgents(runtime, router)
+        kept = {k: v for k, v in vars(self).items() if k not in ("_runtime", "_router")}
+        vars(other).update(copy.deepcopy(kept))
+        return other
 
     def step(self) -> None:
         running = self._lives()

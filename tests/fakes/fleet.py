@@ -1,5 +1,7 @@
 """A whole hub over fakes: the real loop, kinds and state.db; source, runtime, router, policy and clock in memory."""
 
+import copy
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,18 @@ class FakeFleet:
         self.agents = FakeAgents(self.runtime, self.router)
         self.store: FusedStore
         self.start_hub()
+
+    def copy(self, folder: Path, fuse: Fuse | None = None) -> "FakeFleet":
+        """Another fleet in the same state, whose hub is just starting. This one's hub must have ended."""
+        shutil.copytree(self.folder, folder)
+        other = copy.copy(self)
+        other.folder = folder
+        other.clock = copy.copy(self.clock)
+        other.runtime = self.runtime.copy()
+        other.router = self.router.copy(other.clock)
+        other.agents = self.agents.copy(other.runtime, other.router)
+        other.start_hub(fuse)
+        return other
 
     def start_hub(self, fuse: Fuse | None = None) -> None:
         """A fresh process: nothing in memory, the same state.db. `fuse` kills it."""

@@ -1,5 +1,6 @@
 """A router in memory: registrations and mailboxes go with each restart of it, its inbox stays."""
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -164,6 +165,13 @@ class FakeRouter:
     def forget_log(self) -> None:
         """traffic.db was lost: rows count from 1 again."""
         self.inbox, self._seq = [], 0
+
+    def copy(self, clock: Clock) -> "FakeRouter":
+        """Another router in the same state; what is done to one does not show in the other."""
+        other = FakeRouter(clock)
+        kept = {k: v for k, v in vars(self).items() if k not in ("_lock", "_clock", "fuse")}
+        vars(other).update(copy.deepcopy(kept))
+        return other
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """The runtime in memory of `reconciler/runtime/fake.py`, with a fuse around each of its effects."""
 
+import copy
+
 from reconciler.ports import ContainerSpec, Limits
 from reconciler.runtime.fake import FakeRuntime
 from tests.fakes.fuse import Fuse
@@ -11,6 +13,13 @@ class FusedRuntime(FakeRuntime):
     def __init__(self, fleet: str, fuse: Fuse | None = None) -> None:
         super().__init__(fleet)
         self.fuse = fuse or Fuse()
+
+    def copy(self) -> "FusedRuntime":
+        """Another runtime in the same state; what is done to one does not show in the other."""
+        other = FusedRuntime("")
+        kept = {k: v for k, v in vars(self).items() if k not in ("_changed", "_now_ns", "fuse")}
+        vars(other).update(copy.deepcopy(kept))
+        return other
 
     def create(self, spec: ContainerSpec) -> str:
         with self.fuse.around("runtime.create"):
