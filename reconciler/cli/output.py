@@ -126,16 +126,6 @@ def _change_lines(change: "Change") -> list[str]:
 
 SIZES = ("memory", "memory_bytes", "memory_swap_bytes", "disk", "disk_bytes", "maxSize")
 DURATIONS = ("ttl", "grace", "timeout", "drainDeadline", "heartbeat", "handshake", "firstOutput", "baseDelay")
-    "ttl",
-    "grace",
-    "timeout",
-    "drainDeadline",
-    "heartbeat",
-    "handshake",
-    "firstOutput",
-    "progress",
-    "baseDelay",
-)
 
 
 def _short(value: Any, path: str) -> str:

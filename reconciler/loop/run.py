@@ -20,7 +20,6 @@ from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading, Unavailable
 from reconciler.errors import RouterError, SourceError
 from reconciler.kinds.kind import Desired, Kind, World
-from reconciler.kinds.router.state import RouterState
 from reconciler.loop.apply import Applying, Done, apply_plan
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
@@ -296,15 +295,10 @@ class Loop:
 
 
 def _unreadable(observed: Observed) -> list[tuple[str, str, str]]:
-    """Conditions for what could not be read: the engine by the agents' reading, the router by its silence."""
+    """Conditions for what could not be read: the engine, by the agents' reading."""
     out: list[tuple[str, str, str]] = []
     for reading in observed.readings.values():
         reason: Any = getattr(reading, "reason", None)
         if reason is not None:
             out.append(("RuntimeUnavailable", "NoAnswer", str(reason)))
-        state = reading.value if isinstance(reading, Ok) else None
-        if isinstance(state, RouterState) and state.report is None and state.was_running:
-            out.append(("RouterDown", "NoAnswer", "the router does not answer; it is started again"))
-        elif isinstance(state, RouterState) and state.report is not None and state.report.log_unavailable:
-            out.append(("LogUnwritable", "DiskFull", "the router cannot write traffic.db; it takes no messages"))
     return out

@@ -40,6 +40,7 @@ class FakeRouter:
         self.cursor = 0
         self.is_running = False
         self.unreadable = ""
+        self.is_log_full = False
         self._clock = clock
         self._epoch = 0
         self._started = 0.0
@@ -63,6 +64,7 @@ class FakeRouter:
                     config_digest=str(self.config.get("digest", "")),
                     policy_revision="",
                     inbox_seq=self._seq,
+                    log_unavailable=self.is_log_full,
                     uptime_s=self._clock.boottime() - self._started,
                     instances={
                         name: InstanceReport(
