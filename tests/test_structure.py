@@ -181,7 +181,13 @@ def test_the_check_finds_what_it_is_for(source: str) -> None:
 def test_every_kind_has_the_same_steps(folder: Path) -> None:
     steps = {f.stem for f in folder.glob("*.py")}
     assert {"__init__", "spec", "observe", "plan", "apply"} <= steps
-    assert steps - {"__init__", "spec", "observe", "plan", "apply"} <= {"state", "check", "container", "view", "receive"}
+    assert steps - {"__init__", "spec", "observe", "plan", "apply"} <= {
+        "state",
+        "check",
+        "container",
+        "view",
+        "receive",
+    }
 
 
 def test_every_folder_of_a_kind_is_in_the_list_of_kinds() -> None:

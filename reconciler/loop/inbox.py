@@ -6,6 +6,7 @@ written beside it. A file that is already recorded is claimed without a second r
 """
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -177,6 +178,9 @@ def _is_same(known: DroppedRecord, candidate: Candidate) -> bool:
 def _answer(inbox: Inbox, world: World) -> None:
     """Put the result beside each claimed file whose run has ended."""
     for known in records.dropped(world.store):
+        # A file that is not claimed yet would be taken for a new one as soon as it counted as answered.
+        if not known.claimed and not os.path.lexists(os.path.join(inbox.path, known.target)):
+            continue
         run = records.task(world.store, known.run)
         if run is None or run.state not in FINAL:
             continue

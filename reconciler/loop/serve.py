@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 from reconciler.core.change import Action, Cause
 from reconciler.core.condition import Mode
 from reconciler.core.outcome import Failed, Skipped
 from reconciler.core.plan import Plan
-from reconciler.errors import StoreError
+from reconciler.core.reading import Ok
+from reconciler.errors import RouterError, StoreError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.manifest import Loaded
 from reconciler.loop.apply import Applying, Done, apply_plan
@@ -153,25 +155,32 @@ def take_down(
     report: Callable[[Done], None] = lambda _done: None,
     timeout_s: float = 600.0,
 ) -> bool:
-    """Drain and remove every instance, then end the router. Whether nothing is left. Raises StoreError."""
+    """Drain and remove every instance, then end the router. Whether nothing is left. Raises StoreError.
+
+    Nothing is left only when the engine says so. A router that is gone is started for as long as it is needed.
+    """
     empty = replace(desired, loaded={**desired.loaded, "agent": Loaded(by_name={})})
-    agents = [k for k in kinds if k.name == "agent"]
+    agents = [k for k in kinds if k.name == "agent" or (k.name == "router" and desired.route)]
     receivers = [k for k in kinds if k.receive is not None]
     deadline = time.monotonic() + timeout_s
     with ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency) as pool:
         job = Applying(world=world, desired=empty, pool=pool, mode=Mode.NORMAL, report=report)
         while time.monotonic() < deadline:
             router = world.router.report()
-            for kind in receivers:
-                if kind.receive is not None:
-                    kind.receive(world, router)
+            with suppress(RouterError):
+                if not isinstance(router, Ok) and not desired.route:
+                    world.router.start()
+                for kind in receivers:
+                    if kind.receive is not None:
+                        kind.receive(world, router)
             observed = observe(empty, agents, world, Mode.NORMAL, router)
             if not drain:
                 observed = replace(observed, facts=replace(observed.facts, busy={}))
             plan = _by_operator(make_plan(empty, observed, agents, compared_with="engine"))
-            if not plan.changes:
+            is_known = isinstance(observed.readings["agent"], Ok)
+            if is_known and not any(c.kind == "agent" for c in plan.changes):
                 break
-            done = apply_plan(plan, agents, job)
+            done = apply_plan(plan, agents, job) if is_known else ()
             if not done or any(isinstance(d.outcome, Failed | Skipped) for d in done):
                 time.sleep(FASTEST_S * 5)
         else:
@@ -188,11 +197,15 @@ def nothing_desired() -> Desired:
 
 
 def _by_operator(plan: Plan) -> Plan:
-    """Only what removes or drains, as the operator's doing."""
+    """Only what removes or drains, as the operator's doing; and a router that does not run."""
+    router = tuple(c for c in plan.changes if c.kind == "router" and c.action is Action.CREATE)
     changes = tuple(
         replace(c, cause=Cause.OPERATOR, reason="the hub is taken down")
         for c in plan.changes
-        if c.action in (Action.REMOVE, Action.RECYCLE, Action.UPDATE)
-        or (c.action is Action.HOLD and c.wait_s is not None)
+        if c.kind == "agent"
+        and (
+            c.action in (Action.REMOVE, Action.RECYCLE, Action.UPDATE)
+            or (c.action is Action.HOLD and c.wait_s is not None)
+        )
     )
-    return replace(plan, changes=changes)
+    return replace(plan, changes=(*router, *changes))

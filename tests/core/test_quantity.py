@@ -45,7 +45,11 @@ def test_rates() -> None:
 @pytest.mark.parametrize(
     ("parse", "bad", "example"),
     [
-        (parse_duration_s, ["5", 5, 5.0, True, None, "-5s", "5 weeks", "5mm", "s", "1e3s", "5s\n", "\u0665s", "5\n s", "5\u00a0s"], "'30s'"),
+        (
+            parse_duration_s,
+            ["5", 5, 5.0, True, None, "-5s", "5 weeks", "5mm", "s", "1e3s", "5s\n", "\u0665s", "5\n s", "5\u00a0s"],
+            "'30s'",
+        ),
         (parse_size_bytes, ["512", 512, "512MB", "512mib", "-1B", "", "1 G", [1]], "'512MiB'"),
         (parse_count_rate, ["60", "\u0666/s", "60/week", "1.5/s", "/s", "-1/s", 60], "'60/min'"),
         (parse_byte_rate, ["60MiB", "60/min", "60MiB/week", 60], "'10MiB/min'|'512MiB'"),

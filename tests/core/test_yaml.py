@@ -151,7 +151,9 @@ def test_a_place_is_found_by_its_path_or_the_nearest_around_it() -> None:
     assert locate(content, 7, ("b",)) == (1, 1)
 
 
-@given(st.binary(max_size=60) | st.text(alphabet="ab:-[]{}&*!|>'\"#?,\n\t <~.0é\x00\u2028", max_size=40).map(str.encode))
+@given(
+    st.binary(max_size=60) | st.text(alphabet="ab:-[]{}&*!|>'\"#?,\n\t <~.0é\x00\u2028", max_size=40).map(str.encode)
+)
 def test_no_content_makes_it_raise_and_every_fault_has_a_message(content: bytes) -> None:
     documents = load_documents(content, "f")
     assert all(p.message for p in documents.problems)

@@ -12,6 +12,7 @@ from reconciler.kinds import KINDS
 from reconciler.kinds.kind import World
 from reconciler.loop.inspections import Inspections
 from reconciler.loop.run import Loop, PassReport
+from reconciler.ports import ContainerSpec, Limits
 from reconciler.settings import OperatorSpec
 from reconciler.store import audit, records
 from reconciler.store.audit import AuditEntry
@@ -160,6 +161,25 @@ def change_of(report: PassReport, unit: str) -> Change:
     found = [c for c in report.plan.changes if c.unit == unit]
     assert len(found) == 1, found
     return found[0]
+
+
+def put_beside(fleet: FakeFleet, name: str, labels: Mapping[str, str]) -> str:
+    """A running container that somebody made by hand, with our fleet's label and these; returns its id."""
+    spec = ContainerSpec(
+        name=name,
+        image="x",
+        image_id="sha256:base1",
+        argv=("x",),
+        env={},
+        labels=labels,
+        limits=Limits(cpus=1, memory_bytes=1, pids=1),
+        mounts=(),
+        disk_bytes=1,
+        grace_s=1,
+    )
+    container_id = fleet.runtime.create(spec)
+    fleet.runtime.start(container_id)
+    return container_id
 
 
 def agent_view(name: str = "writer", **more: Any) -> AgentView:

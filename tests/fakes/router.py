@@ -47,6 +47,7 @@ class FakeRouter:
         self._seq = 0
         self._failures: Counter[str] = Counter()
         self._lock = threading.RLock()
+        self._hinted = threading.Event()
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +134,13 @@ class FakeRouter:
             self.die()
 
     def wait_hint(self, timeout_s: float) -> Sequence[str]:
-        return ()
+        """A hint, or an early end of the time-out: a test need not wait for a thread that waits here."""
+        self._hinted.wait(min(timeout_s, 0.05))
+        hinted = self._hinted.is_set()
+        self._hinted.clear()
+        if not self.is_running:
+            raise RouterError("wait_hint: the router does not answer")
+        return ("task",) if hinted else ()
 
     # --- the world ----------------------------------------------------------------------------------------------------
 
@@ -164,6 +171,10 @@ class FakeRouter:
             )
             self.inbox.append(row)
 
+    def hint(self) -> None:
+        """There is something for the hub to look at."""
+        self._hinted.set()
+
     def forget_log(self) -> None:
         """traffic.db was lost: rows count from 1 again."""
         self.inbox, self._seq = [], 0
@@ -171,7 +182,7 @@ class FakeRouter:
     def copy(self, clock: Clock) -> "FakeRouter":
         """Another router in the same state; what is done to one does not show in the other."""
         other = FakeRouter(clock)
-        kept = {k: v for k, v in vars(self).items() if k not in ("_lock", "_clock", "fuse")}
+        kept = {k: v for k, v in vars(self).items() if k not in ("_lock", "_hinted", "_clock", "fuse")}
         vars(other).update(copy.deepcopy(kept))
         return other
 

@@ -31,6 +31,11 @@ def task_text(name: str = "changelog", *, labels: Mapping[str, str] | None = Non
 
 def _text(kind: str, name: str, spec: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> str:
     metadata = {"name": name, **({"labels": dict(labels)} if labels else {})}
-    lines = ["apiVersion: reconciler/v1", f"kind: {kind}", f"metadata: {json.dumps(metadata, ensure_ascii=False)}", "spec:"]
+    lines = [
+        "apiVersion: reconciler/v1",
+        f"kind: {kind}",
+        f"metadata: {json.dumps(metadata, ensure_ascii=False)}",
+        "spec:",
+    ]
     lines += [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in spec.items() if value is not None]
     return "\n".join(lines) + "\n"

@@ -65,7 +65,10 @@ def said_of(text: str | bytes) -> list[str]:
             "apiVersion: reconciler/v1\nkind: Task\nmetadata: {name: a}\nspec: {agent: w}\n7: x\n",
             ["tasks.d/t.yaml:5:1: unknown key 7; known: apiVersion, kind, metadata, spec"],
         ),
-        ("apiVersion: reconciler/v1\n\tkind: Task\n", ["tasks.d/t.yaml:2:1: a tab is used for indentation; YAML wants spaces"]),
+        (
+            "apiVersion: reconciler/v1\n\tkind: Task\n",
+            ["tasks.d/t.yaml:2:1: a tab is used for indentation; YAML wants spaces"],
+        ),
         ("a: 1\na: 2\n", ["tasks.d/t.yaml:2:1: found duplicate key 'a'; keep one of them"]),
         (b"a: \xff\n", ["tasks.d/t.yaml:1:4: is not UTF-8 text; save the file as UTF-8"]),
         (b"a: \0\n", ["tasks.d/t.yaml:1:4: contains a NUL character; remove it"]),
@@ -176,7 +179,9 @@ def test_defaults_are_merged_mapping_by_mapping_under_what_was_written() -> None
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3))
-KEYS = st.sampled_from(["agent", "requires", "priority", "input", "output", "timeout", "retries", "dependsOn", "select"])
+KEYS = st.sampled_from(
+    ["agent", "requires", "priority", "input", "output", "timeout", "retries", "dependsOn", "select"]
+)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))

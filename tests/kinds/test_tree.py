@@ -35,7 +35,9 @@ def test_a_link_is_a_problem_and_is_never_read() -> None:
 
 
 def test_an_oversized_file_is_a_problem_and_is_never_read() -> None:
-    snapshot = FakeSnapshot({"d/a.yaml": Odd(b"", size_bytes=MAX_BYTES + 1), "d/b.yaml": Odd(b"b", size_bytes=MAX_BYTES)})
+    snapshot = FakeSnapshot(
+        {"d/a.yaml": Odd(b"", size_bytes=MAX_BYTES + 1), "d/b.yaml": Odd(b"b", size_bytes=MAX_BYTES)}
+    )
     found, problems = parse(snapshot, ParseCache(), [])
     assert list(found) == ["d/b.yaml"]
     assert [str(p) for p in problems] == ["d/a.yaml: has 1048577 bytes; at most 1048576 are read; split it"]

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from reconciler.core.change import Action, Change
 from reconciler.core.condition import Mode
+from reconciler.core.outcome import Applied
 from reconciler.core.reading import Ok, Unavailable
+from reconciler.identity.seal import INSTANCE_LABEL, SEAL_LABEL
 from reconciler.kinds import KINDS
 from reconciler.kinds.agent.state import AgentStates
 from reconciler.kinds.kind import Desired, Facts
@@ -22,7 +24,7 @@ from reconciler.loop.nothing import plan_against_nothing
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from tests.fakes.clock import START
-from tests.fakes.fleet import FakeFleet, show
+from tests.fakes.fleet import FakeFleet, put_beside, show
 from tests.laws.fleets import FEW, HUB, RandomFleet, fleets
 
 DESTROYING = {Action.REMOVE, Action.RECYCLE, Action.CREATE, Action.REPLACE, Action.RESTART, Action.CANCEL}
@@ -53,7 +55,9 @@ def in_force(fleet: FakeFleet) -> Desired:
 
 @FEW
 @given(fleets(), fleets())
-def test_where_everything_is_as_git_says_only_keep_is_planned_and_nothing_is_done(first: RandomFleet, second: RandomFleet) -> None:
+def test_where_everything_is_as_git_says_only_keep_is_planned_and_nothing_is_done(
+    first: RandomFleet, second: RandomFleet
+) -> None:
     with hub_over(first, second) as fleet:
         report = fleet.look()
         assert {c.action for c in report.plan.changes} <= {Action.KEEP}, show(report)
@@ -157,9 +161,11 @@ def test_what_could_not_be_read_is_never_made_anew_or_removed(first: RandomFleet
 
 
 def _destroying(done: Any) -> list[Change]:
-    from reconciler.core.outcome import Applied
-
-    return [d.change for d in done if d.change.kind == "agent" and d.change.action in DESTROYING and isinstance(d.outcome, Applied)]
+    return [
+        d.change
+        for d in done
+        if d.change.kind == "agent" and d.change.action in DESTROYING and isinstance(d.outcome, Applied)
+    ]
 
 
 @FEW
@@ -181,9 +187,6 @@ def test_what_is_not_ours_is_never_touched(first: RandomFleet, second: RandomFle
 
 def _put_foreign(fleet: FakeFleet, kind: str, number: int) -> str:
     """A running container that somebody else made; its id."""
-    from reconciler.identity.seal import INSTANCE_LABEL, SEAL_LABEL
-    from reconciler.ports import ContainerSpec, Limits
-
     name, labels = f"stranger-{number}", {}
     if kind == "seal":
         labels = {INSTANCE_LABEL: "alpha-0", SEAL_LABEL: "0" * 32}
@@ -194,18 +197,4 @@ def _put_foreign(fleet: FakeFleet, kind: str, number: int) -> str:
     elif kind == "copy":
         listed = fleet.runtime.list().value  # type: ignore[union-attr]
         labels = dict(listed[0].labels) if listed else {}
-    spec = ContainerSpec(
-        name=name,
-        image="x",
-        image_id="sha256:base1",
-        argv=("x",),
-        env={},
-        labels=labels,
-        limits=Limits(cpus=1, memory_bytes=1, pids=1),
-        mounts=(),
-        disk_bytes=1,
-        grace_s=1,
-    )
-    created = fleet.runtime.create(spec)
-    fleet.runtime.start(created)
-    return created
+    return put_beside(fleet, name, labels)

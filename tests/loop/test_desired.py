@@ -39,14 +39,29 @@ def test_an_empty_repository_with_a_hub_yaml_is_a_fleet_of_nothing() -> None:
         ("~\n", "hub.yaml:1:1: the document is None; expected a mapping"),
         ("- a\n", "hub.yaml:1:1: the document is ['a']; expected a mapping"),
         (HEAD.replace("Hub", "Hubb"), "hub.yaml:2:1: kind is 'Hubb'; expected 'Hub'"),
-        (HEAD + "spec: {loop: {resinc: 5s}}\n", "hub.yaml:4:15: unknown key 'resinc' in spec.loop; did you mean 'resync'?"),
-        (HEAD + "spec: {loop: {resync: 5}}\n", "hub.yaml:4:15: spec.loop.resync: 5 is not a duration; write a number and"),
+        (
+            HEAD + "spec: {loop: {resinc: 5s}}\n",
+            "hub.yaml:4:15: unknown key 'resinc' in spec.loop; did you mean 'resync'?",
+        ),
+        (
+            HEAD + "spec: {loop: {resync: 5}}\n",
+            "hub.yaml:4:15: spec.loop.resync: 5 is not a duration; write a number and",
+        ),
         (HEAD + "spc: {}\n", "hub.yaml:4:1: unknown key 'spc' in the document; did you mean 'spec'?"),
-        (HEAD + "spec: {loop: {pruneBudget: {percent: 101}}}\n", "hub.yaml:4:29: spec.loop.pruneBudget.percent: input shou"),
+        (
+            HEAD + "spec: {loop: {pruneBudget: {percent: 101}}}\n",
+            "hub.yaml:4:29: spec.loop.pruneBudget.percent: input shou",
+        ),
         (HEAD + "spec: {loop: {prune: {agents: on}}}\nx\n", "hub.yaml:6:1: is not valid YAML"),
-        (HEAD + "spec: {paths: {agents: ../other}}\n", "hub.yaml:4:16: spec.paths.agents is '../other', which is not a"),
+        (
+            HEAD + "spec: {paths: {agents: ../other}}\n",
+            "hub.yaml:4:16: spec.paths.agents is '../other', which is not a",
+        ),
         (HEAD + "spec: {paths: {agents: /etc}}\n", "hub.yaml:4:16: spec.paths.agents is '/etc', which is not a"),
-        (HEAD + "spec: {policy: {engines: [opa]}}\n", "hub.yaml:4:27: spec.policy.engines.0 is 'opa'; expected 'embedded' or"),
+        (
+            HEAD + "spec: {policy: {engines: [opa]}}\n",
+            "hub.yaml:4:27: spec.policy.engines.0 is 'opa'; expected 'embedded' or",
+        ),
         (
             HEAD + "spec: {defaults: {resources: {cpus: .nan}}}\n",
             "hub.yaml:4:19: spec.defaults.resources: NaN and infinity are not JSON values",
@@ -68,7 +83,10 @@ def test_a_fault_in_hub_yaml_says_where_and_what(hub: str | Odd, said: str) -> N
             "orchestrator: {maxParallelTasks: 11}",
             "hub.yaml:5:18: orchestrator.maxParallelTasks is 11, but the operator allows at most 10; lower it, or ask the",
         ),
-        ("runtime: {images: ['*']}", "hub.yaml:5:13: runtime.images is '*', but the operator allows agents/*; lower it, or"),
+        (
+            "runtime: {images: ['*']}",
+            "hub.yaml:5:13: runtime.images is '*', but the operator allows agents/*; lower it, or",
+        ),
         (
             "runtime: {prefer: process}",
             "hub.yaml:5:13: runtime.prefer is process, but the operator allows docker only (runtime.processRuntime is fal",
@@ -90,7 +108,12 @@ def test_a_broken_hub_yaml_is_the_only_problem_since_everything_else_depends_on_
 def test_hub_yaml_says_where_the_other_files_are() -> None:
     paths = {"agents": "fleet", "tasks": "work"}
     desired = desired_of(
-        {"hub.yaml": hub_text(paths=paths), "fleet/a.yaml": agent_text(), "work/t.yaml": task_text(), "agents.d/x.yaml": "["}
+        {
+            "hub.yaml": hub_text(paths=paths),
+            "fleet/a.yaml": agent_text(),
+            "work/t.yaml": task_text(),
+            "agents.d/x.yaml": "[",
+        }
     )
     assert sorted(desired.of("agent")) == ["writer"]
     assert sorted(desired.of("task")) == ["changelog"]

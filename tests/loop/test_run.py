@@ -18,7 +18,7 @@ from tests.fakes.fleet import FakeFleet, actions, change_of, show
 from tests.fakes.source import Odd
 from tests.fakes.texts import agent_text, hub_text, task_text
 
-REGO = "package hub.task\n\nimport rego.v1\n\ndecision := {\"allow\": true}\n"
+REGO = 'package hub.task\n\nimport rego.v1\n\ndecision := {"allow": true}\n'
 BROKEN = {"agents.d/a.yaml": agent_text(rol="x")}
 GOOD = {"agents.d/a.yaml": agent_text()}
 
@@ -192,7 +192,9 @@ def test_while_the_runtime_is_away_nothing_is_planned_for_agents_and_the_hub_is_
         fleet.run()
         fleet.agents.step()
     fleet.runtime.go_down()
-    fleet.commit({"agents.d/a.yaml": agent_text(version="2"), "tasks.d/t.yaml": task_text(), "tasks.d/u.yaml": task_text("u")})
+    fleet.commit(
+        {"agents.d/a.yaml": agent_text(version="2"), "tasks.d/t.yaml": task_text(), "tasks.d/u.yaml": task_text("u")}
+    )
     report = fleet.run()
     assert report.mode is Mode.DEGRADED
     assert actions(report) == {}
@@ -522,7 +524,9 @@ def test_every_effect_has_its_intent_before_it_and_its_outcome_after_it_and_the_
     fleet.clock.advance(5)
     fleet.settle()
     open_intents: set[tuple[str, str, str]] = set()
-    rows = [e for e in fleet.audit() if e.outcome in ("intent", "applied", "failed") and not e.actor.startswith("agent:")]
+    rows = [
+        e for e in fleet.audit() if e.outcome in ("intent", "applied", "failed") and not e.actor.startswith("agent:")
+    ]
     for entry in rows:
         key = (entry.kind, entry.name, entry.action)
         if entry.outcome == "intent":
@@ -540,7 +544,12 @@ def test_a_row_says_who_asked_for_it_and_why(fleet: FakeFleet) -> None:
     revision = fleet.source.commit({"hub.yaml": hub_text(), **GOOD}, author="Grace <grace@example.org>")
     fleet.settle()
     row = next(e for e in fleet.audit() if (e.kind, e.action) == ("agent", "create"))
-    assert (row.actor, row.cause, row.revision, row.name) == ("Grace <grace@example.org>", "commit", revision, "writer-0")
+    assert (row.actor, row.cause, row.revision, row.name) == (
+        "Grace <grace@example.org>",
+        "commit",
+        revision,
+        "writer-0",
+    )
     assert row.plan_digest.startswith("1:")
     fleet.runtime.crash("writer-0", 3)
     fleet.run()

@@ -36,7 +36,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def begin(store: Store, run: TaskRecord = RUN) -> None:
     records.put_tasks(store, [run])
-    records.put_attempt(store, AttemptRecord(run="r", generation=1, instance="writer-1", ended_at="before", outcome="lost"))
+    records.put_attempt(
+        store, AttemptRecord(run="r", generation=1, instance="writer-1", ended_at="before", outcome="lost")
+    )
     attempts.begin_attempt(store, run, "c1", NOW)
 
 

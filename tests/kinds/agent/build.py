@@ -79,7 +79,9 @@ def state_of(record: InstanceRecord, *, container: str = "running", **more: Any)
         record=record,
         container=ContainerSummary(id="c1", name=record.name, state=container, labels={}, image_id=record.image_id),
         inspected=ContainerState(id="c1", name=record.name, state=container, fields=fields, labels={}),
-        report=InstanceReport(instance=record.name, hello=hello_of(AgentSpec.model_validate(_spec(record))), last_seen=BOOT_S),
+        report=InstanceReport(
+            instance=record.name, hello=hello_of(AgentSpec.model_validate(_spec(record))), last_seen=BOOT_S
+        ),
         sealed=True,
     )
     if not container:

@@ -56,7 +56,10 @@ def test_an_image_must_be_allowed_by_hub_and_operator_both() -> None:
 
 def test_the_operator_may_allow_more_images() -> None:
     operator = OperatorSpec(runtime=OperatorRuntime.model_validate({"imageAllow": ["*"]}))
-    files = {"hub.yaml": hub_text(runtime={"images": ["tools/*"]}), "agents.d/a.yaml": agent_text(image="tools/x@sha256:0")}
+    files = {
+        "hub.yaml": hub_text(runtime={"images": ["tools/*"]}),
+        "agents.d/a.yaml": agent_text(image="tools/x@sha256:0"),
+    }
     assert problems_of(files, operator=operator) == []
 
 

@@ -7,8 +7,7 @@ import pytest
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.kinds.agent.observe import observe
 from reconciler.kinds.agent.state import InstanceState
-from reconciler.ports import ContainerSpec, Limits
-from tests.fakes.fleet import FakeFleet
+from tests.fakes.fleet import FakeFleet, put_beside
 from tests.fakes.texts import agent_text
 
 
@@ -25,23 +24,6 @@ def states(fleet: FakeFleet) -> dict[str, InstanceState]:
     reading = observe(fleet.world, fleet.router.report())
     assert isinstance(reading, Ok)
     return dict(reading.value.instances)
-
-
-def put_beside(fleet: FakeFleet, name: str, labels: dict[str, str]) -> None:
-    """A container that somebody made by hand."""
-    spec = ContainerSpec(
-        name=name,
-        image="x",
-        image_id="sha256:base1",
-        argv=("x",),
-        env={},
-        labels=labels,
-        limits=Limits(cpus=1, memory_bytes=1, pids=1),
-        mounts=(),
-        disk_bytes=1,
-        grace_s=1,
-    )
-    fleet.runtime.start(fleet.runtime.create(spec))
 
 
 def test_all_sides_of_an_instance_are_put_together(fleet: FakeFleet) -> None:

@@ -11,14 +11,11 @@ from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.kinds.agent.plan import STABLE_S, plan
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
-from reconciler.kinds.agent.view import view
 from reconciler.ports import ContainerSummary, InstanceReport
 from reconciler.settings import HubSpec
 from tests.fakes.clock import START
 from tests.kinds.agent.build import (
-    BOOT_S,
     IMAGE_ID,
-    ROUTER,
     desired_of,
     facts_of,
     manifest_of,
@@ -444,67 +441,6 @@ def test_without_a_handshake_it_is_waited_for_and_then_restarted() -> None:
 def test_while_the_router_is_away_nobody_is_restarted_for_want_of_a_handshake() -> None:
     change = handshaking(31, None, router=None)
     assert (change.action, change.wait_s) == (Action.HOLD, 0.05)
-
-
-# --- the view for tasks -----------------------------------------------------------------------------------------------
-
-
-def readiness(state: InstanceState | None, **more: Any) -> str:
-    """Why the first instance is not ready; empty when it is."""
-    states = {state.name: state} if state is not None else {}
-    agents = view(desired_of(WRITER), AgentStates(instances=states), facts_of(**more))
-    (instance,) = agents["writer"].instances
-    assert instance.ready == (not instance.reason)
-    return instance.reason
-
-
-def test_an_instance_is_ready_when_it_executes_and_calls() -> None:
-    assert readiness(state_of(record_of(WRITER))) == ""
-
-
-@pytest.mark.parametrize(
-    ("state", "why"),
-    [
-        (None, "not created yet"),
-        (InstanceState(name="writer-0"), "not created yet"),
-        (state_of(record_of(WRITER), container=""), "its container is missing"),
-        (state_of(record_of(WRITER), container="exited"), "its container is exited"),
-        (state_of(record_of(WRITER, phase=Phase.HANDSHAKING)), "it is handshaking"),
-        (state_of(record_of(WRITER, phase=Phase.UPGRADING, reason="changed in git")), "changed in git"),
-        (state_of(record_of(WRITER), report=None), "the router does not know it yet"),
-        (
-            state_of(record_of(WRITER), report=InstanceReport(instance="writer-0", last_seen=BOOT_S - 31)),
-            "no heartbeat for 31s",
-        ),
-        (
-            state_of(record_of(WRITER), report=InstanceReport(instance="writer-0")),
-            "it has not called since the router started",
-        ),
-    ],
-)
-def test_an_instance_that_is_not_ready_says_why(state: InstanceState | None, why: str) -> None:
-    assert readiness(state) == why
-
-
-def test_after_a_restart_of_the_router_an_instance_gets_time_to_call() -> None:
-    silent = state_of(record_of(WRITER), report=InstanceReport(instance="writer-0"))
-    assert readiness(silent, router=replace(ROUTER, uptime_s=29.0)) == ""
-
-
-@pytest.mark.parametrize(
-    ("workspace", "shown"),
-    [
-        (None, "none"),
-        ({"source": "repository"}, "full"),
-        ({"source": "repository", "history": False}, "tree"),
-        ({"source": "repository", "writable": True}, "own"),
-        ({"source": "volume", "writable": True}, "own"),
-    ],
-)
-def test_tasks_see_which_workspace_an_agent_has(workspace: dict[str, Any] | None, shown: str) -> None:
-    manifest = manifest_of(workspace=workspace)
-    agents = view(desired_of(manifest), AgentStates(), facts_of(sandboxed=False))
-    assert (agents["writer"].workspace, agents["writer"].sandboxed) == (shown, False)
 
 
 def test_the_order_of_what_was_observed_does_not_matter() -> None:

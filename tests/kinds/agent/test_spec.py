@@ -41,20 +41,38 @@ def said_of(text: str) -> list[str]:
         ({"lifecycle": {"autoRestart": "yes"}}, "9:15: spec.lifecycle.autoRestart is 'yes'; expected true or false"),
         ({"resources": {"cpus": "1"}}, "9:15: spec.resources.cpus is '1'; expected a number"),
         ({"resources": {"cpus": 0}}, "9:15: spec.resources.cpus: input should be greater than 0 (found 0)"),
-        ({"resources": {"memory": 512}}, "9:15: spec.resources.memory: 512 is not a size; write a number and one of B, "),
+        (
+            {"resources": {"memory": 512}},
+            "9:15: spec.resources.memory: 512 is not a size; write a number and one of B, ",
+        ),
         ({"resources": {"memory": "512MB"}}, "9:15: spec.resources.memory: '512MB' is not a size; write a number"),
-        ({"lifecycle": {"ttl": "8 weeks"}}, "9:15: spec.lifecycle.ttl: '8 weeks' is not a duration; write a number and"),
+        (
+            {"lifecycle": {"ttl": "8 weeks"}},
+            "9:15: spec.lifecycle.ttl: '8 weeks' is not a duration; write a number and",
+        ),
         ({"lifecycle": {"ttl": 30}}, "9:15: spec.lifecycle.ttl: 30 is not a duration"),
-        ({"lifecycle": {"drainDeadline": "999999999d"}}, "9:15: spec.lifecycle.drainDeadline: 999999999d is longer than"),
+        (
+            {"lifecycle": {"drainDeadline": "999999999d"}},
+            "9:15: spec.lifecycle.drainDeadline: 999999999d is longer than",
+        ),
         ({"messaging": {"quota": {"messages": "60"}}}, "9:25: spec.messaging.quota.messages: '60' is not a rate"),
         ({"capabilities": "docs.write"}, "7:3: spec.capabilities is 'docs.write'; expected a list"),
         ({"capabilities": ["Docs"]}, "7:18: spec.capabilities.0: 'Docs' is not a dotted name"),
         ({"capabilities": ["a", "b", "a"]}, "7:3: a capability stands twice; keep one"),
         ({"executor": []}, "8:3: spec.executor is []; expected a mapping"),
-        ({"executor": {"type": "claude-code", "argv": ["x"]}}, "8:14: spec.executor.type is 'claude-code'; expected 'comm"),
+        (
+            {"executor": {"type": "claude-code", "argv": ["x"]}},
+            "8:14: spec.executor.type is 'claude-code'; expected 'comm",
+        ),
         ({"executor": {"type": "command", "argv": []}}, "8:33: spec.executor.argv: tuple should have at least 1 item"),
-        ({"executor": {"type": "command", "argv": "python3 x.py"}}, "8:33: spec.executor.argv is 'python3 x.py'; expected"),
-        ({"executor": {"type": "command", "argv": ["sleep", 5]}}, "8:51: spec.executor.argv.1: is 5, not text; put it in"),
+        (
+            {"executor": {"type": "command", "argv": "python3 x.py"}},
+            "8:33: spec.executor.argv is 'python3 x.py'; expected",
+        ),
+        (
+            {"executor": {"type": "command", "argv": ["sleep", 5]}},
+            "8:51: spec.executor.argv.1: is 5, not text; put it in",
+        ),
         ({"network": "egress"}, "9:3: spec.network is 'egress'; expected 'isolated'"),
         ({"sandbox": "none"}, "9:3: spec.sandbox is 'none'; expected 'strict'"),
         ({"role": "Tech Writer"}, "5:3: spec.role: 'Tech Writer' is not a name: 'T' is not allowed"),
@@ -64,10 +82,22 @@ def said_of(text: str) -> list[str]:
         ({"env": ["A=b"]}, "9:3: spec.env is ['A=b']; expected a mapping"),
         ({"env": {"DEBUG": True}}, "9:9: spec.env.DEBUG: is True, not text; put it in quotes"),
         ({"env": {"1A": "x"}}, "9:9: spec.env.1A is '1A', which is not a valid value here"),
-        ({"messaging": {"subscribes": ["Docs.*"]}}, "9:30: spec.messaging.subscribes.0.topic is 'Docs.*', which is not a"),
-        ({"messaging": {"subscribes": ["docs*"]}}, "9:30: spec.messaging.subscribes.0.topic is 'docs*', which is not a"),
-        ({"messaging": {"sends": [{}]}}, "9:15: spec.messaging.sends: each entry has either 'to' (an agent) or 'topic'"),
-        ({"messaging": {"sends": [{"to": "x"}]}}, "9:15: spec.messaging.sends: the entry to 'x' names no types; list the"),
+        (
+            {"messaging": {"subscribes": ["Docs.*"]}},
+            "9:30: spec.messaging.subscribes.0.topic is 'Docs.*', which is not a",
+        ),
+        (
+            {"messaging": {"subscribes": ["docs*"]}},
+            "9:30: spec.messaging.subscribes.0.topic is 'docs*', which is not a",
+        ),
+        (
+            {"messaging": {"sends": [{}]}},
+            "9:15: spec.messaging.sends: each entry has either 'to' (an agent) or 'topic'",
+        ),
+        (
+            {"messaging": {"sends": [{"to": "x"}]}},
+            "9:15: spec.messaging.sends: the entry to 'x' names no types; list the",
+        ),
         ({"workspace": {"source": "volume"}}, "9:3: a volume that is not writable is always empty; set writable: true"),
         ({"drift": "fix"}, "9:3: spec.drift is 'fix'; expected 'correct', 'report' or 'ignore'"),
     ],
@@ -129,8 +159,13 @@ def test_a_fault_in_the_hubs_defaults_is_found_with_the_first_agent() -> None:
 
 
 def test_a_topic_may_be_written_short() -> None:
-    parsed = parse_agent(FILE, agent_text(messaging={"subscribes": ["a.b", {"topic": "c.*", "delivery": "all"}]}).encode(), {})
-    assert [(s.topic, s.delivery) for s in parsed.manifests[0].spec.messaging.subscribes] == [("a.b", "one"), ("c.*", "all")]
+    parsed = parse_agent(
+        FILE, agent_text(messaging={"subscribes": ["a.b", {"topic": "c.*", "delivery": "all"}]}).encode(), {}
+    )
+    assert [(s.topic, s.delivery) for s in parsed.manifests[0].spec.messaging.subscribes] == [
+        ("a.b", "one"),
+        ("c.*", "all"),
+    ]
 
 
 SPECS = st.fixed_dictionaries(
@@ -142,7 +177,9 @@ SPECS = st.fixed_dictionaries(
         "resources": st.fixed_dictionaries(
             {}, optional={"cpus": st.floats(0.1, 4) | st.just(1), "memory": st.sampled_from(["64MiB", "1GiB"])}
         ),
-        "lifecycle": st.fixed_dictionaries({}, optional={"ttl": st.sampled_from(["90s", "8h"]), "maxCrashes": st.just(2)}),
+        "lifecycle": st.fixed_dictionaries(
+            {}, optional={"ttl": st.sampled_from(["90s", "8h"]), "maxCrashes": st.just(2)}
+        ),
         "messaging": st.fixed_dictionaries(
             {},
             optional={

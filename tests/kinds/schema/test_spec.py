@@ -26,7 +26,10 @@ def said_of(text: str | bytes, file: str = FILE) -> list[str]:
         ('{"type": "objekt"}', '1:1: is not a JSON Schema 2020-12: "objekt" is not valid'),
         ('{\n"properties": 7}', "1:1: is not a JSON Schema 2020-12: 7 is not of type"),
         ('{"$schema": "http://json-schema.org/draft-07/schema#"}', "1:1: $schema is 'http://json-schema.org/draft-07/"),
-        ('{\n "x": {"$ref": "https://example.org/a.json"}}', "2:1: $ref 'https://example.org/a.json' leaves the file; on"),
+        (
+            '{\n "x": {"$ref": "https://example.org/a.json"}}',
+            "2:1: $ref 'https://example.org/a.json' leaves the file; on",
+        ),
         ('{\n"$ref": "other.schema.json"}', "2:1: $ref 'other.schema.json' leaves the file"),
         ('{\n"$ref": "file:///etc/passwd"}', "2:1: $ref 'file:///etc/passwd' leaves the file"),
         ('{"pattern": "("}', "1:1: is not a JSON Schema 2020-12: "),
@@ -71,7 +74,11 @@ def test_references_within_the_file_are_followed() -> None:
 
 
 def test_schemas_reach_the_router_by_message_type() -> None:
-    files = {FILE: '{"type": "object"}', "schemas/hub.schema.json": "not read", "schemas/messages/README.md": "nor this"}
+    files = {
+        FILE: '{"type": "object"}',
+        "schemas/hub.schema.json": "not read",
+        "schemas/messages/README.md": "nor this",
+    }
     assert desired_of(files).route["schemas"] == {"docs.published": {"type": "object"}}
 
 

@@ -59,7 +59,9 @@ def writer(*instances: InstanceView, **more: Any) -> AgentView:
     return agent_view(instances=instances or (instance_of(),), **more)
 
 
-def router(last_seen: float = BOOT_S, uptime_s: float = 5000.0, epoch: str = "epoch-1", name: str = "writer-0") -> RouterReport:
+def router(
+    last_seen: float = BOOT_S, uptime_s: float = 5000.0, epoch: str = "epoch-1", name: str = "writer-0"
+) -> RouterReport:
     return RouterReport(
         pid=1,
         epoch=epoch,

@@ -26,7 +26,9 @@ def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
 def begin(fleet: FakeFleet, passes: int = 5, **spec: Any) -> None:
     """A fleet with a writer and `changelog`, some passes later; agents begin, but end nothing."""
     fleet.agents.holding.add("changelog")
-    fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"}), "tasks.d/t.yaml": task_text(**spec)})
+    fleet.commit(
+        {"agents.d/a.yaml": agent_text(workspace={"source": "repository"}), "tasks.d/t.yaml": task_text(**spec)}
+    )
     for _ in range(passes):
         fleet.run()
         fleet.agents.step()
@@ -100,7 +102,9 @@ def test_an_engine_that_cannot_answer_decides_nothing(fleet: FakeFleet) -> None:
 def test_a_task_of_the_inbox_for_an_agent_that_left_is_rejected(fleet: FakeFleet) -> None:
     begin(fleet)
     run = fleet.task("changelog")
-    stray = replace(run, run="stray", name="stray", source="inbox", state="pending", manifest=run.manifest.replace("writer", "gone"))
+    stray = replace(
+        run, run="stray", name="stray", source="inbox", state="pending", manifest=run.manifest.replace("writer", "gone")
+    )
     records.put_tasks(fleet.store, [stray])
     fleet.run()
     assert fleet.task("stray").state == "rejected"
@@ -229,7 +233,9 @@ def test_when_all_attempts_timed_out_the_run_has_timed_out(fleet: FakeFleet) -> 
 
 def test_a_run_that_fails_each_time_ends_failed_after_its_attempts(fleet: FakeFleet) -> None:
     fleet.agents.failing["changelog"] = 99
-    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text(retries={"maxAttempts": 2, "baseDelay": "1s"})})
+    fleet.commit(
+        {"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text(retries={"maxAttempts": 2, "baseDelay": "1s"})}
+    )
     fleet.settle()
     run = fleet.task("changelog")
     assert (run.state, run.attempts, run.generation) == ("failed", 2, 2)
@@ -260,7 +266,9 @@ def test_removing_a_manifest_cancels_its_run(fleet: FakeFleet) -> None:
 
 def test_changing_a_manifest_cancels_its_run_and_begins_another(fleet: FakeFleet) -> None:
     begin(fleet)
-    fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"}), "tasks.d/t.yaml": task_text(prompt="new")})
+    fleet.commit(
+        {"agents.d/a.yaml": agent_text(workspace={"source": "repository"}), "tasks.d/t.yaml": task_text(prompt="new")}
+    )
     fleet.run()
     fleet.agents.step()
     fleet.agents.holding.clear()

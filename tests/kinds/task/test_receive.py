@@ -25,7 +25,9 @@ from tests.fakes.texts import agent_text, task_text
 def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     """A writer that has `changelog` and does not begin it by itself."""
     made = FakeFleet(tmp_path)
-    made.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text(retries={"maxAttempts": 3, "baseDelay": "4s"})})
+    made.commit(
+        {"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text(retries={"maxAttempts": 3, "baseDelay": "4s"})}
+    )
     for _ in range(2):
         made.run()
         made.agents.step()
@@ -197,7 +199,16 @@ ODD: list[dict[str, Any]] = [
     {"duration_s": float("inf")},
     {"artefacts": 5},
     {"artefacts": {"a": 1}},
-    {"artefacts": [5, None, {}, {"name": "x"}, {"name": "x", "content_base64": "no!"}, {"name": 7, "content_base64": ""}]},
+    {
+        "artefacts": [
+            5,
+            None,
+            {},
+            {"name": "x"},
+            {"name": "x", "content_base64": "no!"},
+            {"name": 7, "content_base64": ""},
+        ]
+    },
     {"artefacts": [{"name": "\ud800", "content_base64": "eA=="}]},
     {"error": "\udfff", "stderr_tail": "\ud800" * 9000, "reason": "\ud83d", "exit_code": 1},
     {"error": {"a": 1}, "stderr_tail": [1], "reason": None},
