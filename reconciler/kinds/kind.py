@@ -38,6 +38,8 @@ class Inspections(Protocol):
 
     def get(self, name: str, container_id: str) -> ContainerState | None: ...
 
+    def is_as_recorded(self, inspected: ContainerState, fields: str) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:

@@ -124,8 +124,9 @@ class InboxStep:
         folder = desired.hub.paths.inbox
         try:
             if self._inbox is None or not self._inbox.path.endswith(f"/{folder}"):
-                self._inbox = Inbox(self._root, folder)
-                self._inbox.prepare()
+                inbox = Inbox(self._root, folder)
+                inbox.prepare()
+                self._inbox = inbox
             self._again_s = take_dropped(self._inbox, self._world, desired)
         except SourceError:
             self._again_s = RETRY_S

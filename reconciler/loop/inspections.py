@@ -4,6 +4,7 @@
 course of one resync, so that a change by hand which gives no event is still seen.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ class Inspections:
         self._runtime = runtime
         self._lock = threading.Lock()
         self._by_name: dict[str, ContainerState] = {}
+        self._matched: dict[str, tuple[ContainerState, str]] = {}
 
     def get(self, name: str, container_id: str) -> ContainerState | None:
         """The inspection of this very container; asked now when there is none. None when it cannot be had."""
@@ -34,6 +36,16 @@ class Inspections:
         with self._lock:
             self._by_name[name] = found.value
         return found.value
+
+    def is_as_recorded(self, inspected: ContainerState, fields: str) -> bool:
+        """Whether an inspection shows what the record (JSON) says; remembered for as long as neither changes."""
+        known = self._matched.get(inspected.name)
+        if known is not None and known[0] is inspected and known[1] == fields:
+            return True
+        if json.loads(fields) != inspected.fields:
+            return False
+        self._matched[inspected.name] = (inspected, fields)
+        return True
 
     def forget(self, name: str) -> None:
         """An event touched it: the next `get` asks again."""

@@ -21,12 +21,16 @@ def observe(world: World, report: Reading[RouterReport]) -> Reading[AgentStates]
     containers = _by_name(listed.value, recorded)
     states: dict[str, InstanceState] = {}
     for name in sorted(containers.keys() | recorded.keys()):
-        container = containers.get(name)
+        container, record = containers.get(name), recorded.get(name)
+        inspected = world.inspections.get(container.name, container.id) if container else None
         states[name] = InstanceState(
             name=name,
-            record=recorded.get(name),
+            record=record,
             container=container,
-            inspected=world.inspections.get(container.name, container.id) if container else None,
+            inspected=inspected,
+            as_recorded=inspected is not None
+            and record is not None
+            and world.inspections.is_as_recorded(inspected, record.fields),
             report=reports.get(name),
             sealed=container is not None
             and is_sealed(world.seal_key, world.fleet, name, container.labels.get(SEAL_LABEL, "")),

@@ -150,7 +150,7 @@ def _recorded_fields(fields: str) -> Mapping[str, Any]:
 LIMITS = "limits."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Instance:
     """One instance that git wants."""
 
@@ -245,7 +245,9 @@ class _Instance:
 
     def _drift(self, record: InstanceRecord) -> Change | None:
         mode = self.manifest.spec.drift or self.desired.hub.loop.drift.agents
-        if self.state.inspected is None or mode == "ignore" or record.phase == Phase.ACTIVATING:
+        if self.state.inspected is None or self.state.as_recorded:
+            return None
+        if mode == "ignore" or record.phase == Phase.ACTIVATING:
             return None
         recorded = _recorded_fields(record.fields)
         if recorded == self.state.inspected.fields or (mode == "report" and record.phase != Phase.EXECUTING):
@@ -269,7 +271,7 @@ class _Instance:
                     record, Phase.EXECUTING, f"no crash for {show_duration(STABLE_S)}; back-off is over"
                 )
                 return replace(change, fields=(), spec=replace(change.spec, crashes=0))
-            return self._change(Action.KEEP, Cause.COMMIT, "as in git")
+            return _kept(self.manifest.name, self.state.name, self.manifest.digest)
         if report is not None and report.hello is not None:
             wrong = [k for k, v in hello_of(spec).items() if _as_said(report.hello.get(k)) != v]
             if wrong:
@@ -334,9 +336,17 @@ class _Instance:
             fields=fields,
             disruptive=disruptive,
             spec_digest=self.manifest.digest,
-            spec=self._work() if action is not Action.KEEP else None,
+            spec=self._work(),
             wait_s=wait_s,
         )
+
+
+@lru_cache(maxsize=16384)
+def _kept(agent: str, instance: str, digest: str) -> Change:
+    """The change that most of most plans consist of."""
+    return Change(
+        kind="agent", name=agent, instance=instance, action=Action.KEEP, reason="as in git", spec_digest=digest
+    )
 
 
 def _as_said(value: object) -> object:

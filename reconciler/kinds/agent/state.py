@@ -20,7 +20,8 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceState:
-    """One instance. Any part may be missing; `sealed` says whether the container carries our seal."""
+    """One instance. Any part may be missing; `sealed` says whether the container carries our seal;
+    `as_recorded` that the inspection was found to show what the record says (False: it has to be compared)."""
 
     name: str
     record: InstanceRecord | None = None
@@ -28,6 +29,7 @@ class InstanceState:
     inspected: ContainerState | None = None
     report: InstanceReport | None = None
     sealed: bool = False
+    as_recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,218 @@
+"""Dropped manifests: from a file to a run, and its result back beside the file; once, whenever the hub dies."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.core.change import Cause
+from reconciler.kinds.kind import Desired
+from reconciler.loop.inbox import InboxStep, RefusedManifest, parse_dropped, record_dropped, take_dropped
+from reconciler.source.inbox import Inbox
+from reconciler.store import records
+from tests.fakes.fleet import FakeFleet
+from tests.fakes.fuse import Fuse, KilledError
+from tests.fakes.texts import agent_text, task_text
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
+    made = FakeFleet(tmp_path)
+    made.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("in-git")})
+    made.settle()
+    yield made
+    made.end_hub()
+
+
+@pytest.fixture
+def inbox(fleet: FakeFleet) -> Inbox:
+    made = Inbox(str(fleet.folder), "inbox")
+    made.prepare()
+    return made
+
+
+def desired_of(fleet: FakeFleet) -> Desired:
+    desired = fleet.loop.revisions.last_good()
+    assert desired is not None
+    return desired
+
+
+def drop(fleet: FakeFleet, text: str, name: str = "job.yaml") -> None:
+    (fleet.folder / "inbox" / name).write_text(text)
+
+
+def look(fleet: FakeFleet, inbox: Inbox) -> None:
+    """Two looks, a rest apart."""
+    for _ in range(2):
+        take_dropped(inbox, fleet.world, desired_of(fleet))
+        fleet.clock.advance(0.5)
+
+
+def files(fleet: FakeFleet) -> list[str]:
+    root = fleet.folder / "inbox"
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())
+
+
+def result(fleet: FakeFleet, name: str = "job") -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((fleet.folder / "inbox" / "accepted" / f"{name}.result.json").read_text())
+    return value
+
+
+def test_a_dropped_manifest_becomes_a_run_with_its_owner_and_its_result_comes_back(
+    fleet: FakeFleet, inbox: Inbox
+) -> None:
+    drop(fleet, task_text("job"))
+    look(fleet, inbox)
+    run = fleet.task("job")
+    assert (run.state, run.source, run.uid) == ("pending", "inbox", (fleet.folder / "inbox").stat().st_uid)
+    assert files(fleet) == ["accepted/job.yaml"]
+    fleet.settle()
+    look(fleet, inbox)
+    assert files(fleet) == ["accepted/job.result.json", "accepted/job.yaml"]
+    answer = result(fleet)
+    assert {k: answer[k] for k in ("task", "run", "state", "result", "agent", "instance", "attempts")} == {
+        "task": "job",
+        "run": run.run,
+        "state": "succeeded",
+        "result": {"by": "writer-0"},
+        "agent": "writer",
+        "instance": "writer-0",
+        "attempts": 1,
+    }
+    row = next(e for e in fleet.audit() if (e.name, e.action) == ("job", "create"))
+    assert (row.actor, row.cause, row.outcome) == (f"uid:{run.uid}", "inbox", "applied")
+    assert '"agent": "writer"' in row.after
+    assert {e.cause for e in fleet.audit() if e.name == "job" and e.kind == "task"} == {str(Cause.INBOX)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [\n", "job.yaml:2:1: is not valid YAML"),
+        (task_text("job", agnt="x"), "job.yaml:6:3: unknown key 'agnt' in spec; did you mean 'agent'?"),
+        (task_text("job", agent="nobody"), "job.yaml:1:1: agent 'nobody' is not defined; agents are: writer"),
+        (task_text("a") + "---\n" + task_text("b"), "job.yaml: holds 2 manifests; a dropped file holds one"),
+        ("", "job.yaml: is empty"),
+        (task_text("in-git", prompt="another"), "task 'in-git' is defined in git; choose another name"),
+    ],
+)
+def test_a_manifest_that_cannot_be_taken_comes_back_with_the_reason(
+    fleet: FakeFleet, inbox: Inbox, text: str, said: str
+) -> None:
+    before = len(fleet.tasks())
+    drop(fleet, text)
+    look(fleet, inbox)
+    assert files(fleet) == ["rejected/job.error.txt", "rejected/job.yaml"]
+    assert (fleet.folder / "inbox" / "rejected" / "job.error.txt").read_text().startswith(said)
+    assert len(fleet.tasks()) == before
+    row = fleet.audit()[-1]
+    assert (row.cause, row.outcome, row.name) == ("inbox", "refused", "job.yaml")
+
+
+def test_another_manifest_of_the_same_name_waits_until_the_first_is_done(fleet: FakeFleet, inbox: Inbox) -> None:
+    drop(fleet, task_text("job"))
+    look(fleet, inbox)
+    drop(fleet, task_text("job", prompt="other"), "other.yaml")
+    look(fleet, inbox)
+    said = (fleet.folder / "inbox" / "rejected" / "other.error.txt").read_text()
+    assert said.startswith("task 'job' is pending with another manifest")
+    fleet.settle()
+    drop(fleet, task_text("job", prompt="other"), "other.yaml")
+    look(fleet, inbox)
+    assert [t.state for t in fleet.tasks() if t.name == "job"] == ["succeeded", "pending"]
+
+
+def test_the_same_manifest_again_is_the_same_run_and_gets_the_same_answer(fleet: FakeFleet, inbox: Inbox) -> None:
+    drop(fleet, task_text("job"))
+    look(fleet, inbox)
+    drop(fleet, "# again\n" + task_text("job"), "again.yaml")
+    look(fleet, inbox)
+    fleet.settle()
+    look(fleet, inbox)
+    assert len([t for t in fleet.tasks() if t.name == "job"]) == 1
+    assert result(fleet)["run"] == result(fleet, "again")["run"]
+
+
+def test_a_task_that_failed_says_why(fleet: FakeFleet, inbox: Inbox) -> None:
+    fleet.agents.failing["job"] = 99
+    drop(fleet, task_text("job", retries={"maxAttempts": 1}))
+    look(fleet, inbox)
+    fleet.settle()
+    look(fleet, inbox)
+    answer = result(fleet)
+    assert (answer["state"], answer["error"], answer["result"]) == ("failed", "it broke", None)
+    assert answer["reason"] == "failed on writer-0: it broke (attempt 1 of 1)"
+
+
+@pytest.mark.parametrize("blow_at", range(1, 5))
+def test_a_kill_neither_loses_a_dropped_file_nor_runs_it_twice(fleet: FakeFleet, blow_at: int) -> None:
+    first = Inbox(str(fleet.folder), "inbox")
+    first.prepare()
+    drop(fleet, task_text("job"))
+    take_dropped(first, fleet.world, desired_of(fleet))
+    fleet.clock.advance(1)
+    desired = desired_of(fleet)
+    fleet.end_hub()
+    fleet.start_hub(Fuse(blow_at))
+    with pytest.raises(KilledError):
+        take_dropped(first, fleet.world, desired)
+    fleet.restart()
+    look(fleet, Inbox(str(fleet.folder), "inbox"))
+    fleet.settle()
+    look(fleet, Inbox(str(fleet.folder), "inbox"))
+    assert [t.state for t in fleet.tasks() if t.name == "job"] == ["succeeded"]
+    assert files(fleet) == ["accepted/job.result.json", "accepted/job.yaml"]
+    assert records.dropped(fleet.store) == []
+
+
+def test_the_step_before_each_pass_makes_the_folder_and_says_when_to_look_again(fleet: FakeFleet) -> None:
+    step = InboxStep(str(fleet.folder), fleet.world, fleet.loop)
+    step.look()
+    assert (fleet.folder / "inbox" / "accepted").is_dir()
+    assert step.again_in_s() is None
+    drop(fleet, task_text("job"))
+    step.look()
+    again = step.again_in_s()
+    assert again is not None
+    assert 0 < again < 0.25
+    fleet.clock.advance(again + 0.01)
+    step.look()
+    assert fleet.task("job").state == "pending"
+    fleet.settle()
+    step.answer()
+    assert result(fleet)["state"] == "succeeded"
+
+
+def test_without_a_revision_nothing_is_taken(tmp_path: Path) -> None:
+    fleet = FakeFleet(tmp_path)
+    (tmp_path / "inbox").mkdir()
+    drop(fleet, task_text("job"))
+    step = InboxStep(str(tmp_path), fleet.world, fleet.loop)
+    step.look()
+    step.answer()
+    assert files(fleet) == ["job.yaml"]
+    fleet.end_hub()
+
+
+def test_a_folder_that_cannot_be_used_is_tried_again_later(fleet: FakeFleet) -> None:
+    (fleet.folder / "inbox").write_text("in the way")
+    step = InboxStep(str(fleet.folder), fleet.world, fleet.loop)
+    step.look()
+    assert step.again_in_s() == 5.0
+    (fleet.folder / "inbox").unlink()
+    step.look()
+    assert (fleet.folder / "inbox").is_dir()
+
+
+def test_a_manifest_by_the_api_is_taken_in_the_same_way(fleet: FakeFleet) -> None:
+    desired = desired_of(fleet)
+    manifest = parse_dropped("submitted", task_text("job").encode(), desired)
+    run = record_dropped(manifest, "0" * 64, fleet.world, desired, source="api", uid=7)
+    assert (run.source, run.uid) == ("api", 7)
+    assert record_dropped(manifest, "0" * 64, fleet.world, desired, source="api", uid=8) == run
+    with pytest.raises(RefusedManifest, match="submitted:6:3: unknown key"):
+        parse_dropped("submitted", task_text("job", agnt="x").encode(), desired)
+    fleet.settle()
+    assert fleet.task("job").state == "succeeded"
