@@ -125,9 +125,12 @@ def policy_order(hub: HubSpec, operator: OperatorSpec) -> Order:
 
 @contextmanager
 def open_fleet(
-    source_path: str, data: str | None, operator: OperatorSpec, *, branch: str | None = None
+    source_path: str, data: str | None, operator: OperatorSpec, *, keep_runtime: bool = False
 ) -> Iterator[Built]:
-    """Lock a data directory and put the world together. Raises any ReconcilerError."""
+    """Lock a data directory and put the world together. Raises any ReconcilerError.
+
+    With `keep_runtime` the runtime is the one of the last start, also where none of its instances is left.
+    """
     state = data_folder(source_path, data)
     with lock(state):
         home = open_home(state, create=True)
@@ -137,8 +140,8 @@ def open_fleet(
         store = Store(state / FILE_NAME)
         absolute = str(Path(source_path).absolute())
         check_same_fleet(home, store.get_meta("fleet"), absolute, store.get_meta("source"))
-        source = open_source(source_path, branch=_branch(source_path, operator, branch, store))
-        runtime, notice = choose_runtime(home, operator, _wish(source, operator), _used(store))
+        source = open_source(source_path, branch=_branch(source_path, operator, store))
+        runtime, notice = choose_runtime(home, operator, _wish(source, operator), _used(store, keep=keep_runtime))
         check_not_lost(home, runtime)
         if runtime.name == "docker":
             # Its daemon mounts what is below as root; a host user with the containers' user id must not get there.
@@ -195,9 +198,9 @@ def check_not_lost(home: Home, runtime: Runtime) -> None:
     )
 
 
-def _used(store: Store) -> str | None:
-    """The runtime that the fleet's instances are on; None when it has none."""
-    return store.get_meta("runtime") if records.instances(store) else None
+def _used(store: Store, *, keep: bool) -> str | None:
+    """The runtime that the fleet's instances are on; None when it has none, unless the last one is to be kept."""
+    return store.get_meta("runtime") if keep or records.instances(store) else None
 
 
 def _wish(source: Source, operator: OperatorSpec) -> str:
@@ -209,11 +212,11 @@ def _wish(source: Source, operator: OperatorSpec) -> str:
     return hub.runtime.prefer if hub is not None else "docker"
 
 
-def _branch(path: str, operator: OperatorSpec, branch: str | None, store: Store) -> str | None:
-    """The branch to follow: as asked, as the operator says, as recorded at first start, or the current one."""
+def _branch(path: str, operator: OperatorSpec, store: Store) -> str | None:
+    """The branch to follow: as the operator says, as recorded at first start, or the current one."""
     from reconciler.source.repository import current_branch
 
-    chosen = branch or operator.source.ref or store.get_meta("branch")
+    chosen = operator.source.ref or store.get_meta("branch")
     if chosen is None and (Path(path) / ".git").exists():
         found = current_branch(path)
         if not isinstance(found, Ok):

@@ -52,10 +52,16 @@ def read_operator(path: str | None) -> tuple[OperatorSpec, tuple[Problem, ...]]:
         if path:
             return OperatorSpec(), (Problem(file=path, message="is not there; name another file with --operator"),)
         return OperatorSpec(), ()
-    content = Path(found).read_bytes()
+    try:
+        content = Path(found).read_bytes()
+    except OSError as exc:
+        return OperatorSpec(), (Problem(file=found, message=f"cannot be read: {exc.strerror}"),)
     documents = load_documents(content, found)
     if documents.problems:
         return OperatorSpec(), documents.problems
+    if len(documents.values) > 1:
+        message = f"holds {len(documents.values)} documents; it must hold one"
+        return OperatorSpec(), (Problem(file=found, message=message),)
     try:
         return Operator.model_validate(documents.values[0] if documents.values else None).spec, ()
     except ValidationError as exc:
@@ -148,7 +154,7 @@ def open_home(state: Path, *, create: bool) -> Home | None:
                 os.fsync(out.fileno())
             temporary.rename(file)
             (state / ".gitignore").write_text("# The fleet's key and record are not for git.\n*\n", encoding="utf-8")
-    except (OSError, ValueError, KeyError) as exc:
+    except (OSError, ValueError, KeyError, TypeError) as exc:
         raise StoreError(f"the fleet's identity in {file} cannot be used: {exc}") from exc
     return Home(state=state, run=run_folder(fleet), fleet=fleet, seal_key=key, is_new=is_new)
 

@@ -162,7 +162,7 @@ def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec"
     from reconciler.loop.run import Loop
     from reconciler.loop.serve import Hub
 
-    built = stack.enter_context(open_fleet(source, data, spec))
+    built = stack.enter_context(open_fleet(source, data, spec, keep_runtime=quiet))
     world = built.world
     view = View(quiet=quiet)
     if built.notice:

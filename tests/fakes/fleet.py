@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,10 +119,10 @@ class FakeFleet:
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
-    def instances(self) -> dict[str, InstanceRecord]:
+    def instances(self) -> Mapping[str, InstanceRecord]:
         return records.instances(self.store)
 
-    def tasks(self) -> list[TaskRecord]:
+    def tasks(self) -> Sequence[TaskRecord]:
         return records.tasks(self.store)
 
     def task(self, name: str) -> TaskRecord:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from reconciler.kinds.manifest import merge
 from reconciler.kinds.task.spec import parse_task
 from tests.fakes.desired import problems_of
+from tests.fakes.source import Odd
 from tests.fakes.texts import agent_text, task_text
 
 FILE = "tasks.d/t.yaml"
@@ -128,7 +129,7 @@ def test_a_name_that_stands_twice_is_a_problem_at_its_second_place() -> None:
 
 
 def test_all_problems_of_all_files_come_in_one_go_sorted_by_place() -> None:
-    files = {
+    files: dict[str, bytes | str | Odd] = {
         "agents.d/a.yaml": agent_text(rol="x", replicas=-1),
         "agents.d/b.yaml": "a: [\n",
         "tasks.d/t.yaml": task_text(timeout="soon", priority=1000) + "---\n" + task_text("u", agnt="x"),

@@ -76,13 +76,13 @@ def fleets(draw: st.DrawFn, *, with_tasks: bool = True) -> RandomFleet:
     able = sorted(n for n, s in agents.items() if s.get("replicas", 1))
     before: list[str] = []
     for name in draw(st.lists(st.sampled_from(TASKS), unique=True, max_size=3)) if with_tasks and able else []:
-        spec: dict[str, Any] = {"priority": draw(st.integers(-1, 1)), "prompt": draw(st.sampled_from(["", "do"]))}
+        task: dict[str, Any] = {"priority": draw(st.integers(-1, 1)), "prompt": draw(st.sampled_from(["", "do"]))}
         if draw(st.booleans()):
-            spec["agent"] = draw(st.sampled_from(able))
+            task["agent"] = draw(st.sampled_from(able))
         else:
-            spec |= {"agent": None, "requires": ["docs.write"]}
+            task |= {"agent": None, "requires": ["docs.write"]}
         if before:
-            spec["dependsOn"] = sorted(draw(st.sets(st.sampled_from(before), max_size=2)))
-        files[f"tasks.d/{name}.yaml"] = task_text(name, **spec)
+            task["dependsOn"] = sorted(draw(st.sets(st.sampled_from(before), max_size=2)))
+        files[f"tasks.d/{name}.yaml"] = task_text(name, **task)
         before.append(name)
     return RandomFleet(files)

@@ -1,6 +1,6 @@
 """Admission: a revision's own policies must allow what it changes, and those in force must not be got round by it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -22,8 +22,12 @@ def engines(deny_own: str = "", deny_in_force: str = "") -> tuple[FakePolicy, Fa
     in_force.revision = "1:in force"
     for engine, name in ((own, deny_own), (in_force, deny_in_force)):
         if name:
-            engine.deny("admission", f"{name} is not wanted", lambda q, n=name: q["name"] == n)
+            engine.deny("admission", f"{name} is not wanted", _is_about(name))
     return own, in_force
+
+
+def _is_about(name: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda question: question["name"] == name
 
 
 def asked(engine: FakePolicy) -> list[str]:

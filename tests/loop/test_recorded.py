@@ -17,7 +17,7 @@ FILES = {
     "agents.d/b.yaml": agent_text("reader"),
     "tasks.d/t.yaml": task_text(),
     "schemas/messages/a.b.schema.json": "{}",
-    "policies/task.rego": "package hub.task\n\nimport rego.v1\n\ndecision := {\"allow\": true}\n",
+    "policies/task.rego": 'package hub.task\n\nimport rego.v1\n\ndecision := {"allow": true}\n',
 }
 
 

@@ -75,9 +75,9 @@ def test_the_kept_revision_is_the_same_as_the_one_from_git(fleet: FakeFleet) -> 
     assert there is not None
     assert again is not None
     assert again.route == there.route
-    assert {k: {n: getattr(m, "digest", "") for n, m in loaded.by_name.items()} for k, loaded in again.loaded.items()} == {
-        k: {n: getattr(m, "digest", "") for n, m in loaded.by_name.items()} for k, loaded in there.loaded.items()
-    }
+    assert {
+        k: {n: getattr(m, "digest", "") for n, m in loaded.by_name.items()} for k, loaded in again.loaded.items()
+    } == {k: {n: getattr(m, "digest", "") for n, m in loaded.by_name.items()} for k, loaded in there.loaded.items()}
 
 
 def test_only_the_contents_of_the_last_good_revision_are_kept(fleet: FakeFleet) -> None:

@@ -1,12 +1,14 @@
 """The audit chain: appends hold, every kind of tampering is named."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reconciler.store.audit import AuditEntry, append, read, tail, verify_chain
+from reconciler.store.audit import AuditEntry, append, history, read, tail, verify_chain
 from reconciler.store.store import Store
 
 
@@ -56,8 +58,6 @@ def test_tampering_is_named(store: Store, sql: str, proven: int, fault: str) -> 
 
 
 def test_texts_that_move_between_columns_change_the_hash(store: Store) -> None:
-    from dataclasses import replace
-
     from reconciler.store.audit import chain_hash
 
     left, right = replace(entry("ab"), action="c"), replace(entry("a"), action="bc")
@@ -69,3 +69,25 @@ def test_a_failed_transaction_keeps_nothing(store: Store) -> None:
         append(store, [entry("a")])
         raise RuntimeError
     assert read(store) == []
+
+
+def test_history_is_the_last_rows_about_the_resources_named(store: Store) -> None:
+    append(store, [entry("a"), entry("b"), entry("a"), entry("c"), entry("b")])
+    assert [r.seq for r in history(store, "agent", ["a", "b"], 3)] == [2, 3, 5]
+    assert history(store, "task", ["a"], 3) == []
+
+
+def test_rows_appended_by_many_threads_are_one_chain(store: Store) -> None:
+    threads = [threading.Thread(target=append, args=(store, [entry(f"{n}-{i}") for i in range(5)])) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verify_chain(store) == (40, "")
+
+
+def test_odd_texts_are_kept_as_they_are(store: Store) -> None:
+    odd = replace(entry("\n\0'\""), reason="ä" * 500, boottime=0.1 + 0.2)
+    append(store, [odd])
+    assert read(store)[0].entry == odd
+    assert verify_chain(store) == (1, "")

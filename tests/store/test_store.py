@@ -1,6 +1,7 @@
 """state.db: durable transactions, read-only opening, and every failure of the disk as a StoreError."""
 
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,45 @@ def test_a_version_that_is_no_number_is_a_store_error(store: Store) -> None:
 def test_a_folder_that_is_not_there_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file or directory"):
         Store(tmp_path / "missing" / "state.db")
+
+
+def test_an_answer_is_remembered_until_anybody_writes(store: Store) -> None:
+    asked: list[int] = []
+
+    def ask() -> int:
+        asked.append(1)
+        return len(asked)
+
+    assert [store.remembered("a", ask), store.remembered("a", ask), store.remembered("b", ask)] == [1, 1, 2]
+    store.set_meta("x", "1")
+    assert store.remembered("a", ask) == 3
+    other = Store(store.path)
+    other.set_meta("x", "2")
+    other.close()
+    assert store.remembered("a", ask) == 4
+    with store.transaction():
+        assert store.remembered("a", ask) == 5
+        assert store.remembered("a", ask) == 6
+    with pytest.raises(RuntimeError), store.transaction():
+        store.set_meta("x", "3")
+        raise RuntimeError
+    assert store.remembered("a", ask) == 7
+
+
+def test_a_file_that_was_removed_or_replaced_is_not_written_any_more(store: Store) -> None:
+    store.set_meta("a", "1")
+    content = store.path.read_bytes()
+    store.path.unlink()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="was removed or replaced while it was in use"):
+            store.set_meta("a", "2")
+        store.path.write_bytes(content)
+
+
+def test_only_its_owner_may_read_it(store: Store) -> None:
+    store.set_meta("a", "1")
+    modes = {stat.S_IMODE(p.stat().st_mode) for p in store.path.parent.iterdir()}
+    assert modes == {0o600}
 
 
 def test_a_full_disk_is_a_store_error_that_says_so_and_keeps_nothing(store: Store) -> None:

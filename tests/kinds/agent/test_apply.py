@@ -4,6 +4,7 @@ import hashlib
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def fleet(tmp_path: Path) -> FakeFleet:
     return FakeFleet(tmp_path)
 
 
-def commit(fleet: FakeFleet, **spec: object) -> None:
+def commit(fleet: FakeFleet, **spec: Any) -> None:
     fleet.commit({"agents.d/a.yaml": agent_text(**spec)})
 
 

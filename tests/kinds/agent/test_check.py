@@ -1,5 +1,7 @@
 """Cross references and limits of agents, as a whole revision is judged."""
 
+from typing import Any
+
 import pytest
 
 from reconciler.settings import Maxima, OperatorRuntime, OperatorSpec
@@ -32,9 +34,7 @@ def test_a_broken_agent_file_is_the_only_problem_even_if_others_name_its_agent()
         ({"replicas": 3}, {"agents": 2}, "the fleet has 3 instances; the operator allows 2"),
     ],
 )
-def test_nobody_gets_more_than_the_operator_allows(
-    spec: dict[str, object], maxima: dict[str, object], said: str
-) -> None:
+def test_nobody_gets_more_than_the_operator_allows(spec: dict[str, Any], maxima: dict[str, Any], said: str) -> None:
     operator = OperatorSpec(maxima=Maxima.model_validate(maxima))
     files = {"agents.d/a.yaml": agent_text(**spec)}
     assert problems_of(files, operator=operator) == [f"agents.d/a.yaml:1:1: {said}"]

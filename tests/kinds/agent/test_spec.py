@@ -1,6 +1,7 @@
 """Agent manifests: what is refused, and how the committer is told."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -102,7 +103,7 @@ def said_of(text: str) -> list[str]:
         ({"drift": "fix"}, "9:3: spec.drift is 'fix'; expected 'correct', 'report' or 'ignore'"),
     ],
 )
-def test_a_fault_in_the_spec_says_where_and_what(spec: dict[str, object], said: str) -> None:
+def test_a_fault_in_the_spec_says_where_and_what(spec: dict[str, Any], said: str) -> None:
     (problem,) = said_of(agent_text(**spec))
     assert problem.startswith(f"{FILE}:{said}")
 
@@ -111,7 +112,7 @@ def test_a_fault_in_the_spec_says_where_and_what(spec: dict[str, object], said: 
 @pytest.mark.parametrize("key", ["HUB_TOKEN", "HUB_", "LD_PRELOAD", "PYTHONPATH"])
 def test_env_of_the_hub_is_reserved(where: str, key: str) -> None:
     env = {key: "x"}
-    spec: dict[str, object] = {"env": env} if where == "env" else {"executor": {**EXECUTOR, "env": env}}
+    spec: dict[str, Any] = {"env": env} if where == "env" else {"executor": {**EXECUTOR, "env": env}}
     (problem,) = said_of(agent_text(**spec))
     assert f"{key} is set by the hub; choose another name" in problem
 
@@ -194,7 +195,7 @@ SPECS = st.fixed_dictionaries(
 
 
 @given(SPECS)
-def test_what_is_recorded_of_a_manifest_is_read_back_as_the_same_spec(spec: dict[str, object]) -> None:
+def test_what_is_recorded_of_a_manifest_is_read_back_as_the_same_spec(spec: dict[str, Any]) -> None:
     manifest = parse_agent(FILE, agent_text(**spec).encode(), {}).manifests[0]
     recorded = json.loads(json.dumps(manifest.written))
     again = AgentSpec.model_validate(recorded["spec"], context=NORMALISED)

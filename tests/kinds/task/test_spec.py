@@ -1,5 +1,7 @@
 """Task manifests: what is refused, and how the committer or dropper is told."""
 
+from typing import Any
+
 import pytest
 
 from reconciler.kinds.task.spec import parse_task
@@ -50,7 +52,7 @@ def said_of(text: str) -> list[str]:
         ({"acceptance": []}, "6:3: unknown key 'acceptance' in spec"),
     ],
 )
-def test_a_fault_in_the_spec_says_where_and_what(spec: dict[str, object], said: str) -> None:
+def test_a_fault_in_the_spec_says_where_and_what(spec: dict[str, Any], said: str) -> None:
     (problem,) = said_of(task_text(**spec))
     assert problem.startswith(f"{FILE}:{said}")
 
