@@ -34,6 +34,7 @@ class FakeSnapshot:
         self.revision = revision or Revision(id="r1", author="Ada <ada@example.org>")
         self.aside = aside
         self.read_paths: list[str] = []
+        self.lost: set[str] = set()
         self._files = {path: _odd(content) for path, content in files.items()}
 
     def entries(self, folder: str) -> Sequence[Entry]:
@@ -55,6 +56,8 @@ class FakeSnapshot:
     def read(self, entries: Sequence[Entry]) -> Mapping[str, bytes]:
         self.read_paths.extend(e.path for e in entries)
         for entry in entries:
+            if entry.path in self.lost:
+                raise SourceError(f"reading {entry.path}: its object is gone")
             if entry.size_bytes > 2**20:
                 raise SourceError(f"reading {entry.path}: {entry.size_bytes} bytes, more than {2**20}")
         return {e.path: self._files[e.path].content for e in entries}

@@ -47,12 +47,6 @@ def look_at(fleet: FakeFleet, desired: Desired) -> Observed:
     return observe(desired, KINDS, fleet.world, Mode.NORMAL, fleet.router.report())
 
 
-def in_force(fleet: FakeFleet) -> Desired:
-    desired = fleet.loop.revisions.last_good()
-    assert desired is not None
-    return replace(desired, images={"agents/base:1": Ok("sha256:base1")})
-
-
 @FEW
 @given(fleets(), fleets())
 def test_where_everything_is_as_git_says_only_keep_is_planned_and_nothing_is_done(

@@ -122,6 +122,13 @@ def test_a_restart_keeps_the_container_and_changes_the_token(fleet: FakeFleet) -
     assert (after.crashes, after.phase) == (1, "executing")
     assert after.token_sha256 != before.token_sha256
     assert after.created_at == before.created_at
+    token = (fleet.folder / "run" / "secrets" / "writer-0" / "agent-token").read_text()
+    assert hashlib.sha256(token.encode()).hexdigest() == after.token_sha256
+    assert fleet.router.instances["writer-0"].tokens == {after.token_sha256}
+    fleet.clock.advance(601)
+    fleet.agents.step()
+    fleet.settle()
+    assert fleet.instances()["writer-0"].crashes == 0
 
 
 def test_removal_ends_container_route_files_and_record(fleet: FakeFleet) -> None:

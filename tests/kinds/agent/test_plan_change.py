@@ -1,0 +1,229 @@
+"""What follows when a manifest changed in git, or a container by hand; and how running tasks are spared."""
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.core.change import Action, Cause, Change, FieldChange
+from reconciler.core.reading import Absent, Ok, Unavailable
+from reconciler.kinds.agent.state import Phase
+from reconciler.settings import HubSpec
+from tests.fakes.clock import START
+from tests.kinds.agent.build import (
+    manifest_of,
+    plan_all,
+    plan_one,
+    record_of,
+    state_of,
+)
+
+WRITER = manifest_of()
+MINUTE = timedelta(minutes=1)
+
+
+def said(change: Change) -> tuple[Action, Cause, str]:
+    return change.action, change.cause, change.reason
+
+
+# --- changes in git ---------------------------------------------------------------------------------------------------
+
+
+def changed(before: dict[str, Any], after: dict[str, Any], **more: Any) -> Change:
+    return plan_one(manifest_of(**after), state_of(record_of(manifest_of(**before))), **more)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"description": "x"},
+        {"persona": "x"},
+        {"role": "editor"},
+        {"messaging": {"subscribes": ["a.b"]}},
+        {"lifecycle": {"maxCrashes": 9}},
+        {"drift": "report"},
+        {"health": {"missed": 9}},
+    ],
+)
+def test_what_the_container_does_not_carry_changes_the_record_only(after: dict[str, Any]) -> None:
+    change = changed({}, after)
+    assert said(change) == (Action.UPDATE, Cause.COMMIT, "changed in git; its container stays as it is")
+    assert not change.disruptive
+
+
+def test_limits_are_changed_in_place() -> None:
+    change = changed({}, {"resources": {"cpus": 2, "memory": "64MiB", "pids": 50}})
+    assert said(change) == (Action.UPDATE, Cause.COMMIT, "limits changed in git; changed in place")
+    assert [f.path for f in change.fields] == ["spec.resources"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"executor": {"type": "command", "argv": ["false"]}},
+        {"env": {"A": "b"}},
+        {"version": "2"},
+        {"capabilities": ["docs.write", "x"]},
+        {"resources": {"disk": "2GiB"}},
+        {"resources": {"disk": "2GiB", "cpus": 2}},
+        {"workspace": {"source": "repository"}},
+        {"tasks": {"maxParallel": 2}},
+        {"lifecycle": {"grace": "5s"}},
+    ],
+)
+def test_what_the_container_carries_replaces_it(after: dict[str, Any]) -> None:
+    change = changed({}, after)
+    assert said(change) == (Action.REPLACE, Cause.COMMIT, "changed in git")
+    assert change.fields
+    assert not change.disruptive
+
+
+def test_an_image_that_was_built_anew_replaces_the_container() -> None:
+    change = changed({}, {}, image=Ok("sha256:base2"))
+    assert said(change) == (Action.REPLACE, Cause.COMMIT, "image agents/base:1 is another one now")
+    assert change.fields == (FieldChange(path="image id", before="sha256:base1", after="sha256:base2"),)
+    assert change.spec.image_id == "sha256:base2"
+
+
+def test_another_image_replaces_the_container_and_names_both() -> None:
+    manifest = manifest_of(image="agents/other:1")
+    change = plan_one(manifest, state_of(record_of(WRITER)))
+    assert said(change) == (Action.REPLACE, Cause.COMMIT, "changed in git")
+    assert change.fields == (FieldChange(path="spec.image", before="agents/base:1", after="agents/other:1"),)
+
+
+@pytest.mark.parametrize("image", [Absent(), Unavailable(reason="no engine")])
+def test_an_image_that_cannot_be_looked_up_changes_nothing_that_runs(image: Any) -> None:
+    assert changed({}, {}, image=image).action is Action.KEEP
+
+
+def test_a_release_that_adds_a_default_changes_nothing() -> None:
+    manifest = WRITER
+    older = json.loads(record_of(manifest).manifest)
+    assert "tasks" not in older["spec"]
+    assert plan_one(manifest, state_of(record_of(manifest))).action is Action.KEEP
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------
+
+
+def draining(phase: Phase, age: timedelta = timedelta(0), busy: int = 2) -> Change:
+    """A change of the command while tasks run."""
+    record = record_of(WRITER, phase=phase, updated_at=(START - age).isoformat())
+    manifest = manifest_of(version="2", lifecycle={"drainDeadline": "5m"})
+    return plan_one(manifest, state_of(record), busy={"writer-0": busy} if busy else {})
+
+
+def test_a_busy_instance_is_drained_before_it_is_replaced() -> None:
+    first = draining(Phase.EXECUTING)
+    assert said(first) == (Action.UPDATE, Cause.COMMIT, "changed in git: no new tasks, waiting for 2 running")
+    assert (first.spec.phase, first.towards, first.disruptive) == (Phase.UPGRADING, Action.REPLACE, False)
+    second = draining(Phase.UPGRADING, age=MINUTE)
+    assert (second.action, second.reason, second.wait_s) == (Action.HOLD, "draining: 2 running, at most 4m more", 240.0)
+    assert draining(Phase.UPGRADING, busy=0).action is Action.REPLACE
+
+
+def test_after_the_drain_deadline_running_tasks_are_interrupted() -> None:
+    change = draining(Phase.UPGRADING, age=5 * MINUTE)
+    assert (change.action, change.disruptive) == (Action.REPLACE, True)
+
+
+def test_an_instance_that_was_draining_goes_on_when_the_change_is_taken_back() -> None:
+    record = record_of(WRITER, phase=Phase.UPGRADING)
+    change = plan_one(WRITER, state_of(record), busy={"writer-0": 1})
+    assert said(change) == (Action.UPDATE, Cause.START, "nothing to drain for any more")
+    assert change.spec.phase is Phase.EXECUTING
+
+
+def test_an_agent_that_left_git_is_removed_at_once_when_idle() -> None:
+    (change,) = plan_all([], state_of(record_of(WRITER)))
+    assert said(change) == (Action.REMOVE, Cause.COMMIT, "no longer in git")
+    assert (change.name, change.instance, change.disruptive) == ("writer", "writer-0", False)
+
+
+def test_an_agent_that_left_git_is_drained_first_when_busy() -> None:
+    def leaving(phase: Phase, age: timedelta) -> Change:
+        record = record_of(WRITER, phase=phase, updated_at=(START - age).isoformat())
+        (change,) = plan_all([], state_of(record), busy={"writer-0": 1})
+        return change
+
+    first = leaving(Phase.EXECUTING, MINUTE)
+    assert (first.action, first.towards, first.spec.phase) == (Action.UPDATE, Action.REMOVE, Phase.UPGRADING)
+    second = leaving(Phase.UPGRADING, MINUTE)
+    assert (second.action, second.towards, second.wait_s) == (Action.HOLD, Action.REMOVE, 540.0)
+    third = leaving(Phase.UPGRADING, 10 * MINUTE)
+    assert (third.action, third.disruptive, third.reason) == (
+        Action.REMOVE,
+        True,
+        "no longer in git; its 1 tasks did not end in time",
+    )
+
+
+def test_a_container_that_does_not_run_needs_no_draining() -> None:
+    (change,) = plan_all([], state_of(record_of(WRITER), container="exited"), busy={"writer-0": 1})
+    assert change.action is Action.REMOVE
+
+
+def test_fewer_replicas_remove_the_last_instances_first_of_all() -> None:
+    states = [state_of(record_of(manifest_of(replicas=3), n)) for n in range(3)]
+    changes = plan_all([manifest_of(replicas=1)], *states)
+    assert [(c.instance, c.action) for c in changes] == [
+        ("writer-1", Action.REMOVE),
+        ("writer-2", Action.REMOVE),
+        ("writer-0", Action.UPDATE),
+    ]
+
+
+def test_no_replicas_remove_all_instances() -> None:
+    (change,) = plan_all([manifest_of(replicas=0)], state_of(record_of(WRITER)))
+    assert change.action is Action.REMOVE
+
+
+# --- drift ------------------------------------------------------------------------------------------------------------
+
+
+def drifted(path: str, value: object, mode: str | None = None, phase: Phase = Phase.EXECUTING, hub: str = "") -> Change:
+    """Somebody changed one compared field by hand."""
+    manifest = manifest_of(drift=mode)
+    state = state_of(record_of(manifest, phase=phase))
+    assert state.inspected is not None
+    fields = json.loads(json.dumps(state.inspected.fields))
+    *parents, last = path.split(".")
+    inner = fields
+    for key in parents:
+        inner = inner[key]
+    inner[last] = value
+    spec = HubSpec.model_validate({"loop": {"drift": {"agents": hub}}}) if hub else None
+    return plan_one(manifest, replace(state, inspected=replace(state.inspected, fields=fields)), hub=spec)
+
+
+def test_limits_changed_by_hand_are_set_back_in_place() -> None:
+    change = drifted("limits.pids", 7)
+    assert said(change) == (Action.UPDATE, Cause.DRIFT, "changed by hand: limits.pids")
+    assert change.fields == (FieldChange(path="limits.pids", before=7, after=100),)
+
+
+def test_anything_else_changed_by_hand_replaces_the_container() -> None:
+    change = drifted("working_dir", "/")
+    assert said(change) == (Action.REPLACE, Cause.DRIFT, "changed by hand: working_dir")
+    assert change.disruptive
+
+
+def test_drift_may_be_reported_only_or_ignored_by_agent_or_for_all() -> None:
+    reported = drifted("limits.pids", 7, mode="report")
+    assert (reported.action, reported.cause) == (Action.HOLD, Cause.DRIFT)
+    assert reported.reason == "changed by hand: limits.pids (drift is only reported)"
+    assert drifted("limits.pids", 7, mode="ignore").action is Action.KEEP
+    assert drifted("limits.pids", 7, hub="report").action is Action.HOLD
+    assert drifted("limits.pids", 7, mode="correct", hub="ignore").action is Action.UPDATE
+
+
+def test_drift_that_is_only_reported_does_not_keep_an_instance_from_its_handshake() -> None:
+    change = drifted("limits.pids", 7, mode="report", phase=Phase.HANDSHAKING)
+    assert said(change) == (Action.UPDATE, Cause.START, "handshake completed")
+
+
+def test_what_cannot_be_inspected_has_not_drifted() -> None:
+    assert plan_one(WRITER, replace(state_of(record_of(WRITER)), inspected=None)).action is Action.KEEP
