@@ -180,6 +180,8 @@ def take_down(
             is_known = isinstance(observed.readings["agent"], Ok)
             if is_known and not any(c.kind == "agent" for c in plan.changes):
                 break
+            if not is_known and not records.instances(world.store):
+                break
             done = apply_plan(plan, agents, job) if is_known else ()
             if not done or any(isinstance(d.outcome, Failed | Skipped) for d in done):
                 time.sleep(FASTEST_S * 5)

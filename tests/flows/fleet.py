@@ -154,7 +154,12 @@ class Fleet:
     def destroy(self) -> None:
         """End everything of this fleet and remove its files."""
         if (self.data / "fleet.json").exists():
-            self.call("down", "--now", *self.places)
+            down = self.start("down", "--now", *self.places)
+            try:
+                down.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                down.kill()
+                down.communicate()
         for pid in _mentioning(str(self.folder)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
