@@ -216,7 +216,7 @@ def need_engine(runtime: str) -> None:
     pytest.skip("no Docker Engine answers")
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 20.0, step_s: float = 0.05) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0, step_s: float = 0.05) -> None:
     """Poll until `condition` holds; fail the test when it does not in time."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -111,7 +111,7 @@ def test_an_engine_that_goes_away_and_comes_back_costs_nothing(fleet: Fleet, lin
         assert hub.poll() is None
         assert containers(fleet) == before
         link.mend()
-        eventually(lambda: settled(fleet) and "c-0" in containers(fleet), within_s=40)
+        eventually(lambda: settled(fleet) and "c-0" in containers(fleet), within_s=90)
         assert {n: c for n, c in containers(fleet).items() if n != "c-0"} == before
         eventually(lambda: "RuntimeUnavailable" not in conditions(fleet))
 
@@ -125,4 +125,4 @@ def test_an_engine_that_goes_away_during_a_pass_leaves_what_the_next_one_finishe
         link.cut()
         eventually(lambda: "RuntimeUnavailable" in conditions(fleet))
         link.mend()
-        eventually(lambda: settled(fleet), within_s=60)
+        eventually(lambda: settled(fleet), within_s=120)
