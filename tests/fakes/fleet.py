@@ -195,3 +195,13 @@ def agent_view(name: str = "writer", **more: Any) -> AgentView:
         **more,
     }
     return AgentView(**values)
+
+
+def told(report: PassReport) -> dict[str, str]:
+    """Message by type of every condition that is true."""
+    return {c.type: c.message for c in report.conditions}
+
+
+def transitions(fleet: FakeFleet) -> list[tuple[str, str]]:
+    """Type and first words of every audited change of a condition."""
+    return [(e.action, e.reason.split(":")[0]) for e in fleet.audit() if e.kind == "condition"]

@@ -7,9 +7,8 @@ import pytest
 
 from reconciler.core.change import Action
 from reconciler.core.condition import Mode
-from reconciler.loop.run import PassReport
 from reconciler.store import audit
-from tests.fakes.fleet import FakeFleet, actions, change_of, show
+from tests.fakes.fleet import FakeFleet, actions, change_of, show, told, transitions
 from tests.fakes.source import Odd
 from tests.fakes.texts import agent_text, hub_text, task_text
 
@@ -23,16 +22,6 @@ def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     made = FakeFleet(tmp_path)
     yield made
     made.end_hub()
-
-
-def told(report: PassReport) -> dict[str, str]:
-    """Message by type of every condition that is true."""
-    return {c.type: c.message for c in report.conditions}
-
-
-def transitions(fleet: FakeFleet) -> list[tuple[str, str]]:
-    """Type and first words of every audited change of a condition."""
-    return [(e.action, e.reason.split(":")[0]) for e in fleet.audit() if e.kind == "condition"]
 
 
 # --- which revision ---------------------------------------------------------------------------------------------------

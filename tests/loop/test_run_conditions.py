@@ -10,9 +10,9 @@ from reconciler.core.condition import Mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.errors import StoreError
 from reconciler.kinds import KINDS
-from reconciler.loop.run import Loop, PassReport
+from reconciler.loop.run import Loop
 from reconciler.store import records
-from tests.fakes.fleet import FakeFleet, actions, change_of
+from tests.fakes.fleet import FakeFleet, actions, change_of, told, transitions
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 GOOD = {"agents.d/a.yaml": agent_text()}
@@ -23,16 +23,6 @@ def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     made = FakeFleet(tmp_path)
     yield made
     made.end_hub()
-
-
-def told(report: PassReport) -> dict[str, str]:
-    """Message by type of every condition that is true."""
-    return {c.type: c.message for c in report.conditions}
-
-
-def transitions(fleet: FakeFleet) -> list[tuple[str, str]]:
-    """Type and first words of every audited change of a condition."""
-    return [(e.action, e.reason.split(":")[0]) for e in fleet.audit() if e.kind == "condition"]
 
 
 # --- conditions and modes ---------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ import pytest
 
 from reconciler.core.change import Action
 from reconciler.kinds import KINDS
-from reconciler.loop.run import CONFIRMED, Loop, PassReport
+from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.settings import HubSpec
 from reconciler.store import records
-from tests.fakes.fleet import FakeFleet, actions
+from tests.fakes.fleet import FakeFleet, actions, told
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 GOOD = {"agents.d/a.yaml": agent_text()}
@@ -21,11 +21,6 @@ def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     made = FakeFleet(tmp_path)
     yield made
     made.end_hub()
-
-
-def told(report: PassReport) -> dict[str, str]:
-    """Message by type of every condition that is true."""
-    return {c.type: c.message for c in report.conditions}
 
 
 # --- refused plans ----------------------------------------------------------------------------------------------------
