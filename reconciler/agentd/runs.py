@@ -103,9 +103,13 @@ class Runs:
     def cancel(self, ref: Ref) -> None:
         """End the attempt.
 
-        `ref.run` may be empty: then the task's name and the generation tell which.
+        `ref.run` may be empty: then the task's name and the generation tell which. One that never
+        arrived is reported as cancelled, and will not be run should it still come.
         """
         with self._lock:
+            if ref.run and ref.key not in self._open and ref.key not in self._ended:
+                self._report(Assignment(ref=ref), Failed(reason="cancelled", error="cancelled before it arrived"))
+                return
             for run in list(self._open.values()):
                 same_run = ref.run in ("", run.ref.run)
                 if same_run and run.ref.task == ref.task and run.ref.generation == ref.generation:

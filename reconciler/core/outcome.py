@@ -13,10 +13,14 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Not done. `retryable` False means: the same input will fail again, wait for another one."""
+    """Not done. `retryable` False means: the same input will fail again, wait for another one.
+
+    `transient` means: something around us did not answer or is missing; however often, that says nothing of the input.
+    """
 
     reason: str
     retryable: bool = True
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from reconciler.core.condition import Mode
 from reconciler.core.digest import digest
 from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
 from reconciler.core.plan import Plan
+from reconciler.core.reading import Ok
 from reconciler.crashpoint import point
 from reconciler.errors import ReconcilerError
 from reconciler.kinds.kind import Desired, Kind, World
@@ -25,6 +26,9 @@ from reconciler.store.records import UnitRecord
 
 PROVISIONING = (Action.CREATE, Action.REPLACE, Action.DISPATCH)
 NEEDS_NORMAL = ("agent", "task")
+CAP_S = 300.0
+TRANSIENT_CAP_S = 30.0
+"""The longest pause after failures, and after those that end when something around us comes back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ def _apply_one(change: Change, kind: Kind, plan: Plan, job: Applying, units: Map
     try:
         outcome = kind.apply(change, job.world, job.desired)
     except ReconcilerError as exc:
-        outcome = Failed(reason=_full(exc), retryable=exc.retryable)
+        outcome = Failed(reason=_full(exc), retryable=exc.retryable, transient=exc.retryable)
     except Exception as exc:
         logging.getLogger("reconciler").exception("applying %s", change.unit)
         outcome = Failed(reason=f"a fault of the hub's own ({type(exc).__name__}); its log has the details")
@@ -100,7 +104,9 @@ def _why_not_now(change: Change, job: Applying, unit: UnitRecord | None) -> str:
 
 
 def _input_digest(change: Change, job: Applying) -> str:
-    return digest([job.desired.revision.id, change.spec_digest, str(change.action)])
+    """What a failure is about: with another revision, plan or image on the engine, it says nothing any more."""
+    images = sorted(reference for reference, found in job.desired.images.items() if isinstance(found, Ok))
+    return digest([job.desired.revision.id, change.spec_digest, str(change.action), images])
 
 
 def _settle(change: Change, outcome: Outcome, plan: Plan, job: Applying, unit: UnitRecord | None) -> None:
@@ -124,8 +130,9 @@ def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecor
     known = unit if unit is not None and unit.input_digest == input_digest else None
     failures = known.failures + 1 if known else 1
     same = known.same_failures + 1 if known and known.reason == outcome.reason else 1
-    limit = job.desired.hub.loop.stalled_after
-    wait = backoff_s(failures, jitter=random.random())  # noqa: S311 - jitter, not a secret
+    is_stalled = not outcome.retryable or (not outcome.transient and same >= job.desired.hub.loop.stalled_after)
+    cap_s = TRANSIENT_CAP_S if outcome.transient else CAP_S
+    wait = backoff_s(failures, cap_s=cap_s, jitter=random.random())  # noqa: S311 - jitter, not a secret
     return UnitRecord(
         unit=change.unit,
         input_digest=input_digest,
@@ -134,7 +141,7 @@ def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecor
         not_before_boot=job.world.clock.boottime() + wait,
         boot_id=job.world.clock.boot_id(),
         reason=outcome.reason,
-        stalled=not outcome.retryable or same >= limit,
+        stalled=is_stalled,
     )
 
 

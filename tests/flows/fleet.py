@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,19 @@ class Fleet:
         assert answer.code == 0, answer
         value: dict[str, Any] = json.loads(answer.out)
         return value
+
+    def evidence(self) -> str:
+        """What a failed test needs to be understood: tasks, attempts and the newest audit rows, one JSON line each."""
+        out: list[str] = []
+        with sqlite3.connect(f"file:{self.data}/state.db?mode=ro", uri=True) as connection:
+            connection.row_factory = sqlite3.Row
+            for table, order in (("task", "rowid"), ("attempt", "rowid"), ("instance", "rowid"), ("audit", "seq")):
+                rows = connection.execute(f"SELECT * FROM {table} ORDER BY {order} DESC LIMIT 25").fetchall()
+                out += [f"{table}: {json.dumps(dict(row), default=str)[:600]}" for row in reversed(rows)]
+        connection.close()
+        for log in sorted(self.run.glob("**/*.log")):
+            out += [f"--- {log}", *log.read_text(errors="replace").splitlines()[-30:]]
+        return "\n".join(out)
 
     def destroy(self) -> None:
         """End everything of this fleet and remove its files."""

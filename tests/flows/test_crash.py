@@ -53,7 +53,7 @@ class Turns:
     def settle(self) -> None:
         """Apply undisturbed, and demand what git and the outside checker demand."""
         answer = self.fleet.apply("--tasks")
-        assert answer.code == 0, f"turn {self.number}: {answer.out}\n{answer.err}"
+        assert answer.code == 0, f"turn {self.number}: {answer.out}\n{answer.err}\n{self.fleet.evidence()}"
         assert self.fleet.check() == []
         assert attempts_at_once(self.fleet) == []
 
@@ -121,6 +121,7 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_pass(fleet: Fleet) -> None:
             hit.append(point)
             # The router inherits the trap, so each one that is started falls into it; the hub survives that.
             assert (answer.code == -signal.SIGKILL) is not _is_in_router(point), (point, answer)
+        print(f"turn {turns.number}: {point}")
         turns.settle()
     assert sorted(set(points) - set(hit)) == []
     print(f"{len(hit)} crash points hit on {fleet.runtime}")

@@ -15,7 +15,7 @@ from reconciler.core.plan import Plan
 from reconciler.errors import RouterError, RuntimeRefusedError
 from reconciler.kinds import KINDS
 from reconciler.kinds.kind import Desired, Kind, World
-from reconciler.loop.apply import Applying, Done, apply_plan
+from reconciler.loop.apply import TRANSIENT_CAP_S, Applying, Done, apply_plan
 from reconciler.ports import Revision
 from reconciler.settings import HubSpec
 from reconciler.store import records
@@ -114,7 +114,7 @@ def test_an_error_of_the_surroundings_is_a_failure_with_its_cause(fleet: FakeFle
     script = Scripted(a=cause, b=RuntimeRefusedError("the name is in use"))
     outcomes = carry_out(fleet, script, change("a"), change("b"))
     assert outcomes == {
-        "a": Failed(reason="sending to writer-0: connection refused", retryable=True),
+        "a": Failed(reason="sending to writer-0: connection refused", transient=True),
         "b": Failed(reason="the name is in use", retryable=False),
     }
 
@@ -149,6 +149,15 @@ def test_identical_failures_stall_and_what_will_never_work_stalls_at_once(fleet:
     assert (units["agent/a"].stalled, units["agent/a"].same_failures) == (True, 2)
     assert (units["agent/b"].stalled, units["agent/b"].failures) == (True, 1)
     assert script.applied == ["a", "b", "a"]
+
+
+def test_a_part_that_does_not_answer_never_stalls_a_unit(fleet: FakeFleet) -> None:
+    script = Scripted(a=RouterError("send: no answer"), b=Failed(reason="not there", transient=True))
+    for _ in range(10):
+        carry_out(fleet, script, change("a"), change("b"))
+        fleet.clock.advance(TRANSIENT_CAP_S)
+    assert script.applied == ["a", "b"] * 10
+    assert not any(unit.stalled for unit in records.units(fleet.store).values())
 
 
 def test_success_ends_a_back_off(fleet: FakeFleet) -> None:

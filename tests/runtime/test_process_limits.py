@@ -69,8 +69,11 @@ def test_only_standard_streams_are_open(world: World) -> None:
 
 
 def test_signals_are_as_in_a_fresh_process(world: World) -> None:
+    """glibc keeps 32 and 33 to itself, so nothing that uses it can change what it inherited of these."""
     world.run("/bin/grep", "^Sig[BI]", "/proc/self/status")
-    assert {line.split()[1] for line in world.output().splitlines()} == {"0" * 16}
+    masks = [int(line.split()[1], 16) for line in world.output().splitlines()]
+    kept = 1 << 31 | 1 << 32
+    assert [mask & ~kept for mask in masks] == [0, 0]
 
 
 @pytest.mark.skipif(not has_cgroup("cpus"), reason="no cgroup may be used here")

@@ -61,7 +61,7 @@ def _create(change: Change, work: InstanceWork, world: World, desired: Desired) 
     if not image_id:
         found = world.runtime.resolve_image(manifest.spec.image)
         if isinstance(found, Unavailable):
-            return Failed(reason=found.reason)
+            return Failed(reason=found.reason, transient=True)
         if not isinstance(found, Ok):
             message = f"image {manifest.spec.image} is not on this engine; build or load it (make image)"
             return Failed(reason=message)
@@ -140,7 +140,7 @@ def _give_tree(folder: Path, uid: int) -> None:
 def _restart(change: Change, work: InstanceWork, world: World) -> Outcome:
     record, container = work.state.record, work.state.container
     if record is None or container is None:
-        return Failed(reason="its record or container went away meanwhile; the next pass looks again")
+        return Failed(reason="its record or container went away meanwhile; the next pass looks again", transient=True)
     now = world.clock.now()
     token, sha256 = new_token()
     fresh = replace(
@@ -162,7 +162,7 @@ def _restart(change: Change, work: InstanceWork, world: World) -> Outcome:
 def _update(change: Change, work: InstanceWork, world: World, desired: Desired) -> Outcome:
     record, container = work.state.record, work.state.container
     if record is None or container is None:
-        return Failed(reason="its record or container went away meanwhile; the next pass looks again")
+        return Failed(reason="its record or container went away meanwhile; the next pass looks again", transient=True)
     now = world.clock.now().isoformat()
     if work.phase is not None:
         crashes = record.crashes if work.crashes is None else work.crashes

@@ -125,9 +125,9 @@ def _dispatch(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -
     spec, agent = _needed(work.spec), work.agent
     report = world.router.report()
     if not isinstance(report, Ok):
-        return Failed(reason="the router does not answer")
+        return Failed(reason="the router does not answer", transient=True)
     if agent is None or work.instance is None:
-        return Failed(reason="its instance went away meanwhile; the next pass looks again")
+        return Failed(reason="its instance went away meanwhile; the next pass looks again", transient=True)
     if run.state == TaskState.AUTHORISED:
         run = replace(
             run,
