@@ -14,7 +14,7 @@ from reconciler.ports import Revision, Snapshot, Source
 from reconciler.source.directory import DirectorySource
 from reconciler.source.repository import LocalRepository
 from reconciler.source.unavailable import SourceCondition, condition_of
-from tests.source.fake import FakeSource
+from tests.fakes.source import FakeSource
 from tests.source.repo import Repo, make_repo
 
 
@@ -35,9 +35,11 @@ class Subject(Protocol):
 class FakeSubject(Subject):
     def __init__(self) -> None:
         self.source = self.fake = FakeSource()
+        self.files: dict[str, bytes] = {}
 
     def change(self, path: str, content: bytes) -> None:
-        self.fake.commit({path: content})
+        self.files[path] = content
+        self.fake.commit(self.files)
 
     def break_it(self) -> None:
         self.fake.fail("SourceUnavailable: broken")

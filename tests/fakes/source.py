@@ -38,6 +38,8 @@ class FakeSnapshot:
         self._files = {path: _odd(content) for path, content in files.items()}
 
     def entries(self, folder: str) -> Sequence[Entry]:
+        if ".." in folder.split("/"):
+            raise SourceError(f"listing {folder}: it is not in the tree")
         return [
             _entry(path, file)
             for path, file in sorted(self._files.items())
@@ -112,11 +114,14 @@ class FakeSource:
     def checkout(self, revision: str, target: str, *, history: bool) -> None:
         if revision not in self.snapshots:
             raise SourceError(f"making the checkout {target}: there is no commit {revision}")
+        if Path(target).exists():
+            return
         snapshot = self.snapshots[revision]
         for entry in snapshot.entries(""):
             at = Path(target, entry.path)
             at.parent.mkdir(parents=True, exist_ok=True)
             at.write_bytes(snapshot.read([entry])[entry.path])
+            at.chmod(0o444)
 
     def watch_paths(self) -> Sequence[str]:
         return ()
