@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from ruamel.yaml.cyaml import CParser  # type: ignore[attr-defined]
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, DocumentStartEvent, MappingStartEvent, ScalarEvent, SequenceStartEvent
+from ruamel.yaml.reader import ReaderError
 
 from reconciler.core.problem import Problem
 
@@ -65,6 +66,11 @@ def load_documents(content: bytes, file: str) -> Documents:
         mark = exc.problem_mark or exc.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         return _refuse(file, _explain(exc, text, line), line, column)
+    except ReaderError as exc:
+        line, column = _line_column(content, exc.position)
+        return _refuse(
+            file, f"contains the character U+{exc.character:04X}, which YAML forbids; remove it", line, column
+        )
     except YAMLError as exc:
         return _refuse(file, f"cannot be read as YAML: {(str(exc).splitlines() or ['unreadable'])[0][:200]}")
 
@@ -113,9 +119,7 @@ class _Reader:
 
     def _value(self, event: Any, path: Path, depth: int) -> Any:
         self._note(path, event)
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise _RefusedError(f"expands to more than {MAX_NODES} values through its anchors; use fewer", event)
+        self._count(1, event)
         if isinstance(event, ScalarEvent):
             return self._named(event, _scalar(event), 1)
         if isinstance(event, AliasEvent):
@@ -147,10 +151,14 @@ class _Reader:
         if event.anchor not in self._anchors:
             raise _RefusedError(f"alias *{event.anchor} has no anchor &{event.anchor} before it", event)
         value, size = self._anchors[event.anchor]
-        self._nodes += size
-        if self._nodes > MAX_NODES:
-            raise _RefusedError(f"expands to more than {MAX_NODES} values through its anchors; use fewer", event)
+        self._count(size, event)
         return value
+
+    def _count(self, nodes: int, event: Any) -> None:
+        self._nodes += nodes
+        if self._nodes > MAX_NODES:
+            how = "expands through its anchors to" if self._anchors else "has"
+            raise _RefusedError(f"{how} more than {MAX_NODES} values; use fewer", event)
 
     def _sequence(self, path: Path, depth: int) -> list[Any]:
         out: list[Any] = []
@@ -228,16 +236,24 @@ def _tagged(event: Any, text: str) -> Any:
 
 
 def _explain(exc: MarkedYAMLError, text: str, line: int) -> str:
+    """What libyaml says, unless the indentation is the cause; of what is not closed also where it begins."""
     problem = str(exc.problem or exc.context or "cannot be read")
     lines = text.splitlines()
-    if 0 < line <= len(lines) and lines[line - 1].lstrip(" ").startswith("\t"):
-        return "a tab is used for indentation; YAML wants spaces"
-    return f"is not valid YAML: {problem}"
+    for number in (n for n in (line, line - 1) if 0 < n <= len(lines)):
+        first = lines[number - 1].lstrip(" ")[:1]
+        if first == "\t" and number == line:
+            return "a tab is used for indentation; YAML wants spaces"
+        if first.isspace() and first != "\t":
+            return f"line {number} is indented by U+{ord(first):04X}, which only looks like a space; use plain spaces"
+    begin = exc.context_mark
+    if begin is None or begin.line + 1 == line or not re.search("flow|quoted", str(exc.context)):
+        return f"is not valid YAML: {problem}"
+    return f"is not valid YAML: {problem}, in what begins on line {begin.line + 1}, column {begin.column + 1}"
 
 
 def _line_column(content: bytes, offset: int) -> tuple[int, int]:
-    before = content[:offset]
-    return before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1
+    before = content[:offset].decode("utf-8", "replace")
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
 def _refuse(file: str, message: str, line: int = 0, column: int = 0) -> Documents:

@@ -5,7 +5,7 @@ What is digested is what the author wrote (with the hub's defaults merged under 
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -16,10 +16,12 @@ from reconciler.core.problem import Problem, sort_problems
 from reconciler.core.yaml import load_documents, locate
 from reconciler.settings import Metadata
 
+T = TypeVar("T")
 SpecT = TypeVar("SpecT", bound=Model)
 ResourceT = TypeVar("ResourceT", covariant=True)
 
 API_VERSION = "reconciler/v1"
+DOCUMENT_KINDS = ("Agent", "Task", "Hub", "Operator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,14 @@ class Manifest(Generic[SpecT]):
     written: Mapping[str, Any]
     file: str
     line: int = 1
+    _known: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def once(self, work: Callable[["Manifest[SpecT]"], T]) -> T:
+        """`work(self)`, done once in the life of this value. `work` is a pure function of a module."""
+        if work not in self._known:
+            self._known[work] = work(self)
+        known: T = self._known[work]
+        return known
 
     def problem(self, message: str) -> Problem:
         """A problem with this resource as a whole."""
@@ -96,7 +106,8 @@ def merge_by_name(parsed: Mapping[str, Parsed[SpecT]], problems: Sequence[Proble
             if first := by_name.get(manifest.name):
                 faults.append(
                     manifest.problem(
-                        f"{manifest.kind} {manifest.name!r} is already defined in {first.file}:{first.line}"
+                        f"{manifest.kind} {manifest.name!r} is already defined in {first.file}:{first.line}; "
+                        "rename or remove one of them"
                     )
                 )
             else:
@@ -139,6 +150,8 @@ def _parse_one(
         if value.get(key) != expected:
             got = f"is {value[key]!r}" if key in value else "is missing"
             faults.append(problem_at(file, content, index, (key,), f"{key} {got}; expected {expected!r}"))
+    if value.get("kind") != kind and value.get("kind") in DOCUMENT_KINDS:
+        return faults
     for key in value.keys() - {"apiVersion", "kind", "metadata", "spec"}:
         message = f"unknown key {key!r}{_suggest(str(key), ['apiVersion', 'kind', 'metadata', 'spec'])}"
         faults.append(problem_at(file, content, index, (str(key),), message))
@@ -202,8 +215,7 @@ _KINDS_OF_VALUE = {
 
 def _words(error: Any, under: Sequence[str], model: type[BaseModel]) -> str:
     path = ".".join(str(p) for p in (*under, *error["loc"]) if p != "[key]") or "the document"
-    shown = ascii(error["input"])
-    shown = shown if len(shown) < 60 else f"{shown[:57]}…"
+    shown = _shown(error["input"])
     match error["type"]:
         case "extra_forbidden":
             known = _known_keys(model, error["loc"][:-1])
@@ -221,6 +233,13 @@ def _words(error: Any, under: Sequence[str], model: type[BaseModel]) -> str:
             return f"{path} is {shown}; expected {_KINDS_OF_VALUE[type_]}"
         case _:
             return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]} (found {shown})"
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "empty" if value is None else str(value).lower()
+    text = ascii(value)
+    return text if len(text) < 60 else f"{text[:57]}…"
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

@@ -4,7 +4,7 @@ A snapshot and a cache come in; parsed values and problems go out. Symlinks and 
 are never opened.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -86,8 +86,21 @@ class Tree:
             Problem(file=aside.path, message=f"cannot be used: {aside.reason}; rename or remove it")
             for aside in self.snapshot.set_aside(folder)
         ]
+        if not inside:
+            problems += self._in_the_way(folder)
         bad = {p.file for p in problems}
         return [e for e in inside if e.path not in bad], problems
+
+    def _in_the_way(self, folder: str) -> Iterator[Problem]:
+        """What stands where a folder, or one above it, is looked for; nothing where there is nothing at all."""
+        parts = folder.split("/")
+        for place in ("/".join(parts[: count + 1]) for count in range(len(parts))):
+            if any(aside.path == place != folder for aside in self.snapshot.set_aside(place)):
+                yield Problem(file=place, message="is a submodule, which is not read; commit the files themselves")
+            for entry in self.snapshot.entries(place):
+                if entry.path == place:
+                    what = "a symbolic link, which is not followed" if entry.mode == SYMLINK_MODE else "a file"
+                    yield Problem(file=place, message=f"is {what}; {folder} is to be a folder; rename or remove it")
 
 
 def _unreadable(entry: Entry, max_bytes: int) -> Problem | None:

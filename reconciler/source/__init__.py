@@ -5,7 +5,8 @@ and what has been recorded about them (`store/`).
 
 git.py          running git so that a repository cannot make it run anything
 layout.py       where a repository keeps things; branch and HEAD read without a process
-tree.py         the entries of a tree, and which paths are fit to be used
+objects.py      objects by id: from their own files, else from git
+tree.py         what is in a tree, and which paths are fit to be used
 repository.py   `LocalRepository`: follows a branch
 snapshot.py     `GitSnapshot`: the immutable tree of one commit
 uncommitted.py  what differs from the last commit, without an index and without filters

@@ -21,6 +21,7 @@ from reconciler.source.folder import status_of
 from reconciler.source.tree import show_path
 
 SUFFIX = ".yaml"
+_YAML = re.compile(r"\.ya?ml\Z", re.IGNORECASE)
 _MAX_NAME_BYTES = 200
 _CHUNK_BYTES = 2**18
 # What opening says of a name that was removed, or replaced by a link or a socket, just now.
@@ -66,7 +67,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """Something named `*.yaml` that can never become a task.
+    """Something named `*.yaml`, or nearly so, that can never become a task.
 
     `name` is printable, `file_name` the real one.
     """
@@ -83,8 +84,8 @@ class Refused:
 
     @property
     def stem(self) -> str:
-        """The name without `.yaml`, cut, and with nothing in it that a file of ours can't have."""
-        stem = re.sub(r"[^A-Za-z0-9._-]", "_", self.file_name.removesuffix(SUFFIX))
+        """The name without its ending, cut, and with nothing in it that a file of ours can't have."""
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", _YAML.sub("", self.file_name))
         return stem[:100]
 
 
@@ -93,6 +94,11 @@ class NotNow(Enum):
 
     GONE = "gone"
     BEING_WRITTEN = "being written"
+
+
+def is_meant(file_name: str) -> bool:
+    """Whether somebody means a file to be taken: not what begins with a dot, and not a draft such as `x.yaml.tmp`."""
+    return not file_name.startswith(".") and _YAML.search(file_name) is not None
 
 
 def sign(status: os.stat_result) -> Signature:
@@ -189,7 +195,7 @@ def _why_not(file_name: str, status: os.stat_result, max_bytes: int) -> str | No
     if not stat.S_ISREG(status.st_mode):
         return f"it is a {_kind_of(status.st_mode)}; drop a regular file"
     if status.st_size > max_bytes:
-        return f"it has {status.st_size} bytes; at most {max_bytes} are taken"
+        return f"it has {status.st_size} bytes; at most {max_bytes} are taken; drop a smaller one"
     if status.st_nlink > 1:
         # The owner of the file stands for the one who dropped it; with a second name that is
         # anybody's guess.
@@ -205,7 +211,11 @@ def _why_not_name(file_name: str) -> str | None:
         printable = raw.decode().isprintable()
     except UnicodeDecodeError:
         return "its name is not UTF-8; rename it"
-    return None if printable else "its name has characters that don't print; rename it"
+    if not printable:
+        return "its name has characters that don't print; rename it"
+    return (
+        None if file_name.endswith(SUFFIX) else f"its name does not end in {SUFFIX}; drop it again under one that does"
+    )
 
 
 def _kind_of(mode: int) -> str:

@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.errors import SourceError
@@ -57,9 +57,9 @@ _CLOSED = {
     "GIT_ALLOW_PROTOCOL": "",
 }
 _TIMEOUT_S = 60.0
-# A request of this many ids fits into the smallest pipe there is, so that writing it never waits
+# Requests for this many ids fit into the smallest pipe there is, so that writing them never waits
 # for git to read, which may be waiting for us to read its answers.
-_WINDOW = 60
+_WINDOW = 50
 _CHUNK_BYTES = 1 << 18
 
 
@@ -210,13 +210,13 @@ class ObjectView:
         extra = {**self.env, **(env or {})}
         return run_git(self.git_dir, args, env=extra, stdin=stdin, timeout_s=timeout_s)
 
-    def reader(self, timeout_s: float = _TIMEOUT_S) -> "ObjectReader":
+    def cat_file(self, timeout_s: float = _TIMEOUT_S) -> "CatFile":
         """Start a process that reads objects; close it."""
-        return ObjectReader(self, timeout_s)
+        return CatFile(self, timeout_s)
 
 
-class ObjectReader:
-    """One long-lived `git cat-file --batch`.
+class CatFile:
+    """One long-lived `git cat-file --batch-command`.
 
     For one thread at a time. `timeout_s` is how long it may say nothing. All methods raise
     SourceError: an object that is missing, of another type, corrupt, or a process that is gone.
@@ -229,7 +229,7 @@ class ObjectReader:
         self._buffer = bytearray()
         try:
             process = subprocess.Popen(
-                [find_git(), *_OPTIONS, "cat-file", "--batch"],
+                [find_git(), *_OPTIONS, "cat-file", "--batch-command"],
                 env={**closed_environment(view.git_dir), **view.env},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -257,19 +257,27 @@ class ObjectReader:
         An object of more than `max_bytes` is refused before it is read.
         """
         contents: dict[str, bytes] = {}
-        for start in range(0, len(object_ids), _WINDOW):
-            window = object_ids[start : start + _WINDOW]
-            self._ask(window)
+        for window in _windows(object_ids):
+            self._ask("contents", window)
             for object_id in window:
                 contents[object_id] = self._content(object_id, kind, max_bytes)
         return contents
+
+    def sizes(self, object_ids: Sequence[str]) -> dict[str, int]:
+        """Bytes of blobs by id; no content is read."""
+        size_by_id: dict[str, int] = {}
+        for window in _windows(object_ids):
+            self._ask("info", window)
+            for object_id in window:
+                size_by_id[object_id] = self._header(object_id, "blob")
+        return size_by_id
 
     def find(self, object_id: str, kind: str, *, max_bytes: int = _CHUNK_BYTES * 4) -> bytes | None:
         """The content of one object, or None where there is none: read, and not there.
 
         Ends the process.
         """
-        self._ask([object_id])
+        self._ask("contents", [object_id])
         try:
             if self._peek_header().endswith(b" missing\n"):
                 self._stdin.close()
@@ -285,7 +293,7 @@ class ObjectReader:
 
         Raises OSError where that can't be written to.
         """
-        self._ask([object_id])
+        self._ask("contents", [object_id])
         left = size_bytes = self._header(object_id, "blob")
         check = start_object_hash(object_format_of(object_id), "blob", size_bytes)
         while left:
@@ -296,8 +304,8 @@ class ObjectReader:
         self._take(1)
         self._compare(object_id, check.hexdigest())
 
-    def _ask(self, object_ids: Sequence[str]) -> None:
-        request = "".join(f"{object_id}\n" for object_id in object_ids).encode("ascii")
+    def _ask(self, command: str, object_ids: Sequence[str]) -> None:
+        request = "".join(f"{command} {object_id}\n" for object_id in object_ids).encode("ascii")
         try:
             self._stdin.write(request)
         except (OSError, ValueError) as exc:
@@ -359,6 +367,11 @@ class ObjectReader:
         # What is left in the pipe belongs to no question any more.
         self.close()
         return SourceError(f"reading objects of {self._where}: {why}")
+
+
+def _windows(object_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(object_ids), _WINDOW):
+        yield object_ids[start : start + _WINDOW]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -38,6 +38,7 @@ from reconciler.source.dropped import (
     NotNow,
     Refused,
     Signature,
+    is_meant,
     read_dropped,
     show_name,
     sign,
@@ -133,9 +134,9 @@ class Inbox:
     def scan(self, now_s: float) -> Reading[Scan]:
         """Look at each `*.yaml` and read what has rested. `now_s` never goes back (CLOCK_BOOTTIME).
 
-        A file is returned by each scan until it is claimed or rejected. Other names, and those that
-        begin with a dot, are ignored. `Absent` where there is no folder; `Unavailable` where it
-        can't be read, or is a link.
+        A file is returned by each scan until it is claimed or rejected. `*.yml` and `*.YAML` are
+        refused; other names, and those that begin with a dot, are ignored. `Absent` where there is
+        no folder; `Unavailable` where it can't be read, or is a link.
         """
         try:
             with open_below(self._root, self._parts) as inbox_fd:
@@ -176,7 +177,7 @@ class Inbox:
         """Bring `_seen_by_name` up to date; the names that have rested, the longest rest first."""
         previously, self._seen_by_name = self._seen_by_name, {}
         for name in sorted(os.listdir(inbox_fd)):
-            if not name.endswith(SUFFIX) or name.startswith("."):
+            if not is_meant(name):
                 continue
             try:
                 signature = sign(os.stat(name, dir_fd=inbox_fd, follow_symlinks=False))

@@ -17,7 +17,6 @@ from reconciler.source.checkout import TreeWriter, build_directory
 from reconciler.source.commit import parse_commit
 from reconciler.source.git import (
     EmptyRepository,
-    ObjectReader,
     ObjectView,
     object_format_of,
     run_git,
@@ -31,6 +30,7 @@ from reconciler.source.layout import (
     operation_in_progress,
     read_head,
 )
+from reconciler.source.objects import ObjectReader
 from reconciler.source.snapshot import GitSnapshot
 from reconciler.source.tree import EXECUTABLE, SUBMODULE, SYMLINK, TreeEntry, list_tree
 from reconciler.source.unavailable import from_error, unavailable, unsettled
@@ -134,7 +134,7 @@ class LocalRepository:
         """None where there is no such object. Raises SourceError, also if it is no commit."""
         if known := self._revision_by_id.get(commit):
             return known
-        text = self._view(layout, commit).reader().find(commit, "commit")
+        text = ObjectReader(self._view(layout, commit)).find(commit, "commit")
         if text is None:
             return None
         if len(self._revision_by_id) >= _KEPT_REVISIONS:
@@ -264,7 +264,7 @@ class LocalRepository:
                 raise SourceError(f"making the checkout {target}: there is no commit {revision!a}")
             view = self._view(layout, commit)
             with build_directory(target) as partial:
-                _write_tree(TreeWriter(partial), view, list_tree(view, commit))
+                _write_tree(TreeWriter(partial), view, commit)
                 if history:
                     write_history(partial, view, layout.git_dir, commit)
 
@@ -325,10 +325,10 @@ def _ask_git(layout: Layout, name: str) -> Reading[str]:
     return Absent()
 
 
-def _write_tree(writer: TreeWriter, view: ObjectView, tree: Sequence[TreeEntry]) -> None:
-    reader = view.reader()
+def _write_tree(writer: TreeWriter, view: ObjectView, commit: str) -> None:
+    reader = ObjectReader(view)
     try:
-        for leaf in tree:
+        for leaf in list_tree(reader, commit):
             _write_leaf(writer, reader, leaf)
         writer.finish()
     finally:

@@ -1,18 +1,21 @@
 """`GitSnapshot`: the immutable tree of one commit, listed and read only where asked.
 
-Each folder is listed by one `git ls-tree` and remembered; contents come through one `git cat-file`
-process, which starts at the first read and ends with `close`, or with the snapshot.
+Folders are listed once and remembered. A process that reading started ends with `close`, or with the
+snapshot.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from reconciler.errors import SourceError
 from reconciler.ports import Entry, Revision, SetAside
-from reconciler.source.git import ObjectReader, ObjectView
-from reconciler.source.tree import SYMLINK, Listing, list_tree, sort_out
+from reconciler.source.git import ObjectView
+from reconciler.source.objects import ObjectReader
+from reconciler.source.tree import SUBMODULE, SYMLINK, Listing, list_tree, sort_out
 
 MAX_FILE_BYTES = 2**20
+MAX_SIZES = 500_000
 
 
 class GitSnapshot:
@@ -21,11 +24,10 @@ class GitSnapshot:
     def __init__(self, view: ObjectView, commit: str, revision: Revision, sizes: dict[str, int] | None = None) -> None:
         """`sizes` is what earlier snapshots learnt of blobs, by id; it is added to."""
         self._sizes = {} if sizes is None else sizes
-        self._view = view
         self._commit = commit
         self._revision = revision
         self._listing_by_folder: dict[str, Listing] = {}
-        self._reader: ObjectReader | None = None
+        self._objects = ObjectReader(view)
 
     @property
     def revision(self) -> Revision:
@@ -61,16 +63,12 @@ class GitSnapshot:
                 raise oversized(entry)
         if not entries:
             return {}
-        if self._reader is None:
-            self._reader = self._view.reader()
-        content_by_id = self._reader.read(list(dict.fromkeys(e.blob for e in entries)))
+        content_by_id = self._objects.read(list(dict.fromkeys(e.blob for e in entries)))
         return {entry.path: content_by_id[entry.blob] for entry in entries}
 
     def close(self) -> None:
         """End the process, if one was started. Calling it again is fine."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        self._objects.close()
 
     def __enter__(self) -> "GitSnapshot":
         return self
@@ -84,21 +82,45 @@ class GitSnapshot:
         self.close()
 
     def prepare(self, folders: Sequence[str]) -> None:
-        """List several folders or files by one process instead of one each. Raises SourceError."""
+        """List several folders or files in one go. Raises SourceError."""
         new = [f for f in folders if f not in self._listing_by_folder]
         if len(new) < 2:
             return
-        listing = sort_out(list_tree(self._view, self._commit, *new, sizes=self._sizes))
+        listing = self._list(*new)
         for folder in new:
             self._listing_by_folder[folder] = Listing(
-                entries=tuple(e for e in listing.entries if is_within(e.path, folder)),
+                entries=_within(listing.entries, folder),
                 set_aside=tuple(a for a in listing.set_aside if is_within(a.path, folder)),
             )
 
     def _listing(self, folder: str) -> Listing:
         if folder not in self._listing_by_folder:
-            self._listing_by_folder[folder] = sort_out(list_tree(self._view, self._commit, folder, sizes=self._sizes))
+            self._listing_by_folder[folder] = self._list(folder)
         return self._listing_by_folder[folder]
+
+    def _list(self, *folders: str) -> Listing:
+        leaves = list_tree(self._objects, self._commit, *folders)
+        self._learn_sizes([leaf.object_id for leaf in leaves if leaf.mode != SUBMODULE])
+        return sort_out(leaves, self._sizes)
+
+    def _learn_sizes(self, blobs: Sequence[str]) -> None:
+        """Asking git for the sizes of all blobs takes longer than anything else here, so they are remembered."""
+        if len(self._sizes) > MAX_SIZES:
+            for blob in self._sizes.keys() - set(blobs):
+                self._sizes.pop(blob, None)
+        unknown = [blob for blob in blobs if blob not in self._sizes]
+        if unknown:
+            self._sizes.update(self._objects.sizes(unknown))
+
+
+def _within(entries: tuple[Entry, ...], folder: str) -> tuple[Entry, ...]:
+    """Those at or below a folder, of entries by path."""
+    at = folder.rstrip("/")
+    if not at:
+        return entries
+    # What is below begins with "/", and "0" is the character after that.
+    itself, first, after = (bisect_left(entries, at + end, key=lambda e: e.path) for end in ("", "/", "0"))
+    return (*(e for e in entries[itself : itself + 1] if e.path == at), *entries[first:after])
 
 
 def oversized(entry: Entry) -> SourceError:

@@ -8,11 +8,12 @@ reported; for a report that is good enough.
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reconciler.errors import SourceError
 from reconciler.source.git import ObjectView, object_format_of, start_object_hash
 from reconciler.source.layout import Layout
+from reconciler.source.objects import ObjectReader
 from reconciler.source.tree import SUBMODULE, SYMLINK, TreeEntry, check_folder, list_tree, show_path
 
 _MAX_CONVERTED_BYTES = 2**20
@@ -26,15 +27,18 @@ def list_uncommitted(view: ObjectView, layout: Layout, commit: str, folders: Seq
     assert layout.work_tree is not None
     if not folders:
         return ()
-    leaf_by_path: dict[bytes, TreeEntry] = {}
-    for folder in folders:
-        leaf_by_path.update((leaf.path, leaf) for leaf in list_tree(view, commit, folder))
-    changed = {path for path, leaf in leaf_by_path.items() if _differs(layout.work_tree, leaf)}
+    reader = ObjectReader(view)
+    try:
+        leaf_by_path = {leaf.path: leaf for leaf in list_tree(reader, commit, *folders)}
+        size_by_id = reader.sizes([leaf.object_id for leaf in leaf_by_path.values() if leaf.mode != SUBMODULE])
+    finally:
+        reader.close()
+    changed = {path for path, leaf in leaf_by_path.items() if _differs(layout.work_tree, leaf, size_by_id)}
     new = {path for path in _list_unignored(view, layout, folders) if path not in leaf_by_path}
     return tuple(sorted(show_path(path) for path in changed | new))
 
 
-def _differs(work_tree: str, leaf: TreeEntry) -> bool:
+def _differs(work_tree: str, leaf: TreeEntry, size_by_id: Mapping[str, int]) -> bool:
     path = os.path.join(os.fsencode(work_tree), leaf.path)
     try:
         status = os.lstat(path)
@@ -46,7 +50,8 @@ def _differs(work_tree: str, leaf: TreeEntry) -> bool:
         return not (stat.S_ISLNK(status.st_mode) and _id_of(os.readlink(path), leaf) == leaf.object_id)
     if not stat.S_ISREG(status.st_mode):
         return True
-    if status.st_size != leaf.size_bytes and not leaf.size_bytes < status.st_size <= _MAX_CONVERTED_BYTES:
+    size_bytes = size_by_id[leaf.object_id]
+    if status.st_size != size_bytes and not size_bytes < status.st_size <= _MAX_CONVERTED_BYTES:
         return True
     content = _read(path)
     return leaf.object_id not in (

@@ -71,11 +71,19 @@ def test_several_documents_are_several_values() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "column", "said"),
     [
-        ("a: [1, 2\nb: 3\n", 2, 2, "is not valid YAML"),
-        ("a: 'open\n", 2, 1, "is not valid YAML"),
+        (
+            "a: [1, 2\nb: 3\n",
+            2,
+            2,
+            "is not valid YAML: did not find expected ',' or ']', in what begins on line 1, column 4",
+        ),
+        ("a: 1\nb: 'open\n\n", 4, 1, "found unexpected end of stream, in what begins on line 2, column 4"),
         ("a: b: c\n", 1, 5, "is not valid YAML: mapping values are not allowed"),
         ("a:\n\tb: 1\n", 2, 1, "a tab is used for indentation; YAML wants spaces"),
         ("a:\n  b: 1\n  \tc: 1\n", 3, 3, "a tab is used for indentation; YAML wants spaces"),
+        ("a:\n\u00a0\u00a0b: 1\n  c: 2\n", 3, 4, "line 2 is indented by U+00A0, which only looks like a space"),
+        ("é: 1\nä: \x01\n", 2, 4, "contains the character U+0001, which YAML forbids; remove it"),
+        ("a: \x7f\n", 1, 4, "contains the character U+007F, which YAML forbids; remove it"),
         ("a: 1\nb: 2\na: 3\n", 3, 1, "found duplicate key 'a'; keep one of them"),
         ("a:\n  x: 1\n  x: 2\n", 3, 3, "found duplicate key 'x'; keep one of them"),
         ("a: *nowhere\n", 1, 4, "alias *nowhere has no anchor"),
@@ -102,6 +110,7 @@ def test_bytes_that_are_no_utf_8_are_named_at_their_place() -> None:
 
 def test_a_nul_is_named_at_its_place() -> None:
     assert place(b"a: 1\nb: x\0y\n") == (2, 5, "contains a NUL character; remove it")
+    assert place("é: ü\0y\n") == (1, 5, "contains a NUL character; remove it")
 
 
 def test_an_oversized_text_is_refused_before_it_is_parsed() -> None:
@@ -114,13 +123,17 @@ def test_anchors_that_explode_are_refused_where_they_do() -> None:
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 20)]
     line, column, message = place("\n".join(lines))
     assert (line, column) == (5, 45)
-    assert message == "expands to more than 100000 values through its anchors; use fewer"
+    assert message == "expands through its anchors to more than 100000 values; use fewer"
+
+
+def test_too_many_values_are_refused_without_talk_of_anchors() -> None:
+    assert place("- a\n" * 200_000) == (100_000, 3, "has more than 100000 values; use fewer")
 
 
 def test_merges_that_explode_are_refused_too() -> None:
     lines = ["a0: &a0 {k0: [x, x, x, x, x, x, x, x, x, x]}"]
     lines += [f"a{n}: &a{n} {{<<: *a{n - 1}, k{n}: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 20)]
-    assert "through its anchors; use fewer" in fault("\n".join(lines)).message
+    assert fault("\n".join(lines)).message.startswith("expands through its anchors to more than")
 
 
 @pytest.mark.parametrize(

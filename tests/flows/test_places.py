@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -44,8 +45,29 @@ def test_a_detached_head_is_not_deployed(fleet: Fleet) -> None:
     fleet.commit({"agents.d/a.yaml": agent_text("a"), "agents.d/b.yaml": agent_text("b")})
     fleet.git("checkout", "-q", "--detach", first)
     answer = fleet.apply()
+    assert answer.code == 2
     assert "SourceUnsettled" in answer.out
     assert [i["name"] for i in fleet.state()["instances"]] == ["a-0"]
+
+
+def test_a_rebase_in_progress_is_not_deployed_and_its_end_is(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    before = fleet.state()["instances"]
+    fleet.git("switch", "-q", "-c", "side")
+    fleet.commit({"agents.d/a.yaml": agent_text("a", memory="64MiB")})
+    fleet.git("switch", "-q", "main")
+    fleet.commit({"agents.d/a.yaml": agent_text("a", memory="96MiB")})
+    with pytest.raises(subprocess.CalledProcessError):
+        fleet.git("rebase", "side")
+    answer = fleet.apply()
+    assert answer.code == 2
+    said = " ".join(line for line in answer.out.split())
+    assert f"a rebase is in progress in {fleet.repository}; end it with git rebase --continue or --abort" in said
+    assert fleet.state()["instances"] == before
+    fleet.git("rebase", "--abort")
+    assert fleet.apply().code == 0
+    assert fleet.check() == []
 
 
 def test_a_path_that_is_no_directory_is_refused_as_usage(fleet: Fleet) -> None:
@@ -60,6 +82,7 @@ def test_a_second_hub_on_the_same_data_is_refused(fleet: Fleet) -> None:
     try:
         eventually(lambda: (fleet.data / "lock").exists() and bool((fleet.data / "lock").read_text().strip()))
         answer = fleet.apply()
+        assert hub.poll() is None
     finally:
         hub.terminate()
         hub.communicate(timeout=30)
@@ -173,10 +196,12 @@ def tamper(fleet: Fleet, sql: str) -> None:
 def test_a_deleted_instance_row_makes_an_orphan_that_is_recycled_and_made_anew(fleet: Fleet) -> None:
     fleet.commit({"agents.d/a.yaml": agent_text("a"), "agents.d/b.yaml": agent_text("b")})
     assert fleet.apply().code == 0
+    other = next(i for i in fleet.state()["instances"] if i["name"] == "b-0")
     tamper(fleet, "DELETE FROM instance WHERE name = 'a-0'")
     answer = fleet.apply()
     assert answer.code == 0, answer
-    assert "recycle" in answer.out
+    assert re.search(r"- recycle +agent/a-0 +its container has no record: an orphan", answer.out)
+    assert other in fleet.state()["instances"]
     assert fleet.check() == []
 
 
@@ -197,7 +222,10 @@ def test_a_changed_spec_digest_is_repaired_without_removing_anything(fleet: Flee
     before = fleet.state()["instances"][0]["container_id"]
     answer = fleet.apply()
     assert answer.code == 0, answer
-    assert fleet.state()["instances"][0]["container_id"] == before
+    assert re.search(r"~ update +agent/a-0 ", answer.out)
+    after = fleet.state()["instances"][0]
+    assert (after["container_id"], after["spec_digest"] != "1:0") == (before, True)
+    assert fleet.check() == []
 
 
 def test_a_task_marked_succeeded_by_hand_is_named(fleet: Fleet) -> None:
@@ -205,7 +233,11 @@ def test_a_task_marked_succeeded_by_hand_is_named(fleet: Fleet) -> None:
     fleet.commit({"agents.d/a.yaml": slow, "tasks.d/t.yaml": task_text("t", "a")})
     assert fleet.apply().code == 0
     eventually(lambda: fleet.state()["tasks"][0]["state"] in ("assigned", "running"))
+    before = fleet.state()["instances"]
     tamper(fleet, "UPDATE task SET state = 'succeeded'")
     answer = fleet.call("plan", *fleet.places, "-o", "json")
     held = [c for c in json.loads(answer.out)["changes"] if c["kind"] == "task"]
     assert [(c["action"], "no result of it was ever received" in c["reason"]) for c in held] == [("hold", True)]
+    fleet.apply("--timeout", "5")
+    assert [i["container_id"] for i in fleet.state()["instances"]] == [i["container_id"] for i in before]
+    assert fleet.check() == []

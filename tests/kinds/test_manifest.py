@@ -1,11 +1,13 @@
 """Manifests as committers write and miswrite them: each fault with file, line, column, and what to do."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.kinds.manifest import merge
-from reconciler.kinds.task.spec import parse_task
+from reconciler.kinds.manifest import Manifest, merge
+from reconciler.kinds.task.spec import TaskSpec, parse_task
 from tests.fakes.desired import problems_of
 from tests.fakes.source import Odd
 from tests.fakes.texts import agent_text, task_text
@@ -25,6 +27,10 @@ def said_of(text: str | bytes) -> list[str]:
         (
             "apiVersion: reconciler/v1\nkind: Agent\nmetadata: {name: a}\nspec: {agent: w}\n",
             ["tasks.d/t.yaml:2:1: kind is 'Agent'; expected 'Task'"],
+        ),
+        (
+            "apiVersion: reconciler/v1\nkind: [Task]\nmetadata: {name: a}\nspec: {agent: w}\n",
+            ["tasks.d/t.yaml:2:1: kind is ['Task']; expected 'Task'"],
         ),
         (
             "apiVersion: reconciler/v2\nkind: Task\nmetadata: {name: a}\nspec: {agent: w}\n",
@@ -99,6 +105,11 @@ def test_a_name_that_is_none_says_which_character_is_wrong(name: str, said: str)
     assert problem.isascii() or "…" in problem
 
 
+def test_a_manifest_in_the_folder_of_another_kind_is_one_problem() -> None:
+    assert problems_of({"tasks.d/a.yaml": agent_text()}) == ["tasks.d/a.yaml:2:1: kind is 'Agent'; expected 'Task'"]
+    assert problems_of({"agents.d/t.yaml": task_text()}) == ["agents.d/t.yaml:2:1: kind is 'Task'; expected 'Agent'"]
+
+
 def test_labels_of_the_hub_are_reserved() -> None:
     (problem,) = said_of(task_text(labels={"io.reconciler.seal": "x"}))
     assert problem == (
@@ -125,7 +136,9 @@ def test_a_name_that_stands_twice_is_a_problem_at_its_second_place() -> None:
         "agents.d/a.yaml": agent_text("writer"),
         "agents.d/b.yaml": "# the other one\n---\n" + agent_text("reader") + "---\n" + agent_text("writer"),
     }
-    assert problems_of(files) == ["agents.d/b.yaml:14:1: agent 'writer' is already defined in agents.d/a.yaml:1"]
+    assert problems_of(files) == [
+        "agents.d/b.yaml:14:1: agent 'writer' is already defined in agents.d/a.yaml:1; rename or remove one of them"
+    ]
 
 
 def test_all_problems_of_all_files_come_in_one_go_sorted_by_place() -> None:
@@ -176,6 +189,21 @@ def test_defaults_are_merged_mapping_by_mapping_under_what_was_written() -> None
     assert merge({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": 9}}) == {"a": {"x": 9, "y": 2}, "b": 3}
     assert merge({"a": {"x": 1}}, {"a": 5}) == {"a": 5}
     assert merge({"a": 1}, None) is None
+
+
+def test_what_is_derived_of_a_manifest_is_made_once_and_dies_with_it() -> None:
+    made: list[str] = []
+
+    def shout(manifest: Manifest[TaskSpec]) -> str:
+        made.append(manifest.name)
+        return manifest.name.upper()
+
+    first, twin = (parse_task(FILE, task_text("a").encode()).manifests[0] for _ in range(2))
+    assert [first.once(shout), first.once(shout)] == ["A", "A"]
+    assert made == ["a"]
+    assert first == twin
+    assert [twin.once(shout), replace(first, name="b").once(shout)] == ["A", "B"]
+    assert made == ["a", "a", "b"]
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

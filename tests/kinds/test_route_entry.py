@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from reconciler.kinds.route_entry import instance_entry
+from reconciler.core.digest import digest
+from reconciler.kinds.route_entry import Part, config_digest, instance_entry
 from tests.kinds.agent.build import manifest_of, record_of
 
 RECORD = record_of(manifest_of(), token_expires_at=5.0)
@@ -18,6 +19,28 @@ def test_it_says_whose_the_instance_is_and_which_token_it_may_use() -> None:
 
 
 def test_its_digest_changes_with_the_token_and_with_nothing_else_of_the_record() -> None:
-    digest = instance_entry(RECORD)["digest"]
-    assert instance_entry(replace(RECORD, phase="upgrading", updated_at="later", crashes=3))["digest"] == digest
-    assert instance_entry(replace(RECORD, token_sha256="1" * 64))["digest"] != digest
+    before = instance_entry(RECORD)["digest"]
+    assert instance_entry(replace(RECORD, phase="upgrading", updated_at="later", crashes=3))["digest"] == before
+    assert instance_entry(replace(RECORD, token_sha256="1" * 64))["digest"] != before
+
+
+def test_a_part_is_the_mapping_that_it_was_made_of_and_knows_its_digest() -> None:
+    part = Part({"role": "writer", "sends": []})
+    assert part == {"role": "writer", "sends": []}
+    assert part.digest == digest(dict(part))
+
+
+def test_the_digest_of_a_configuration_changes_with_each_section_and_each_part() -> None:
+    writer, editor = Part({"role": "writer"}), Part({"role": "editor"})
+    base = {"agents": {"a": writer, "b": editor}, "limits": {"lease_s": 1.0}, "policy": None}
+    others = [
+        {**base, "agents": {"a": editor, "b": writer}},
+        {**base, "agents": {"a": writer}},
+        {**base, "agents": {"a": writer, "c": editor}},
+        {**base, "agents": {"a": writer, "b": Part({"role": "editor", "version": "2"})}},
+        {**base, "limits": {"lease_s": 2.0}},
+        {**base, "policy": {}},
+    ]
+    assert len({config_digest(config) for config in (base, *others)}) == 1 + len(others)
+    again = {"policy": None, "limits": {"lease_s": 1.0}, "agents": {"b": Part(dict(editor)), "a": writer}}
+    assert config_digest(again) == config_digest(base)

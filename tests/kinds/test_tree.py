@@ -1,5 +1,7 @@
 """Files of a snapshot: each content is parsed once; links and oversized files are never opened."""
 
+import pytest
+
 from reconciler.core.problem import Problem
 from reconciler.core.yaml import MAX_BYTES
 from reconciler.kinds.tree import ParseCache, Tree
@@ -32,6 +34,28 @@ def test_a_link_is_a_problem_and_is_never_read() -> None:
     assert list(found) == ["d/b.yaml"]
     assert problems == [Problem(file="d/a.yaml", message="is a symbolic link; commit the file itself")]
     assert snapshot.read_paths == ["d/b.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("agents.d", "agents.d: is a symbolic link, which is not followed; agents.d is to be a folder; "),
+        ("schemas", "schemas: is a symbolic link, which is not followed; schemas/messages is to be a folder; "),
+    ],
+)
+def test_a_link_in_place_of_a_folder_is_a_problem(path: str, said: str) -> None:
+    assert problems_of({path: Odd(b"../elsewhere", mode="120000")}) == [f"{said}rename or remove it"]
+
+
+def test_a_file_in_place_of_a_folder_is_a_problem() -> None:
+    assert problems_of({"tasks.d": "x"}) == ["tasks.d: is a file; tasks.d is to be a folder; rename or remove it"]
+
+
+@pytest.mark.parametrize("folder", ["agents.d", "schemas"])
+def test_a_submodule_in_place_of_a_folder_is_a_problem(folder: str) -> None:
+    (said,) = problems_of({"README.md": "x"}, aside=[SetAside(path=folder, reason="a submodule")])
+    assert said.startswith(f"{folder}: ")
+    assert "a submodule" in said
 
 
 def test_an_oversized_file_is_a_problem_and_is_never_read() -> None:

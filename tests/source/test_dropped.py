@@ -41,14 +41,14 @@ def test_an_empty_file_and_one_of_the_largest_size_are_taken(folder: int, tmp_pa
 
 def test_one_byte_too_many_is_refused(folder: int, tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"x" * (2**20 + 1))
-    assert reason(folder) == "it has 1048577 bytes; at most 1048576 are taken"
+    assert reason(folder) == "it has 1048577 bytes; at most 1048576 are taken; drop a smaller one"
 
 
 def test_a_hundred_megabytes_are_not_read(folder: int, tmp_path: Path) -> None:
     with (tmp_path / "x.yaml").open("wb") as big:
         big.truncate(100_000_000)
     before = bytes_read()
-    assert reason(folder) == "it has 100000000 bytes; at most 1048576 are taken"
+    assert reason(folder) == "it has 100000000 bytes; at most 1048576 are taken; drop a smaller one"
     assert bytes_read() - before < 2**20
 
 

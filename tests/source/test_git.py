@@ -272,7 +272,7 @@ def test_many_objects_are_read_in_the_order_asked(repo: Repo) -> None:
     empty = EmptyRepository()
     contents = [f"{number}\n".encode() * number for number in range(300)]
     ids = [repo.blob(content) for content in contents[:30]] * 10
-    reader = view_of(repo, empty).reader()
+    reader = view_of(repo, empty).cat_file()
     assert list(reader.read(ids).items()) == list(zip(ids[:30], contents[:30], strict=True))
     reader.close()
 
@@ -280,7 +280,7 @@ def test_many_objects_are_read_in_the_order_asked(repo: Repo) -> None:
 def test_an_object_is_refused_before_its_content_is_read(repo: Repo) -> None:
     empty = EmptyRepository()
     big = repo.blob(b"\0" * 50_000_000)
-    reader = view_of(repo, empty).reader()
+    reader = view_of(repo, empty).cat_file()
     before = bytes_read()
     with pytest.raises(SourceError, match="has 50000000 bytes, more than 1048576"):
         reader.read([big])
@@ -293,7 +293,7 @@ def test_a_large_object_is_copied_whole(repo: Repo, tmp_path: Path) -> None:
     empty = EmptyRepository()
     content = os.urandom(3_000_001)
     big = repo.blob(content)
-    reader = view_of(repo, empty).reader()
+    reader = view_of(repo, empty).cat_file()
     with (tmp_path / "copy").open("wb") as out:
         reader.copy(big, out.fileno())
     assert (tmp_path / "copy").read_bytes() == content
@@ -308,21 +308,21 @@ def test_content_that_does_not_match_its_id_is_an_error(repo: Repo, tmp_path: Pa
     path.unlink()
     shutil.copy(objects / other[:2] / other[2:], path)
     for attempt in ("read", "copy"):
-        reader = view_of(repo, empty).reader()
+        reader = view_of(repo, empty).cat_file()
         with pytest.raises(SourceError, match=f"object {good} is corrupt"):
             reader.read([good]) if attempt == "read" else reader.copy(good, 1)
 
 
 def test_an_object_of_another_kind_is_an_error(repo: Repo) -> None:
     empty = EmptyRepository()
-    reader = view_of(repo, empty).reader()
+    reader = view_of(repo, empty).cat_file()
     with pytest.raises(SourceError, match="is not a blob"):
         reader.read([repo.git("rev-parse", "HEAD")])
 
 
 def test_a_reader_that_is_killed_is_an_error(repo: Repo) -> None:
     empty = EmptyRepository()
-    reader = view_of(repo, empty).reader()
+    reader = view_of(repo, empty).cat_file()
     blob = repo.git("rev-parse", "HEAD:hub.yaml")
     reader.read([blob])
     [process] = children()

@@ -143,7 +143,7 @@ def test_a_file_that_is_replaced_while_it_rests_rests_anew(root: Path, inbox: In
 
 
 def test_other_names_are_left_alone(root: Path, inbox: Inbox) -> None:
-    for name in ("x.yml", "x.YAML", "x.yaml~", ".x.yaml", ".yaml", "x.yaml.tmp", "yaml"):
+    for name in ("x.json", "x.yaml~", "x.yml.tmp", ".x.yaml", ".yaml", "x.yaml.tmp", "yaml"):
         drop(root, name)
     assert rested(inbox) == Scan()
 
@@ -208,6 +208,15 @@ def test_a_name_that_is_not_utf_8_is_refused(root: Path, inbox: Inbox) -> None:
     one = refused(inbox)
     assert (one.name, one.reason) == ("caf\\xe9.yaml", "its name is not UTF-8; rename it")
     assert inbox.reject(one, "no") == "rejected/caf_.yaml"
+
+
+@pytest.mark.parametrize("name", ["x.yml", "x.YAML", "x.Yml"])
+def test_a_name_that_nearly_ends_in_yaml_is_refused_and_not_passed_over(root: Path, inbox: Inbox, name: str) -> None:
+    drop(root, name)
+    one = refused(inbox)
+    assert (one.name, one.reason) == (name, "its name does not end in .yaml; drop it again under one that does")
+    assert inbox.reject(one, one.reason) == "rejected/x.yaml"
+    assert files(root) == ["rejected/x.error.txt", "rejected/x.yaml"]
 
 
 def test_a_very_long_name_is_refused(root: Path, inbox: Inbox) -> None:

@@ -391,7 +391,7 @@ def test_a_corrupt_tree_is_an_error_that_says_so(repo: Repo, source: LocalReposi
     damage(repo, repo.git("rev-parse", "HEAD:agents.d"))
     reading = source.snapshot("main")
     assert isinstance(reading, Ok)
-    with reading.value as snapshot, pytest.raises(SourceError, match="listing"):
+    with reading.value as snapshot, pytest.raises(SourceError, match="git fsck"):
         snapshot.entries("agents.d")
 
 

@@ -1,7 +1,8 @@
 """`GitSnapshot`: what is in the tree of a commit."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def test_entries_are_those_at_or_below_a_folder_by_path(repo: Repo, source: Loca
 
 
 def test_folders_that_are_listed_in_one_go_are_what_they_are_one_by_one(repo: Repo, source: LocalRepository) -> None:
-    repo.commit({"a.d/z": "", "a.d/b/c": "", "a.dx/no": "", "a/no": "", "e": ""})
-    folders = ["a.d", "hub.yaml", "none.d", "a.dx/", "e", ""]
+    names = ("a.d/z", "a.d/b/c", "a.dx/no", "a/no", "e", "a.d-", "a.d.x/y", "a.d0", "a.d/\U0010ffff", "e0")
+    repo.commit(dict.fromkeys(names, ""))
+    folders = ["a.d", "a.d/b", "hub.yaml", "none.d", "a.dx/", "e", "a.d0", ""]
     with open_head(source) as at_once, open_head(source) as one_by_one:
         at_once.prepare(folders[:-1])
         assert [paths(at_once, f) for f in folders] == [paths(one_by_one, f) for f in folders]
@@ -177,7 +179,49 @@ def test_a_corrupt_file_is_an_error_that_says_so(repo: Repo, source: LocalReposi
             snapshot.read(entries)
 
 
-def test_a_closed_snapshot_leaves_no_process(source: LocalRepository) -> None:
+def test_what_earlier_snapshots_learnt_makes_no_difference(repo: Repo, source: LocalRepository) -> None:
+    inside = repo.path / "a.d"
+    edits: list[Callable[[], object]] = [
+        lambda: repo.write("a.d/x", "1"),
+        lambda: repo.write("a.d/x", "22"),
+        lambda: repo.write("a.d/y", "1"),
+        lambda: (inside / "x").chmod(0o755),
+        lambda: (inside / "x").rename(repo.path / "hub.yaml"),
+        lambda: os.symlink("y", inside / "x"),
+        lambda: repo.write("a.d/y", b"1" * (2**20 + 1)),
+        lambda: (inside / "y").rename(repo.path / "a"),
+    ]
+    seen: list[Sequence[Entry]] = []
+    for edit in edits:
+        edit()
+        repo.commit()
+        alone = LocalRepository(str(repo.path), "main")
+        with open_head(source) as snapshot, open_head(alone) as other:
+            assert snapshot.entries("") == other.entries("")
+            seen.append(snapshot.entries(""))
+        alone.close()
+    assert all(before != after for before, after in pairwise(seen))
+
+
+def test_what_was_just_committed_is_read_without_a_process(repo: Repo, source: LocalRepository) -> None:
+    repo.commit({"agents.d/a.yaml": "a"})
+    with open_head(source) as snapshot:
+        assert snapshot.read(snapshot.entries("")) == {"agents.d/a.yaml": b"a", "hub.yaml": b"a: 1\n"}
+        assert children() == []
+
+
+def test_a_repository_may_be_packed_at_any_time(repo: Repo, source: LocalRepository) -> None:
+    with open_head(source) as snapshot:
+        entries = snapshot.entries("")
+        repo.git("gc", "--quiet", "--prune=now")
+        assert snapshot.read(entries) == {"hub.yaml": b"a: 1\n"}
+    repo.commit({"agents.d/a.yaml": "a"})
+    with open_head(source) as snapshot:
+        assert snapshot.read(snapshot.entries("")) == {"agents.d/a.yaml": b"a", "hub.yaml": b"a: 1\n"}
+
+
+def test_a_closed_snapshot_leaves_no_process(repo: Repo, source: LocalRepository) -> None:
+    repo.git("gc", "--quiet", "--prune=now")
     snapshot = open_head(source)
     snapshot.read(snapshot.entries(""))
     assert len(children()) == 1
@@ -189,7 +233,8 @@ def test_a_closed_snapshot_leaves_no_process(source: LocalRepository) -> None:
     snapshot.close()
 
 
-def test_a_snapshot_that_nobody_closed_leaves_no_process_either(source: LocalRepository) -> None:
+def test_a_snapshot_that_nobody_closed_leaves_no_process_either(repo: Repo, source: LocalRepository) -> None:
+    repo.git("gc", "--quiet", "--prune=now")
     snapshot = open_head(source)
     snapshot.read(snapshot.entries(""))
     assert len(children()) == 1

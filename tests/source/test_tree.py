@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import SourceError
-from reconciler.source.tree import check_folder, is_inside, is_safe_path, show_path, why_unusable
+from reconciler.source.git import EmptyRepository, ObjectView
+from reconciler.source.objects import ObjectReader
+from reconciler.source.tree import check_folder, is_inside, is_safe_path, list_tree, show_path, why_unusable
+from tests.source.repo import Repo, make_repo
 
 names = st.sampled_from([b"a", b"b", b"..", b".", b"", b"c"])
 link_paths = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(b"/".join)
@@ -109,3 +112,99 @@ def test_the_model_of_the_kernel_in_these_tests_is_right(tmp_path: Path) -> None
     assert (tree / "x").read_text() == "secret"
     with pytest.raises(AssertionError, match="climbed out"):
         resolve([b"x"], {b"d": b".", b"x": b"d/../outside"})
+
+
+# --- listing --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repo:
+    return make_repo(tmp_path / "repo")
+
+
+def listed(repo: Repo, *folders: str, max_entries: int = 1000) -> list[str]:
+    """What `list_tree` finds at the tip of `main`, in the words of `git ls-tree -r`."""
+    empty = EmptyRepository()
+    view = ObjectView(git_dir=empty.path("sha1"), objects_dir=str(repo.path / ".git/objects"))
+    commit = repo.git("rev-parse", "main")
+    leaves = list_tree(ObjectReader(view), commit, *folders, max_entries=max_entries)
+    return sorted(f"{leaf.mode} {leaf.object_id} {leaf.path.decode()}" for leaf in leaves)
+
+
+def listed_by_git(repo: Repo, *folders: str) -> list[str]:
+    arguments = (
+        "-c",
+        "core.quotePath=false",
+        "ls-tree",
+        "-r",
+        "-z",
+        "--format=%(objectmode) %(objectname) %(path)",
+        "main",
+        "--",
+        *folders,
+    )
+    return sorted(repo.git(*arguments).split("\0")[:-1])
+
+
+def test_the_leaves_are_those_that_git_lists(repo: Repo) -> None:
+    names = ("a", "a.d/x", "a.d/b/c/d", "a.d/b/e", "a.dx", "schemas/messages/m", "schemas/other", "z/\u00fc")
+    for name in names:
+        repo.write(name, name)
+    (repo.path / "a.d/x").chmod(0o755)
+    os.symlink("x", repo.path / "a.d/link")
+    repo.commit()
+    below = repo.git("rev-parse", "main:a.d")
+    module = f"160000 commit {repo.git('rev-parse', 'main')}\tmodule"
+    repo.commit_tree(repo.hash_tree(*repo.git("ls-tree", "main").split("\n"), module, f"040000 tree {below}\ttwice"))
+    questions: list[tuple[str, ...]] = [
+        (),
+        ("a.d",),
+        ("a.d/b", "a"),
+        ("a.d/b/c/d", "schemas/messages", "none/at/all"),
+        ("a/b", "module", "module/x"),
+        ("a.d/link", "a.d/link/x"),
+        ("a.d", "a.d/b"),
+    ]
+    for folders in questions:
+        assert listed(repo, *folders) == listed_by_git(repo, *folders), folders
+    assert listed(repo, "a.d", "") == listed_by_git(repo)
+    assert len(listed(repo)) == 14
+
+
+def test_modes_are_what_git_takes_them_for(repo: Repo) -> None:
+    blob = repo.blob(b"x")
+    raw = b"".join(
+        f"{mode} {name}\0".encode() + bytes.fromhex(blob)
+        for mode, name in (("100664", "group"), ("100700", "mine"), ("100604", "odd"), ("120777", "link"))
+    )
+    repo.commit_tree(repo.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=raw))
+    assert listed(repo) == listed_by_git(repo)
+
+
+@pytest.mark.parametrize("damage", [b"rubbish", b"100644 a\0short", b"100644 a", b"100644 \0" + b"x" * 20, b"9 a\0"])
+def test_a_malformed_tree_is_an_error(repo: Repo, damage: bytes) -> None:
+    good = b"100644 a\0" + bytes.fromhex(repo.blob(b"a"))
+    for raw in (damage, good + damage):
+        repo.commit_tree(repo.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=raw))
+        with pytest.raises(SourceError, match="git fsck"):
+            listed(repo)
+
+
+@pytest.mark.parametrize("head", ["tree ../../etc/passwd", "tree \u00e9", "parent 1234", "tree HEAD:a", ""])
+def test_a_commit_that_names_no_tree_is_an_error(repo: Repo, head: str) -> None:
+    text = f"{head}\nauthor A <a> 0 +0000\ncommitter A <a> 0 +0000\n\nCrafted\n".encode()
+    crafted = repo.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=text)
+    (repo.path / ".git/refs/heads/main").write_text(f"{crafted}\n")
+    with pytest.raises(SourceError, match="names no tree"):
+        listed(repo)
+
+
+def test_a_tree_that_multiplies_is_refused_before_it_is_built(repo: Repo) -> None:
+    tree = repo.hash_tree(*(f"100644 blob {repo.blob(b'x')}\tf{n}" for n in range(30)))
+    for _ in range(12):
+        tree = repo.hash_tree(*(f"040000 tree {tree}\td{n}" for n in range(30)))
+    repo.commit_tree(tree)
+    with pytest.raises(SourceError, match="more than 1000 files and folders"):
+        listed(repo)
+    path = "/".join(["d7"] * 12)
+    assert len(listed(repo, path)) == 30
