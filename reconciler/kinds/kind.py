@@ -15,7 +15,7 @@ from reconciler.core.condition import Mode
 from reconciler.core.fleet import AgentView, Fleet
 from reconciler.core.outcome import Outcome
 from reconciler.core.problem import Problem
-from reconciler.core.reading import Reading
+from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.ports import (
@@ -32,6 +32,10 @@ from reconciler.settings import HubSpec, OperatorSpec
 from reconciler.store.audit import AuditEntry
 from reconciler.store.store import Store
 
+GAP_S = 5.0
+LOOK_S = GAP_S / 2
+"""How far apart two looks at the router may be, and how soon to look again while an instance is silent."""
+
 
 class Inspections(Protocol):
     """The latest `inspect` of each container, kept fresh by events and a rolling sweep."""
@@ -39,6 +43,42 @@ class Inspections(Protocol):
     def get(self, name: str, container_id: str) -> ContainerState | None: ...
 
     def is_as_recorded(self, inspected: ContainerState, fields: str) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Since when the router has been seen to listen to each instance that it knows, as of `at_s` (CLOCK_BOOTTIME)."""
+
+    at_s: float = 0.0
+    since: Mapping[str, float] = field(default_factory=dict)
+
+    def seconds(self, instance: str) -> float:
+        """For how long the instance could have called; 0 where it is not known to the router."""
+        return self.at_s - self.since.get(instance, self.at_s)
+
+
+class RouterWatch:
+    """Watches whether instances can call: their silence counts against them for no longer than that.
+
+    Router, hub or the whole machine may stand still for a while, and nobody can call then. Each pass is a look; what
+    was between two looks that are further apart than `GAP_S` is unknown. In memory: a new hub has seen nothing yet.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = ""
+        self._listening = Listening()
+
+    def look(self, report: Reading[RouterReport], boottime_s: float) -> Listening:
+        """Note whom the router listens to now, as it says."""
+        epoch = report.value.epoch if isinstance(report, Ok) else ""
+        known = report.value.instances.keys() if isinstance(report, Ok) else ()
+        before = self._listening
+        is_next = epoch == self._epoch and 0.0 <= boottime_s - before.at_s <= GAP_S
+        since = before.since if is_next else {}
+        if since.keys() != known:
+            since = {name: since.get(name, boottime_s) for name in known}
+        self._epoch, self._listening = epoch, Listening(at_s=boottime_s, since=since)
+        return self._listening
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +97,7 @@ class World:
     clock: Clock
     inspections: Inspections
     operator: OperatorSpec
+    router_watch: RouterWatch = field(default_factory=RouterWatch)
 
     def entry(self, **fields: str) -> AuditEntry:
         """An entry for the audit log, of this fleet and of now; `fields` are the other columns."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.plan import Plan, Refusal, is_removal
+from reconciler.kinds.agent.plan import REPLICAS
 from reconciler.settings import HubSpec
 
 PRUNABLE = {"agent": "agents", "task": "tasks", "schema": "policies", "policy": "policies"}
@@ -37,8 +38,13 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
         reason = f"the policies in force deny what this revision's own allow: {'; '.join(facts.disputed)}"
         refused.append(Refusal(guard="admission", reason=reason, confirm=plan.digest))
     refused.extend(_over_budget(plan, hub, facts))
+    scaled = _scaled(plan)
     for name in sorted(_leaving(plan, "agent") & facts.protected):
-        reason = f"agent {name} is protected (lifecycle.protect: true); remove the protection in a commit of its own"
+        what = "would be scaled to 0" if name in scaled else "would be removed"
+        reason = (
+            f"agent {name} is protected (lifecycle.protect: true) and {what}; "
+            "remove the protection in a commit of its own"
+        )
         refused.append(Refusal(guard="protect", reason=reason, confirm=plan.digest))
     if facts.is_fresh_store and any(c.action is Action.RECYCLE for c in plan.changes):
         reason = "the state is new, but containers of this fleet are running: its record was lost"
@@ -59,13 +65,22 @@ def _leaving(plan: Plan, kind: str) -> set[str]:
     return going - {c.name for c in plan.changes if c.kind == kind and not is_removal(c)}
 
 
+def _scaled(plan: Plan) -> set[str]:
+    """Agents that stay in git, with fewer replicas: what goes of them goes on purpose, and was not forgotten."""
+    return {c.name for c in plan.changes if _is_scaling(c)}
+
+
+def _is_scaling(change: Change) -> bool:
+    return change.kind == "agent" and is_removal(change) and any(f.path == REPLICAS for f in change.fields)
+
+
 def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusal]:
     out: list[Refusal] = []
     if not any(is_removal(c) for c in plan.changes):
         return out
     budget = hub.loop.prune_budget
     for kind in ("schema", "policy", "agent", "task"):
-        removed = _leaving(plan, kind)
+        removed = _leaving(plan, kind) - _scaled(plan) if kind == "agent" else _leaving(plan, kind)
         if not removed or _mode(kind, hub) != "budget":
             continue
         known = {c.name for c in plan.changes if c.kind == kind and c.action is not Action.CREATE}
@@ -89,7 +104,8 @@ def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusa
 
 
 def _hold_if_off(change: Change, hub: HubSpec) -> Change:
-    if is_removal(change) and change.cause is Cause.COMMIT and _mode(change.kind, hub) == "off":
+    is_pruning = is_removal(change) and change.cause is Cause.COMMIT and not _is_scaling(change)
+    if is_pruning and _mode(change.kind, hub) == "off":
         return _hold(change, "pruning is off (loop.prune)")
     return change
 

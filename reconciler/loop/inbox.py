@@ -54,21 +54,21 @@ def record_dropped(
 ) -> TaskRecord:
     """The run of a dropped manifest: a new one, or the one that this very manifest already has.
 
-    Raises RefusedManifest while another manifest of that name is not finished.
+    Raises RefusedManifest where git defines a task of that name, and while another manifest of it is not finished.
     """
     with world.store.transaction():
-        for run in records.tasks(world.store):
-            if run.name != manifest.name:
-                continue
+        runs = [run for run in records.tasks(world.store) if run.name == manifest.name]
+        for run in runs:
             if run.spec_digest == manifest.digest and run.source == source:
                 return run
+        if manifest.name in desired.of("task"):
+            raise RefusedManifest(f"task {manifest.name!r} is defined in git; choose another name")
+        for run in runs:
             if run.state not in FINAL:
                 raise RefusedManifest(
                     f"task {run.name!r} is {run.state} with another manifest (run {run.run}, from {run.source}); "
                     "wait for it, cancel it, or choose another name"
                 )
-            if run.source == "git" and run.name in desired.of("task"):
-                raise RefusedManifest(f"task {run.name!r} is defined in git; choose another name")
         now = world.clock.now()
         run = new_run(manifest, source=source, revision=desired.revision.id, now=now, uid=uid)
         records.put_tasks(world.store, [run])

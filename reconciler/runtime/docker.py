@@ -3,7 +3,8 @@
 In: container specs and ids. Out: what the engine has of this fleet. Effects: containers of the
 fleet are made, changed, stopped and removed; nothing else is touched, no image is pulled. In the
 engine a container is called `reconciler-<fleet>-<name>`, so that two fleets on one host never
-meet; all names here are without that prefix.
+meet; all names here are without that prefix. A container that carries the fleet's label under
+another name keeps that one, marked, so that it cannot pass for an instance.
 
 Creating and starting are one call each; an image is looked at once per image id.
 """
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import docker
 
 MAX_LOG_BYTES = 2**20
+STRANGER = "engine:"
 _BETWEEN_TRIES_S = 0.05
 _RACES = ("already in progress", "is not running")
 _NEVER = "0001-01-01T00:00:00Z"
@@ -134,9 +136,14 @@ class DockerRuntime:
         return container_uid()
 
     def list(self) -> Reading[Sequence[ContainerSummary]]:
-        return self.list_labelled(FLEET_LABEL, self._fleet)
+        """One whose name in the engine is not of our form is called `engine:<that name>`: it is no instance of ours."""
+        return self._list(FLEET_LABEL, self._fleet, stranger=STRANGER)
 
     def list_labelled(self, label: str, value: str) -> Reading[Sequence[ContainerSummary]]:
+        """Those of other fleets are called by their names in the engine."""
+        return self._list(label, value, stranger="")
+
+    def _list(self, label: str, value: str, stranger: str) -> Reading[Sequence[ContainerSummary]]:
         filters = msgspec.json.encode({"label": [f"{label}={value}"]}).decode()
         params = {"all": "1", "filters": filters}
         try:
@@ -145,7 +152,7 @@ class DockerRuntime:
                 listed = _LISTING.decode(response.content)
         except _NO_ANSWER as error:
             return Unavailable(reason=str(error))
-        return Ok([self._summary(entry) for entry in listed])
+        return Ok([self._summary(entry, stranger) for entry in listed])
 
     def inspect(self, name: str) -> Reading[ContainerState]:
         try:
@@ -261,11 +268,13 @@ class DockerRuntime:
                     return None
         return self._images[image_id]
 
-    def _summary(self, entry: _Listed) -> ContainerSummary:
+    def _summary(self, entry: _Listed, stranger: str) -> ContainerSummary:
         engine_name = entry.names[0].lstrip("/") if entry.names else entry.id
+        prefix = sandbox.engine_name(self._fleet, "")
+        is_ours_by_name = engine_name.startswith(prefix)
         return ContainerSummary(
             id=entry.id,
-            name=engine_name.removeprefix(sandbox.engine_name(self._fleet, "")),
+            name=engine_name.removeprefix(prefix) if is_ours_by_name else f"{stranger}{engine_name}",
             state=_state_word(entry.state),
             labels=entry.labels or {},
             image_id=entry.image_id,

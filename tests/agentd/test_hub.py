@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +84,43 @@ def test_pauses_grow_up_to_the_cap_with_jitter() -> None:
         assert exact / 2 <= pauses[i] <= exact
     backoff.reset()
     assert backoff.next_s() <= 1
+
+
+def test_head_and_body_of_a_request_come_in_one_piece(tmp_path: Path) -> None:
+    path, token_file = tmp_path / "hub.sock", tmp_path / "token"
+    token_file.write_text("token-1")
+    read: list[bytes] = []
+
+    def answer_first_piece() -> None:
+        line, _address = listener.accept()
+        with line:
+            read.append(line.recv(65536))
+            line.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=answer_first_piece)
+        thread.start()
+        message = build_message()
+        assert Hub(str(path), str(token_file)).send(message, wait_s=2).is_ok
+        thread.join()
+    head, _, body = read[0].partition(b"\r\n\r\n")
+    assert body == message.body
+    assert head.split(b"\r\n") == [
+        b"POST /api/hub/messages?wait=2 HTTP/1.1",
+        b"Host: hub",
+        b"Authorization: Bearer token-1",
+        b"Content-Type: application/json",
+        b"Content-Length: %d" % len(message.body),
+    ]
+
+
+def test_calls_follow_on_one_connection(hub: FakeHub) -> None:
+    with contextlib.closing(Hub(hub.socket_path, str(hub.token_file)).connect()) as connection:
+        for id_ in ("1", "2"):
+            assert connection.call("POST", "/api/hub/messages", build_message(id_).body, 5).status == 202
+        hub.deliver("task.cancel", {})
+        polled = connection.call("GET", "/api/hub/messages?wait=1&max=10", None, 5)
+    assert (polled.status, polled.is_last) == (200, False)
+    assert len(polled.body["messages"]) == 1  # type: ignore[arg-type]

@@ -98,3 +98,66 @@ def test_a_partial_result_that_the_hub_does_not_want_is_left_out(hub: FakeHub, s
     failed = hub.wait_for("task.failed")
     assert failed["reason"] == "shutdown"
     assert "result" not in failed
+
+
+def test_a_cancelled_attempt_that_never_arrived_is_reported_once_and_never_run(
+    hub: FakeHub, start_agentd: StartAgentd, tmp_path: Path
+) -> None:
+    agentd = start_agentd("sh", "-c", f"echo x >> {tmp_path}/runs")
+    order = {"task": "demo", "run": "run-demo", "generation": 1}
+    hub.deliver("task.cancel", order)
+    failed = hub.wait_for("task.failed")
+    assert {k: failed[k] for k in (*order, "reason", "error")} == {
+        **order,
+        "reason": "cancelled",
+        "error": "cancelled before it arrived",
+    }
+    hub.cancels = [order]
+    beats = len(hub.payloads("agent.heartbeat"))
+    hub.wait_until(
+        lambda: hub.payloads("agent.heartbeat")[beats:].count({"tasks": []}) > 2, "answers that repeat the cancellation"
+    )
+    hub.assign(generation=1)
+    hub.wait_until(
+        lambda: [a.status for a in hub.attempts if a.message["type"] == "task.failed"] == [202, 409],
+        "the same report again, under the same id",
+    )
+    assert "assigned again after it ended" in agentd.messages()
+    hub.assign(generation=2)
+    assert hub.wait_for("task.completed")["generation"] == 2
+    assert (tmp_path / "runs").read_text() == "x\n"
+    assert [p["generation"] for p in hub.payloads("task.started")] == [2]
+    assert len(hub.payloads("task.failed")) == 1
+
+
+def test_a_cancellation_that_only_heartbeats_bring_is_reported_once_for_each_run(
+    hub: FakeHub, start_agentd: StartAgentd
+) -> None:
+    start_agentd("true")
+    hub.cancels = [{"task": task, "run": f"run-{task}", "generation": 7} for task in ("a", "b")]
+    for task in ("a", "b"):
+        assert hub.wait_for("task.failed", task=task)["reason"] == "cancelled"
+    beats = len(hub.payloads("agent.heartbeat"))
+    hub.wait_until(lambda: {"tasks": []} in hub.payloads("agent.heartbeat")[beats:], "both reports are settled")
+    hub.assign("a", run="run-a", generation=7)
+    hub.assign("c")
+    hub.wait_for("task.completed", task="c")
+    assert hub.payloads("task.started", "a") == []
+    assert [p["task"] for p in hub.payloads("task.failed")] == ["a", "b"]
+
+
+def test_a_cancellation_without_a_run_id_says_nothing_of_what_never_arrived(
+    hub: FakeHub, start_agentd: StartAgentd
+) -> None:
+    start_agentd("true")
+
+    def answer_heartbeats(cancels: list[dict[str, object]]) -> None:
+        hub.cancels = cancels
+        beats = len(hub.payloads("agent.heartbeat"))
+        hub.wait_until(lambda: len(hub.payloads("agent.heartbeat")) > beats + 2, "answers to heartbeats")
+
+    answer_heartbeats([{"task": "demo", "generation": 1}])
+    answer_heartbeats([])
+    hub.assign()
+    assert hub.wait_for("task.completed")["generation"] == 1
+    assert hub.payloads("task.failed") == []

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.change import Action, Cause, Change
+from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.plan import Plan
+from reconciler.kinds.agent.plan import REPLICAS
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.settings import HubSpec
 
@@ -110,6 +111,38 @@ def test_an_agent_that_only_gets_fewer_replicas_is_not_removed() -> None:
     gone = [replace(change("writer"), instance=f"writer-{n}") for n in range(1, 9)]
     plan = plan_of(*gone, change("writer", Action.KEEP))
     assert refusals(plan, facts=replace(FACTS, protected=frozenset({"writer"}))) == []
+
+
+def scaling(name: str, before: int = 1, after: int = 0, ordinal: int = 0) -> Change:
+    """One instance less of an agent that stays in git."""
+    fields = (FieldChange(path=REPLICAS, before=before, after=after),)
+    return replace(change(name), instance=f"{name}-{ordinal}", fields=fields)
+
+
+def test_scaling_agents_to_0_is_no_removal_while_their_manifests_are_there_and_unprotected() -> None:
+    idle = [scaling(f"idle{n}") for n in range(9)]
+    assert refusals(plan_of(*idle)) == []
+    assert refusals(plan_of(*idle, change("gone"))) == []
+    assert refusals(plan_of(*idle, *removing(4, 0).changes), facts=replace(FACTS, before={"agent": 13})) == [
+        "prune-budget"
+    ]
+    assert refusals(plan_of(*(replace(c, fields=()) for c in idle))) == ["empty-set"]
+
+
+def test_scaling_the_last_instance_of_a_protected_agent_to_0_is_refused_by_that_name() -> None:
+    facts = replace(FACTS, protected=frozenset({"writer", "gone"}))
+    both = plan_of(scaling("writer"), change("gone"), change("kept", Action.KEEP))
+    assert [r.reason.partition(";")[0] for r in guard(both, HUB, facts).refused] == [
+        "agent gone is protected (lifecycle.protect: true) and would be removed",
+        "agent writer is protected (lifecycle.protect: true) and would be scaled to 0",
+    ]
+    fewer = plan_of(scaling("writer", 2, 1, ordinal=1), change("writer", Action.KEEP))
+    assert refusals(fewer, facts=facts) == []
+
+
+def test_pruning_that_is_off_does_not_keep_an_agent_from_being_scaled_down() -> None:
+    plan = guard(plan_of(scaling("writer"), change("gone")), hub_with(prune={"agents": "off"}), FACTS)
+    assert [c.action for c in plan.changes] == [Action.REMOVE, Action.HOLD]
 
 
 def test_taking_away_tasks_that_run_is_within_a_budget_too() -> None:

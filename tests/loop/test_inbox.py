@@ -1,6 +1,7 @@
 """Dropped manifests: from a file to a run, and its result back beside the file; once, whenever the hub dies."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from reconciler.kinds.kind import Desired
 from reconciler.loop.inbox import InboxStep, RefusedManifest, parse_dropped, record_dropped, take_dropped
 from reconciler.source.inbox import Inbox
 from reconciler.store import records
+from tests.fakes.desired import desired_of as load_desired_of
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.fuse import Fuse, KilledError
 from tests.fakes.texts import agent_text, task_text
@@ -109,6 +111,90 @@ def test_a_manifest_that_cannot_be_taken_comes_back_with_the_reason(
     assert len(fleet.tasks()) == before
     row = fleet.audit()[-1]
     assert (row.cause, row.outcome, row.name) == ("inbox", "refused", "job.yaml")
+
+
+def test_a_name_that_git_defines_is_taken_before_its_task_has_a_run(fleet: FakeFleet, inbox: Inbox) -> None:
+    in_git = {"agents.d/a.yaml": agent_text(), "tasks.d/new.yaml": task_text("new")}
+    for desired in (load_desired_of(in_git), load_desired_of({"agents.d/a.yaml": agent_text()})):
+        drop(fleet, task_text("new", prompt="another"))
+        for _ in range(2):
+            take_dropped(inbox, fleet.world, desired)
+            fleet.clock.advance(0.5)
+    said = (fleet.folder / "inbox" / "rejected" / "job.error.txt").read_text()
+    assert said.startswith("task 'new' is defined in git; choose another name")
+    assert [t.source for t in fleet.tasks() if t.name == "new"] == ["inbox"], "it is free where git does not define it"
+
+
+def test_what_was_dropped_before_git_took_its_name_keeps_its_run(fleet: FakeFleet, inbox: Inbox) -> None:
+    drop(fleet, task_text("job"))
+    look(fleet, inbox)
+    run = fleet.task("job").run
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/job.yaml": task_text("job", prompt="of git")})
+    fleet.settle()
+    drop(fleet, "# again\n" + task_text("job"), "again.yaml")
+    look(fleet, inbox)
+    look(fleet, inbox)
+    assert result(fleet, "again")["run"] == run
+
+
+def test_every_odd_thing_gets_a_reason_and_a_row_and_keeps_nothing_else_from_being_taken(
+    fleet: FakeFleet, inbox: Inbox
+) -> None:
+    root = fleet.folder / "inbox"
+    os.mkfifo(root / "fifo.yaml")
+    (root / "link.yaml").symlink_to("/etc/passwd")
+    (root / "folder.yaml").mkdir()
+    with (root / "large.yaml").open("wb") as large:
+        large.truncate(100 * 2**20)
+    (root / "latin.yaml").write_bytes(b"a: \xe9\n")
+    (root / "nul.yaml").write_bytes(b"a: \0\n")
+    drop(fleet, task_text("ending"), "ending.yml")
+    drop(fleet, agent_text(), "agent.yaml")
+    drop(fleet, task_text("good"), "good.yaml")
+    drop(fleet, task_text("removed"), "removed.yaml")
+    take_dropped(inbox, fleet.world, desired_of(fleet))
+    (root / "removed.yaml").unlink()
+    fleet.clock.advance(0.5)
+    look(fleet, inbox)
+    reasons = {p.name.removesuffix(".error.txt"): p.read_text() for p in (root / "rejected").glob("*.error.txt")}
+    assert reasons == {
+        "fifo": "it is a FIFO; drop a regular file\n",
+        "link": "it is a symbolic link; drop a regular file\n",
+        "folder": "it is a directory; drop a regular file\n",
+        "large": "it has 104857600 bytes; at most 1048576 are taken; drop a smaller one\n",
+        "latin": "latin.yaml:1:4: is not UTF-8 text; save the file as UTF-8\n",
+        "nul": "nul.yaml:1:4: contains a NUL character; remove it\n",
+        "ending": "its name does not end in .yaml; drop it again under one that does\n",
+        "agent": "agent.yaml:2:1: kind is 'Agent'; expected 'Task'\n",
+    }
+    assert len([e for e in fleet.audit() if (e.cause, e.outcome) == ("inbox", "refused")]) == len(reasons)
+    assert fleet.task("good").state == "pending"
+    assert sorted(t.name for t in fleet.tasks()) == ["good", "in-git"]
+    assert [p.name for p in root.iterdir() if not p.is_dir()] == []
+
+
+def test_a_file_that_is_still_written_is_taken_whole_when_it_is_done(fleet: FakeFleet, inbox: Inbox) -> None:
+    text = task_text("job", prompt="the end")
+    with (fleet.folder / "inbox" / "job.yaml").open("w") as out:
+        for part in (text[:40], text[40:80]):
+            out.write(part)
+            out.flush()
+            look(fleet, inbox)
+            assert files(fleet) == ["job.yaml"]
+        out.write(text[80:])
+    look(fleet, inbox)
+    assert files(fleet) == ["accepted/job.yaml"]
+    assert '"prompt": "the end"' in fleet.task("job").manifest
+
+
+def test_the_same_name_twice_is_two_files_with_an_answer_each(fleet: FakeFleet, inbox: Inbox) -> None:
+    for name in ("first", "second"):
+        drop(fleet, task_text(name))
+        look(fleet, inbox)
+    fleet.settle()
+    look(fleet, inbox)
+    results = [json.loads(p.read_text()) for p in (fleet.folder / "inbox" / "accepted").glob("job*.result.json")]
+    assert sorted((r["task"], r["state"]) for r in results) == [("first", "succeeded"), ("second", "succeeded")]
 
 
 def test_another_manifest_of_the_same_name_waits_until_the_first_is_done(fleet: FakeFleet, inbox: Inbox) -> None:

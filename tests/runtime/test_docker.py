@@ -14,7 +14,7 @@ from reconciler.core.reading import Absent, Ok
 from reconciler.errors import RuntimeRefusedError
 from reconciler.ports import ContainerState, Limits, Mount
 from reconciler.runtime.docker import MAX_LOG_BYTES, DockerRuntime, join_frames
-from reconciler.runtime.sandbox import EngineFeatures, create_body, engine_name
+from reconciler.runtime.sandbox import FLEET_LABEL, EngineFeatures, create_body, engine_name
 from tests.contract.runtimes import STUBBORN, RuntimeUnderTest, eventually, make_spec
 from tests.runtime.stub_engine import INFO, Answer, StubEngine
 from tests.runtime.test_docker_link import ID, SPEC
@@ -136,7 +136,7 @@ def test_a_container_that_is_being_removed_is_dead(stub: StubEngine, stubbed: Do
     stub.on("GET", "/containers/json", Answer(body=[entry]))
     reading = stubbed.list()
     assert isinstance(reading, Ok)
-    assert [(one.name, one.state, one.labels) for one in reading.value] == [("renamed", "dead", {})]
+    assert [(one.name, one.state, one.labels) for one in reading.value] == [("engine:renamed", "dead", {})]
 
 
 def test_output_of_a_terminal_has_no_frames() -> None:
@@ -252,13 +252,18 @@ def test_many_may_stop_and_remove_the_same_container(under: RuntimeUnderTest) ->
 
 
 @pytest.mark.engine
-def test_a_renamed_container_is_listed_under_its_new_name(under: RuntimeUnderTest, engine: docker.APIClient) -> None:
+def test_a_renamed_container_is_listed_under_its_new_name_which_is_no_instances(
+    under: RuntimeUnderTest, engine: docker.APIClient
+) -> None:
     container_id = under.runtime.create(make_spec(under))
     engine.rename(container_id, f"elsewhere-{fleet_of(under)}")
     assert under.runtime.inspect("writer-0") == Absent()
     reading = under.runtime.list()
     assert isinstance(reading, Ok)
-    assert [summary.name for summary in reading.value] == [f"elsewhere-{fleet_of(under)}"]
+    assert [summary.name for summary in reading.value] == [f"engine:elsewhere-{fleet_of(under)}"]
+    everywhere = under.runtime.list_labelled(FLEET_LABEL, fleet_of(under))
+    assert isinstance(everywhere, Ok)
+    assert [summary.name for summary in everywhere.value] == [f"elsewhere-{fleet_of(under)}"]
 
 
 @pytest.mark.engine

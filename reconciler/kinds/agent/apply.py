@@ -38,8 +38,7 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
         case Action.CREATE:
             return _create(change, work, world, desired)
         case Action.REPLACE:
-            _end(change, work, world, keep_record=True)
-            return _create(change, work, world, desired)
+            return _replace(change, work, world, desired)
         case Action.RESTART:
             return _restart(change, work, world)
         case Action.UPDATE:
@@ -55,17 +54,30 @@ def places(world: World) -> Places:
     return Places(fleet=world.fleet, seal_key=world.seal_key, run=world.run, state=world.state)
 
 
+def _replace(change: Change, work: InstanceWork, world: World, desired: Desired) -> Outcome:
+    """The image first: without one what runs goes on."""
+    image_id = _find_image(work, world)
+    if isinstance(image_id, Failed):
+        return image_id
+    _end(change, work, world, keep_record=True)
+    return _create(change, replace(work, image_id=image_id), world, desired)
+
+
+def _find_image(work: InstanceWork, world: World) -> str | Failed:
+    image = _manifest(work).spec.image
+    found = Ok(work.image_id) if work.image_id else world.runtime.resolve_image(image)
+    if isinstance(found, Unavailable):
+        return Failed(reason=found.reason, transient=True)
+    if not isinstance(found, Ok):
+        return Failed(reason=f"image {image} is not on this engine; build or load it (make image)")
+    return found.value
+
+
 def _create(change: Change, work: InstanceWork, world: World, desired: Desired) -> Outcome:
     manifest = _manifest(work)
-    image_id = work.image_id
-    if not image_id:
-        found = world.runtime.resolve_image(manifest.spec.image)
-        if isinstance(found, Unavailable):
-            return Failed(reason=found.reason, transient=True)
-        if not isinstance(found, Ok):
-            message = f"image {manifest.spec.image} is not on this engine; build or load it (make image)"
-            return Failed(reason=message)
-        image_id = found.value
+    image_id = _find_image(work, world)
+    if isinstance(image_id, Failed):
+        return image_id
     name = work.state.name
     now = world.clock.now()
     uid = world.runtime.uid_for(name)
@@ -183,8 +195,7 @@ def _update(change: Change, work: InstanceWork, world: World, desired: Desired) 
         try:
             effect("agent.update.limits", world.runtime.update, container.id, limits(manifest.spec))
         except RuntimeRefusedError as exc:
-            _end(change, work, world, keep_record=True)
-            outcome = _create(change, work, world, desired)
+            outcome = _replace(change, work, world, desired)
             note = f"the engine refused to change limits in place ({exc}); replaced"
             return Applied(note=note) if isinstance(outcome, Applied) else outcome
     fresh = replace(
@@ -193,7 +204,7 @@ def _update(change: Change, work: InstanceWork, world: World, desired: Desired) 
         manifest=json.dumps(manifest.written, sort_keys=True),
         revision=desired.revision.id,
         fields=json.dumps(dict(world.runtime.normalise(spec)), sort_keys=True),
-        updated_at=record.updated_at,
+        crashes=record.crashes if record.spec_digest == manifest.digest else 0,
     )
     effect("agent.update.record", records.put_instance, world.store, fresh)
     return Applied()

@@ -35,7 +35,7 @@ def observe(world: World, report: Reading[RouterReport]) -> Reading[AgentStates]
             sealed=container is not None
             and is_sealed(world.seal_key, world.fleet, name, container.labels.get(SEAL_LABEL, "")),
         )
-    return Ok(AgentStates(instances=states))
+    return Ok(AgentStates(instances=states, listening=world.router_watch.look(report, world.clock.boottime())))
 
 
 def _by_name(

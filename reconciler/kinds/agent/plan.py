@@ -1,10 +1,11 @@
 """What has to happen so that the fleet is as git says. Pure: specs, states and time come in, changes go out.
 
 Per instance the questions are asked in this order: should it exist, does its container exist, does it run, is it what
-the manifest says, is it what we made, has it shaken hands. The first "no" decides.
+the manifest says, is it what we made, does it call, has it shaken hands. The first "no" decides.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -20,12 +21,17 @@ from reconciler.core.reading import Absent, Ok
 from reconciler.kinds.agent.container import Places, build_container, hello_of
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
-from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.agent.view import silence_limit_s, silent_s, why_silent
+from reconciler.kinds.kind import LOOK_S, Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.store.records import InstanceRecord
 
 STABLE_S = 600.0
 CRASH_BASE_S = 1.0
+HANGING_GRACE_S = 2.0
+"""The time to end of an instance that does not call: it would only report to a hub that it cannot reach."""
+REPLICAS = "spec.replicas"
+"""The field that the removal of an instance differs in when its agent stays."""
 _PATHLESS = Places(fleet="", seal_key=b"", run=Path("/"), state=Path("/"))
 
 
@@ -54,30 +60,39 @@ def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Chan
             wanted[instance_name(name, ordinal)] = (manifest, ordinal)
     for name, state in sorted(observed.instances.items()):
         if name not in wanted:
-            out.append(_leave(state, facts))
+            agent = state.record.agent if state.record else name.rpartition("-")[0]
+            out.append(_leave(state, agent, desired.of("agent").get(agent), facts))
     for name, (manifest, ordinal) in wanted.items():
         state = observed.instances.get(name) or InstanceState(name=name)
-        out.append(_Instance(desired, facts, manifest, ordinal, state).decide())
+        out.append(_Instance(desired, facts, manifest, ordinal, state, observed.listening.seconds(name)).decide())
     return out
 
 
-def _leave(state: InstanceState, facts: Facts) -> Change:
-    """The instance is not wanted: drain and remove it; without a record it is an orphan."""
-    agent = state.record.agent if state.record else state.name.rpartition("-")[0]
+def _leave(state: InstanceState, agent: str, manifest: Manifest[AgentSpec] | None, facts: Facts) -> Change:
+    """The instance is not wanted: drain and remove it; without a record it is an orphan.
+
+    A `manifest` means that its agent stays, with fewer replicas; the change then says from how many to how many.
+    """
     work = InstanceWork(manifest=None, ordinal=state.record.ordinal if state.record else 0, state=state)
     if state.record is None or (state.container is not None and not state.sealed):
         return _orphan(state, agent, work)
     busy = facts.busy.get(state.name, 0)
-    lifecycle = _recorded_spec(state.record.manifest).lifecycle
-    work = replace(work, grace_s=lifecycle.grace)
-    if draining := _drain(state, busy, lifecycle.drain_deadline, facts, agent, work, "removed from git"):
-        return replace(draining, towards=Action.REMOVE)
+    recorded = _recorded_spec(state.record.manifest)
+    work = replace(work, grace_s=recorded.lifecycle.grace)
+    fields: tuple[FieldChange, ...] = ()
+    why, reason = "removed from git", "no longer in git"
+    if manifest is not None:
+        fields = (FieldChange(path=REPLICAS, before=recorded.replicas, after=manifest.spec.replicas),)
+        why = reason = f"git wants {manifest.spec.replicas} of {agent}"
+    if draining := _drain(state, busy, recorded.lifecycle.drain_deadline, facts, agent, work, why):
+        return replace(draining, towards=Action.REMOVE, fields=(*draining.fields, *fields))
     return Change(
         kind="agent",
         name=agent,
         instance=state.name,
         action=Action.REMOVE,
-        reason="no longer in git" if not busy else f"no longer in git; its {busy} tasks did not end in time",
+        reason=reason if not busy else f"{reason}; its {busy} tasks did not end in time",
+        fields=fields,
         disruptive=busy > 0,
         spec_digest=state.record.spec_digest,
         spec=work,
@@ -159,6 +174,7 @@ class _Instance:
     manifest: Manifest[AgentSpec]
     ordinal: int
     state: InstanceState
+    listening_s: float
 
     def decide(self) -> Change:
         record = self.state.record
@@ -166,7 +182,12 @@ class _Instance:
             if self.state.container is not None:
                 return _orphan(self.state, self.manifest.name, self._work())
             return self._change(Action.CREATE, Cause.COMMIT, "new")
-        return self._existence(record) or self._spec(record) or self._drift(record) or self._handshake(record)
+        if change := self._existence(record) or self._spec(record):
+            return change
+        drift = self._drift(record)
+        if drift is not None and drift.action is not Action.HOLD:
+            return drift
+        return self._silence(record) or drift or self._handshake(record)
 
     def _existence(self, record: InstanceRecord) -> Change | None:
         container = self.state.container
@@ -186,31 +207,40 @@ class _Instance:
             case "exited" | "dead" if record.spec_digest != self.manifest.digest:
                 return self._change(Action.REPLACE, Cause.COMMIT, "changed in git", self._manifest_fields(record))
             case "exited" | "dead":
-                return self._crashed(record)
+                return self._crashed(record, self._how_it_ended())
             case "paused":
                 return self._change(Action.REPLACE, Cause.DRIFT, "its container was paused by hand", disruptive=True)
             case _:
                 return self._change(Action.REPLACE, Cause.DRIFT, f"its container is {container.state}")
 
-    def _crashed(self, record: InstanceRecord) -> Change:
+    def _how_it_ended(self) -> str:
         inspected = self.state.inspected
-        how = f"exited with {inspected.exit_code}" if inspected and inspected.exit_code is not None else "exited"
-        if inspected and inspected.oom_killed:
-            how += " (killed for want of memory)"
+        how = f"it exited with {inspected.exit_code}" if inspected and inspected.exit_code is not None else "it exited"
+        return f"{how} (killed for want of memory)" if inspected and inspected.oom_killed else how
+
+    def _crashed(self, record: InstanceRecord, how: str) -> Change:
         lifecycle = self.manifest.spec.lifecycle
         crashes = record.crashes
         if not lifecycle.auto_restart:
-            return self._change(Action.HOLD, Cause.CRASH, f"it {how}; autoRestart is off, so a commit must change it")
+            return self._change(Action.HOLD, Cause.CRASH, f"{how}; autoRestart is off, so a commit must change it")
         if crashes >= lifecycle.max_crashes:
             return self._change(
                 Action.HOLD,
                 Cause.CRASH,
-                f"it {how}, {crashes + 1} times in a row; stopped trying until a commit changes it",
+                f"{how}, {crashes + 1} times in a row; stopped trying until a commit changes it",
             )
         wait = backoff_s(crashes, base_s=CRASH_BASE_S) - self._age_s(record) if crashes else 0.0
         if wait > 0:
-            return self._change(Action.HOLD, Cause.CRASH, f"it {how}; next start in {show_duration(wait)}", wait_s=wait)
-        return self._change(Action.RESTART, Cause.CRASH, f"it {how}", disruptive=True)
+            return self._change(Action.HOLD, Cause.CRASH, f"{how}; next start in {show_duration(wait)}", wait_s=wait)
+        return self._change(Action.RESTART, Cause.CRASH, how, disruptive=True)
+
+    def _hangs(self, record: InstanceRecord, how: str, left_s: float) -> Change:
+        """Its container runs, but it does not call: a crash, once it has had `left_s` more to do so."""
+        change = self._crashed(record, how)
+        if change.action is Action.RESTART and left_s > 0:
+            reason = f"{how}; started again in {show_duration(math.ceil(left_s))} unless it calls"
+            return self._change(Action.HOLD, Cause.CRASH, reason, wait_s=min(left_s, LOOK_S))
+        return replace(change, spec=replace(change.spec, grace_s=min(change.spec.grace_s, HANGING_GRACE_S)))
 
     def _spec(self, record: InstanceRecord) -> Change | None:
         manifest, spec = self.manifest, self.manifest.spec
@@ -261,6 +291,17 @@ class _Instance:
             return self._change(Action.UPDATE, Cause.DRIFT, f"changed by hand: {names}", back)
         return self._change(Action.REPLACE, Cause.DRIFT, f"changed by hand: {names}", back, disruptive=True)
 
+    def _silence(self, record: InstanceRecord) -> Change | None:
+        """It executed and does not call: a crash, where the router listened and the container ran for all that time."""
+        report, facts, spec = self.state.report, self.facts, self.manifest.spec
+        if record.phase != Phase.EXECUTING or report is None or facts.router is None:
+            return None
+        why = why_silent(report, spec, facts)
+        if not why:
+            return None
+        proven_s = min(silent_s(report, facts), self.listening_s, self._running_s(record))
+        return self._hangs(record, why, silence_limit_s(spec, self.desired.hub.router.lease) - proven_s)
+
     def _handshake(self, record: InstanceRecord) -> Change:
         spec, report = self.manifest.spec, self.state.report
         if record.phase == Phase.UPGRADING:
@@ -279,21 +320,25 @@ class _Instance:
                     Action.HOLD, Cause.START, f"its handshake does not match the manifest in {', '.join(wrong)}"
                 )
             return self._phase(record, Phase.EXECUTING, "handshake completed")
-        age = self._age_s(record)
-        if age > spec.health.handshake and self.facts.router is not None:
-            return self._change(
-                Action.RESTART,
-                Cause.CRASH,
-                f"no handshake within {show_duration(spec.health.handshake)}",
-                disruptive=True,
-            )
-        return self._change(
-            Action.HOLD, Cause.START, "waiting for its handshake", wait_s=max(0.05, spec.health.handshake - age)
-        )
+        left = spec.health.handshake - self._age_s(record)
+        if left < 0 and self.facts.router is not None:
+            how = f"no handshake within {show_duration(spec.health.handshake)}"
+            return self._hangs(record, how, spec.health.handshake - self.listening_s)
+        wait = min(left, LOOK_S) if left > 0 else LOOK_S
+        return self._change(Action.HOLD, Cause.START, "waiting for its handshake", wait_s=wait)
 
     def _age_s(self, record: InstanceRecord) -> float:
         """Seconds since its last transition."""
         return (self.facts.now - datetime.fromisoformat(record.updated_at)).total_seconds()
+
+    def _running_s(self, record: InstanceRecord) -> float:
+        """Seconds since its last transition, or since its container was started by whomever."""
+        inspected = self.state.inspected
+        if inspected is None or not inspected.started_at:
+            return self._age_s(record)
+        running = (self.facts.now - datetime.fromisoformat(inspected.started_at)).total_seconds()
+        was_clock_set_back = running < 0
+        return self._age_s(record) if was_clock_set_back else min(self._age_s(record), running)
 
     def _phase(self, record: InstanceRecord, phase: Phase, reason: str) -> Change:
         field = FieldChange(path="phase", before=record.phase, after=str(phase))

@@ -11,7 +11,7 @@ from reconciler.core.names import DottedName, Name
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
 from reconciler.kinds.manifest import Loaded, Manifest, Parsed, merge_by_name, parse_manifests
 from reconciler.kinds.tree import Tree
-from reconciler.settings import DriftMode, HubSpec
+from reconciler.settings import DriftMode, HubSpec, TypeRate
 
 SECRET_SHAPES = ("-----BEGIN", "sk-", "ghp_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
 RESERVED_ENV = ("HUB_", "PYTHONPATH", "LD_")
@@ -85,14 +85,24 @@ class Subscription(Model):
 
 
 class Quota(Model):
-    messages: Rate = 10.0
-    bytes: ByteRate = float(2**20)
+    """What each instance may send; a part that is left out is that of `router.rate` in `hub.yaml`."""
+
+    messages: Rate | None = None
+    bytes: ByteRate | None = None
+    per_type: dict[DottedName, TypeRate] = Field(default_factory=dict)
+
+
+class Klp(Model):
+    """A peer that signs what it sends to others, with Ed25519."""
+
+    public_key: Annotated[Line, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")] | None = None
 
 
 class Messaging(Model):
     sends: tuple[Send, ...] = ()
     subscribes: tuple[Subscription, ...] = ()
     quota: Quota | None = None
+    klp: Klp = Klp()
 
     @field_validator("subscribes", mode="before")
     @classmethod

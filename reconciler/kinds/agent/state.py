@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reconciler.kinds.kind import Listening
 from reconciler.ports import ContainerState, ContainerSummary, InstanceReport
 from reconciler.store.records import InstanceRecord
 
@@ -34,7 +35,7 @@ class InstanceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStates:
-    """All instances by name. `tokens` names those whose token file matches their record."""
+    """All instances by name, and for how long the router has been seen to listen to each."""
 
     instances: Mapping[str, InstanceState] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    listening: Listening = field(default_factory=Listening)

@@ -7,13 +7,35 @@ from reconciler.core.names import instance_name
 from reconciler.core.quantity import show_duration
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
-from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.kind import GAP_S, Desired, Facts
 from reconciler.kinds.manifest import Manifest
+from reconciler.ports import InstanceReport
 
 
 def view(desired: Desired, observed: AgentStates, facts: Facts) -> Mapping[str, AgentView]:
     """The desired agents with the readiness of their instances, for routing tasks. Each is made when asked for."""
     return _Views(desired.of("agent"), observed, facts)
+
+
+def silent_s(report: InstanceReport, facts: Facts) -> float:
+    """Seconds since the instance called, or since the router started where it has not called since then."""
+    uptime_s = facts.router.uptime_s if facts.router is not None else 0.0
+    return min(facts.boottime - report.last_seen, uptime_s) if report.last_seen else uptime_s
+
+
+def why_silent(report: InstanceReport, spec: AgentSpec, facts: Facts) -> str:
+    """What is to be said of an instance that missed as many heartbeats as it may; empty while it did not."""
+    silence = silent_s(report, facts)
+    if silence <= spec.health.heartbeat * spec.health.missed:
+        return ""
+    if not report.last_seen:
+        return "it has not called since the router started"
+    return f"no heartbeat for {show_duration(round(silence))}"
+
+
+def silence_limit_s(spec: AgentSpec, lease_s: float) -> float:
+    """How long it may be silent: the lease, at least three times what it takes not to be ready any more."""
+    return max(lease_s, 3 * spec.health.heartbeat * spec.health.missed, 2 * GAP_S)
 
 
 class _Views(Mapping[str, AgentView]):
@@ -84,10 +106,4 @@ def _why_not_ready(state: InstanceState | None, spec: AgentSpec, facts: Facts) -
         return state.record.reason or f"it is {state.record.phase}"
     if state.report is None:
         return "the router does not know it yet"
-    silent = facts.boottime - state.report.last_seen
-    limit = spec.health.heartbeat * spec.health.missed
-    if state.report.last_seen and silent > limit:
-        return f"no heartbeat for {show_duration(silent)}"
-    if not state.report.last_seen and facts.router and facts.router.uptime_s > limit:
-        return "it has not called since the router started"
-    return ""
+    return why_silent(state.report, spec, facts)

@@ -7,8 +7,12 @@ from reconciler.ports import RouterReport
 from reconciler.store import records
 
 
-def observe(world: World, _report: Reading[RouterReport]) -> Reading[TaskStates]:
+def observe(world: World, report: Reading[RouterReport]) -> Reading[TaskStates]:
     """All runs. Raises StoreError."""
     return Ok(
-        TaskStates(runs=tuple(records.tasks(world.store)), without_result=records.runs_without_result(world.store))
+        TaskStates(
+            runs=tuple(records.tasks(world.store)),
+            without_result=records.runs_without_result(world.store),
+            listening=world.router_watch.look(report, world.clock.boottime()),
+        )
     )

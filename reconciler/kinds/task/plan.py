@@ -12,7 +12,7 @@ from reconciler.core.backoff import backoff_s
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.fleet import AgentView, InstanceView
 from reconciler.core.quantity import NORMALISED, show_duration
-from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.kind import LOOK_S, Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.task.spec import TaskSpec
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState, TaskStates, load_of
@@ -76,6 +76,7 @@ class _Planner:
         self._hub = hub
         self._facts = facts
         self._latest = observed.latest()
+        self._listening = observed.listening
         load = load_of(observed.runs)
         self._busy = dict(load.by_instance)
         self._total = load.total
@@ -195,6 +196,10 @@ class _Planner:
         if run.state == TaskState.ASSIGNED and router is not None and run.sent_epoch != router.epoch:
             return self._resend(run, spec)
         on = f"{run.state} on {run.instance}" + (f": {run.progress}" if run.progress else "")
+        silent = self._silent_s(run)
+        if silent > self._hub.router.lease:
+            on = f"{on}, which has not called for {show_duration(round(silent))}"
+            return self._as(run, Action.HOLD, on, TaskWork(run=run), wait_s=LOOK_S)
         return self._as(run, Action.HOLD, on, TaskWork(run=run))
 
     def _overdue(self, run: TaskRecord, spec: TaskSpec) -> Change | None:
@@ -219,20 +224,29 @@ class _Planner:
         return self._as(run, Action.DISPATCH, f"sent again to {run.instance} (generation {run.generation})", work)
 
     def _lost(self, run: TaskRecord) -> Change | None:
-        """The lease: an instance that has not called for so long is made sure to be dead, then the run goes on."""
+        """The lease: an instance that has not called for so long is made sure to be dead, then the run goes on.
+
+        Only where it could call: the router has listened to it for all of a lease.
+        """
         facts, lease = self._facts, self._hub.router.lease
         if facts.router is None:
             return None
-        report = facts.router.instances.get(run.instance)
-        router_start = facts.boottime - facts.router.uptime_s
-        seen = max(run.assigned_boot, router_start, report.last_seen if report else 0.0)
-        silent = facts.boottime - seen
-        if run.boot_id == facts.boot_id and silent <= lease:
-            return None
-        reason = f"{run.instance} has not called for {show_duration(round(silent))} (lease {show_duration(lease)})"
         if run.boot_id != facts.boot_id:
             reason = "the machine was started again"
+        elif (silent := self._silent_s(run)) > lease and self._listening.seconds(run.instance) > lease:
+            reason = f"{run.instance} has not called for {show_duration(round(silent))} (lease {show_duration(lease)})"
+        else:
+            return None
         return self._as(run, Action.RETRY, reason, TaskWork(run=run, reason=reason), Cause.CRASH)
+
+    def _silent_s(self, run: TaskRecord) -> float:
+        """Seconds since its instance called, counted from the assignment and from the start of the router at most."""
+        facts = self._facts
+        if facts.router is None:
+            return 0.0
+        report = facts.router.instances.get(run.instance)
+        called = report.last_seen if report is not None else 0.0
+        return min(facts.boottime - max(run.assigned_boot, called), facts.router.uptime_s)
 
     def _candidates(self, spec: TaskSpec) -> list[AgentView]:
         fleet = self._facts.fleet

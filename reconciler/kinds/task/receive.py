@@ -1,18 +1,20 @@
 """Taking in what agents reported of tasks: rows of hub_inbox become states, results and artefacts.
 
-The effect of the rows and the cursor over them are one transaction, so that a kill repeats none and loses none.
+The effect of the rows and the cursor over them are one transaction, so that a kill repeats none and loses none. Only
+artefacts of reports that are accepted are kept, as files that are durable before that transaction is.
 """
 
 import base64
 import binascii
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reconciler.core.quantity import NORMALISED
+from reconciler.core.quantity import NORMALISED, show_size
 from reconciler.core.reading import Ok, Reading
 from reconciler.crashpoint import point
 from reconciler.errors import StoreError
@@ -27,7 +29,20 @@ from reconciler.store.records import ResultRecord, TaskRecord
 
 CURSOR = "hub_inbox_cursor"
 BATCH = 500
+MAX_ARTEFACTS = 100
 JITTER_BY_RUN = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Artefact:
+    """One artefact of a report; size and digest are as computed here, never as claimed."""
+
+    name: str
+    content: bytes
+    sha256: str
+
+    def to_json(self) -> dict[str, object]:
+        return {"name": self.name, "size": len(self.content), "sha256": self.sha256}
 
 
 def receive(world: World, report: Reading[RouterReport]) -> int:
@@ -43,10 +58,6 @@ def receive(world: World, report: Reading[RouterReport]) -> int:
         if not rows:
             break
         rows = [r if isinstance(r.payload, Mapping) else replace(r, payload={}) for r in rows]
-        try:
-            _store_artefacts(rows, world.state / "artefacts")
-        except OSError as exc:
-            raise StoreError(f"keeping artefacts in {world.state / 'artefacts'} failed: {exc.strerror}") from exc
         point("task.receive.before")
         with world.store.transaction():
             for row in rows:
@@ -73,6 +84,8 @@ def _take(row: InboxMessage, world: World) -> None:
         _note(world, row, "refused", f"late {row.type} of generation {generation}", run)
         return
     match row.type:
+        case "task.started" if run.state == TaskState.RUNNING:
+            _note(world, row, "refused", "it had begun already; its time counts from then", run)
         case "task.started":
             _started(run, world)
         case "task.progress":
@@ -99,13 +112,19 @@ def _started(run: TaskRecord, world: World) -> None:
 def _completed(run: TaskRecord, row: InboxMessage, world: World) -> None:
     now = world.clock.now()
     payload = row.payload
+    result, artefacts = payload.get("result"), _artefacts(payload)
+    if excess := _excess(result, artefacts, recorded_spec(run.manifest).output.max_size):
+        _end_badly(run, row, "too_large", f"too_large: {excess}", world)
+        return
+    for artefact in artefacts:
+        _keep(artefact, world.state / "artefacts")
     records.put_result(
         world.store,
         ResultRecord(
             run=run.run,
             exit_code=_int(payload.get("exit_code")),
-            result=json.dumps(payload.get("result")),
-            artefacts=json.dumps(_artefact_index(payload)),
+            result=json.dumps(result),
+            artefacts=json.dumps([a.to_json() for a in artefacts]),
             duration_s=_float(payload.get("duration_s")),
         ),
     )
@@ -118,9 +137,15 @@ def _completed(run: TaskRecord, row: InboxMessage, world: World) -> None:
 
 
 def _failed(run: TaskRecord, row: InboxMessage, world: World) -> None:
-    now = world.clock.now()
     payload = row.payload
     kind, error = _text(payload.get("reason")) or "exit", _text(payload.get("error"))[:2000]
+    _end_badly(run, row, kind, error, world)
+
+
+def _end_badly(run: TaskRecord, row: InboxMessage, kind: str, error: str, world: World) -> None:
+    """The attempt failed; what is kept of it says why."""
+    now = world.clock.now()
+    payload = row.payload
     records.put_result(
         world.store,
         ResultRecord(
@@ -152,37 +177,64 @@ def _default_retry(world: World) -> Retry:
     return Retry.model_validate_json(written, context=NORMALISED) if written else Retry()
 
 
-def _store_artefacts(rows: Sequence[InboxMessage], folder: Path) -> None:
-    """Contents go to files named by their digest before the rows that name them; a repeat finds them there."""
-    for row in rows:
-        for item in _list(row.payload.get("artefacts")):
-            try:
-                content = base64.b64decode(item["content_base64"], validate=True)
-            except (KeyError, TypeError, ValueError, binascii.Error):
-                continue
-            name = hashlib.sha256(content).hexdigest()
-            target = folder / name[:2] / name
-            if target.exists():
-                continue
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target.parent.mkdir(exist_ok=True)
-            temporary = target.with_suffix(".new")
-            temporary.write_bytes(content)
-            temporary.rename(target)
-
-
-def _artefact_index(payload: Mapping[str, Any]) -> list[dict[str, object]]:
-    """Name, size and digest as computed here, never as claimed."""
-    out: list[dict[str, object]] = []
+def _artefacts(payload: Mapping[str, Any]) -> list[_Artefact]:
+    """Those that can be read; the others are passed over."""
+    out: list[_Artefact] = []
     for item in _list(payload.get("artefacts")):
         try:
             content = base64.b64decode(item["content_base64"], validate=True)
-            out.append(
-                {"name": _text(item["name"])[:200], "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            )
+            name = _text(item["name"])[:200]
+            out.append(_Artefact(name=name, content=content, sha256=hashlib.sha256(content).hexdigest()))
         except (KeyError, TypeError, ValueError, binascii.Error):
             continue
     return out
+
+
+def _excess(result: object, artefacts: Sequence[_Artefact], max_size: int) -> str:
+    """What is more than the manifest allows; empty where nothing is. `agentd` sees to it too, but is not trusted.
+
+    A result is counted in characters: never more than the bytes that the program wrote for it.
+    """
+    text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, separators=(",", ":"))
+    size_bytes = sum(len(a.content) for a in artefacts)
+    if len(text) > max_size:
+        return f"the result has {len(text)} characters, output.maxSize is {show_size(max_size)}"
+    if size_bytes > max_size:
+        return f"the artefacts have {size_bytes} bytes together, output.maxSize is {show_size(max_size)}"
+    if len(artefacts) > MAX_ARTEFACTS:
+        return f"there are {len(artefacts)} artefacts, more than {MAX_ARTEFACTS}"
+    return ""
+
+
+def _keep(artefact: _Artefact, folder: Path) -> None:
+    """The content goes to a file named by its digest, durable before the row that names it; a repeat finds it there.
+
+    Raises StoreError.
+    """
+    target = folder / artefact.sha256[:2] / artefact.sha256
+    if target.exists():
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
+        temporary = target.with_suffix(".new")
+        with temporary.open("wb") as file:
+            file.write(artefact.content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(target)
+        for changed in (target.parent, folder):
+            _sync_folder(changed)
+    except OSError as exc:
+        raise StoreError(f"keeping artefacts in {folder} failed: {exc.strerror}") from exc
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskRecord | None = None) -> None:

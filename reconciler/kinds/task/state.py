@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from reconciler.kinds.kind import Listening
 from reconciler.store.records import CANCEL_REQUESTED as CANCEL_REQUESTED
 from reconciler.store.records import TaskRecord
 
@@ -28,10 +29,14 @@ FINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, T
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStates:
-    """All runs, oldest first; `without_result` names runs that count as succeeded but left no result behind."""
+    """All runs, oldest first; `without_result` names runs that count as succeeded but left no result behind.
+
+    `listening` is for how long the router has been seen to listen to each instance.
+    """
 
     runs: tuple[TaskRecord, ...] = ()
     without_result: frozenset[str] = frozenset()
+    listening: Listening = field(default_factory=Listening)
 
     def latest(self) -> Mapping[str, TaskRecord]:
         """The newest run of each name."""

@@ -11,7 +11,7 @@ from reconciler.kinds.agent.container import Places, build_container, hello_of
 from reconciler.kinds.agent.plan import plan
 from reconciler.kinds.agent.spec import AgentSpec, parse_agent
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
-from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.kind import Desired, Facts, Listening
 from reconciler.kinds.manifest import Loaded, Manifest
 from reconciler.ports import ContainerState, ContainerSummary, InstanceReport, Revision, RouterReport
 from reconciler.runtime.fake import FakeRuntime
@@ -96,8 +96,10 @@ def plan_one(manifest: Manifest[AgentSpec], *states: InstanceState, **more: Any)
 
 
 def plan_all(manifests: list[Manifest[AgentSpec]], *states: InstanceState, **more: Any) -> list[Change]:
+    """Changes for these instances. Keywords are facts, or `image`, `hub` and `listening_s`."""
     desired = desired_of(*manifests, image=more.pop("image", None), hub=more.pop("hub", None))
-    observed = AgentStates(instances={s.name: s for s in states})
+    since = dict.fromkeys([s.name for s in states], BOOT_S - more.pop("listening_s", ROUTER.uptime_s))
+    observed = AgentStates(instances={s.name: s for s in states}, listening=Listening(at_s=BOOT_S, since=since))
     return list(plan(desired, observed, facts_of(**more)))
 
 

@@ -14,7 +14,7 @@ from reconciler.kinds.agent.apply import apply
 from reconciler.kinds.agent.plan import InstanceWork
 from reconciler.kinds.agent.state import InstanceState
 from tests.fakes.fleet import FakeFleet, change_of, show
-from tests.fakes.texts import agent_text, task_text
+from tests.fakes.texts import agent_text, hub_text, task_text
 
 
 @pytest.fixture
@@ -131,6 +131,59 @@ def test_a_restart_keeps_the_container_and_changes_the_token(fleet: FakeFleet) -
     assert fleet.instances()["writer-0"].crashes == 0
 
 
+def test_a_daemon_that_hangs_is_restarted_and_its_run_is_assigned_again(fleet: FakeFleet) -> None:
+    hub = hub_text(router={"lease": "10m"})
+    fleet.agents.holding.add("changelog")
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text(timeout="1d")}, hub=hub)
+    fleet.watch(30, are_calling=True)
+    assert fleet.states() == {"changelog": "running"}
+    before, old = fleet.instances()["writer-0"], container_id(fleet)
+    fleet.agents.silent.add("writer-0")
+    fleet.watch(570)
+    assert fleet.instances()["writer-0"] == before
+    assert not any(call == ("stop", "writer-0") for call in fleet.runtime.calls)
+    while fleet.instances()["writer-0"].crashes == 0:
+        fleet.watch(1)
+    after = fleet.instances()["writer-0"]
+    assert (container_id(fleet), after.phase, after.crashes) == (old, "handshaking", 1)
+    assert after.token_sha256 != before.token_sha256
+    assert ("stop", "writer-0") in fleet.runtime.calls
+    run = fleet.task("changelog")
+    assert (run.state, run.generation) == ("authorised", 1)
+    rows = [e for e in fleet.audit() if (e.name, e.action, e.outcome) == ("writer-0", "restart", "applied")]
+    assert [(e.cause, e.reason.split(" for ")[0]) for e in rows] == [("crash", "no heartbeat")]
+    fleet.agents.silent.clear()
+    fleet.agents.holding.clear()
+    fleet.settle()
+    run = fleet.task("changelog")
+    assert (run.state, run.generation) == ("succeeded", 2)
+    assert fleet.agents.violations == []
+
+
+def test_an_idle_daemon_that_hangs_is_restarted_until_it_has_crashed_too_often_and_a_commit_begins_anew(
+    fleet: FakeFleet,
+) -> None:
+    def crashes() -> int:
+        return fleet.instances()["writer-0"].crashes
+
+    health, lifecycle = {"heartbeat": "1s", "handshake": "10s"}, {"maxCrashes": 2}
+    commit(fleet, health=health, lifecycle=lifecycle)
+    fleet.settle()
+    fleet.agents.silent.add("writer-0")
+    fleet.watch(300)
+    assert crashes() == 2
+    change = change_of(fleet.look(), "agent/writer-0")
+    assert change.reason == "no handshake within 10s, 3 times in a row; stopped trying until a commit changes it"
+    commit(fleet, health=health, lifecycle=lifecycle, description="mended")
+    fleet.watch(1)
+    assert crashes() == 0
+    fleet.watch(30)
+    assert crashes() > 0
+    fleet.agents.silent.clear()
+    fleet.settle()
+    assert fleet.instances()["writer-0"].phase == "executing"
+
+
 def test_removal_ends_container_route_files_and_record(fleet: FakeFleet) -> None:
     fleet.commit({"agents.d/a.yaml": agent_text(), "agents.d/b.yaml": agent_text("reader")})
     fleet.settle()
@@ -229,3 +282,14 @@ def test_a_change_whose_container_went_away_meanwhile_is_left_to_the_next_pass(f
         outcome = apply(Change(kind="agent", name="writer", action=action, reason="", spec=work), fleet.world, desired)
         assert isinstance(outcome, Failed)
         assert outcome.retryable
+
+
+def test_an_agent_whose_new_image_is_not_there_runs_on_with_the_old_one(fleet: FakeFleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text()})
+    fleet.settle()
+    before = fleet.instances()["writer-0"].container_id
+    fleet.commit({"agents.d/a.yaml": agent_text(image="agents/missing:1")})
+    report = fleet.run()
+    assert "image agents/missing:1 is not on this engine; build or load it" in show(report)[-1][2]
+    assert fleet.containers() == {"writer-0": "running"}
+    assert fleet.instances()["writer-0"].container_id == before

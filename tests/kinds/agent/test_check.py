@@ -77,5 +77,25 @@ def test_the_router_is_told_who_may_send_what_and_who_hears_what() -> None:
         "capabilities": ["docs.write"],
         "sends": [{"to": "reader", "types": ["a.b"]}],
         "subscribes": [{"topic": "docs.*", "delivery": "one"}, {"topic": "x", "delivery": "all"}],
+        "quota": {},
+        "quota_by_type": {},
+        "klp": None,
     }
     assert agents["reader"]["sends"] == [{"topic": "x.y"}]
+
+
+def test_the_router_is_told_the_quota_as_far_as_the_manifest_says_it_and_the_key() -> None:
+    key = "ed25519:" + "A" * 43 + "="
+    messaging = {
+        "quota": {"messages": "30/min", "perType": {"review.note": {"bytes": "1MiB/s"}}},
+        "klp": {"publicKey": key},
+    }
+    entry = desired_of({"agents.d/a.yaml": agent_text(messaging=messaging)}).route["agents"]["writer"]
+    assert entry["quota"] == {"messages_per_s": 0.5}
+    assert entry["quota_by_type"] == {"review.note": {"bytes_per_s": float(2**20)}}
+    assert entry["klp"] == key
+
+
+def test_a_key_of_another_form_is_a_problem() -> None:
+    (problem,) = problems_of({"agents.d/a.yaml": agent_text(messaging={"klp": {"publicKey": "ssh-ed25519 AAAA"}})})
+    assert "publicKey" in problem

@@ -9,6 +9,7 @@ import pytest
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.kinds.agent.plan import STABLE_S, plan
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
+from reconciler.kinds.kind import LOOK_S
 from reconciler.ports import ContainerSummary, InstanceReport
 from tests.fakes.clock import START
 from tests.kinds.agent.build import (
@@ -194,9 +195,9 @@ def test_at_the_end_of_its_ttl_an_instance_is_made_anew() -> None:
 # --- handshake --------------------------------------------------------------------------------------------------------
 
 
-def handshaking(age_s: float, hello: dict[str, object] | None, **more: Any) -> Change:
+def handshaking(age_s: float, hello: dict[str, object] | None, crashes: int = 0, **more: Any) -> Change:
     updated = (START - timedelta(seconds=age_s)).isoformat()
-    record = record_of(WRITER, phase=Phase.HANDSHAKING, updated_at=updated)
+    record = record_of(WRITER, phase=Phase.HANDSHAKING, updated_at=updated, crashes=crashes)
     state = replace(state_of(record), report=InstanceReport(instance="writer-0", hello=hello))
     return plan_one(WRITER, state, **more)
 
@@ -229,14 +230,28 @@ def test_a_handshake_that_does_not_match_is_held_and_named(wrong: dict[str, obje
 
 def test_without_a_handshake_it_is_waited_for_and_then_restarted() -> None:
     waiting = handshaking(10, None)
-    assert (*said(waiting), waiting.wait_s) == (Action.HOLD, Cause.START, "waiting for its handshake", 20.0)
+    assert (*said(waiting), waiting.wait_s) == (Action.HOLD, Cause.START, "waiting for its handshake", LOOK_S)
+    assert handshaking(29, None).wait_s == 1.0
     change = handshaking(31, None)
     assert said(change) == (Action.RESTART, Cause.CRASH, "no handshake within 30s")
 
 
+def test_a_handshake_that_fails_each_time_is_a_crash_like_others() -> None:
+    change = handshaking(31, None, crashes=3)
+    why = "no handshake within 30s, 4 times in a row; stopped trying until a commit changes it"
+    assert (*said(change), change.wait_s) == (Action.HOLD, Cause.CRASH, why, None)
+    assert said(handshaking(31, HELLO, crashes=3)) == (Action.UPDATE, Cause.START, "handshake completed")
+
+
 def test_while_the_router_is_away_nobody_is_restarted_for_want_of_a_handshake() -> None:
     change = handshaking(31, None, router=None)
-    assert (change.action, change.wait_s) == (Action.HOLD, 0.05)
+    assert (*said(change), change.wait_s) == (Action.HOLD, Cause.START, "waiting for its handshake", LOOK_S)
+
+
+def test_a_router_that_is_back_gets_the_time_of_a_handshake_before_anybody_is_restarted() -> None:
+    change = handshaking(31, None, listening_s=20.0)
+    why = "no handshake within 30s; started again in 10s unless it calls"
+    assert (*said(change), change.wait_s) == (Action.HOLD, Cause.CRASH, why, LOOK_S)
 
 
 def test_the_order_of_what_was_observed_does_not_matter() -> None:

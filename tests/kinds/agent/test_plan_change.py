@@ -9,6 +9,7 @@ import pytest
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.reading import Absent, Ok, Unavailable
+from reconciler.kinds.agent.plan import REPLICAS
 from reconciler.kinds.agent.state import Phase
 from reconciler.settings import HubSpec
 from tests.fakes.clock import START
@@ -174,6 +175,17 @@ def test_fewer_replicas_remove_the_last_instances_first_of_all() -> None:
         ("writer-2", Action.REMOVE),
         ("writer-0", Action.UPDATE),
     ]
+
+
+def test_an_instance_that_goes_while_its_agent_stays_says_from_how_many_to_how_many() -> None:
+    state = state_of(record_of(manifest_of(replicas=3), 2))
+    scaling = FieldChange(path=REPLICAS, before=3, after=2)
+    idle = plan_all([manifest_of(replicas=2)], state)[0]
+    assert said(idle) == (Action.REMOVE, Cause.COMMIT, "git wants 2 of writer")
+    assert idle.fields == (scaling,)
+    busy = plan_all([manifest_of(replicas=2)], state, busy={"writer-2": 1})[0]
+    assert busy.reason == "git wants 2 of writer: no new tasks, waiting for 1 running"
+    assert busy.fields == (FieldChange(path="phase", before="executing", after="upgrading"), scaling)
 
 
 def test_no_replicas_remove_all_instances() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from reconciler.core.change import Change
 from reconciler.core.fleet import AgentView, InstanceView
-from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.kind import Desired, Facts, Listening
 from reconciler.kinds.manifest import Loaded, Manifest
 from reconciler.kinds.task.plan import plan
 from reconciler.kinds.task.spec import TaskSpec
@@ -77,13 +77,15 @@ def router(
 def plan_tasks(
     manifests: list[Manifest[TaskSpec]], *runs: TaskRecord, without_result: frozenset[str] = frozenset(), **more: Any
 ) -> list[Change]:
-    """Changes for runs given oldest first. Keywords are facts, or `agents` and `hub`."""
+    """Changes for runs given oldest first. Keywords are facts, or `agents`, `hub` and `listening_s`."""
     agents: list[AgentView] = more.pop("agents", [writer()])
     desired = Desired(
         revision=Revision(id="r1"),
         hub=more.pop("hub", HUB),
         loaded={"task": Loaded(by_name={m.name: m for m in manifests})},
     )
+    listening = Listening(at_s=BOOT_S, since={"writer-0": BOOT_S - more.pop("listening_s", 5000.0)})
+    states = TaskStates(runs=runs, without_result=without_result, listening=listening)
     values = {
         "now": START,
         "boottime": BOOT_S,
@@ -92,7 +94,7 @@ def plan_tasks(
         "fleet": {a.name: a for a in agents},
         **more,
     }
-    return list(plan(desired, TaskStates(runs=runs, without_result=without_result), Facts(**values)))
+    return list(plan(desired, states, Facts(**values)))
 
 
 def plan_run(run: TaskRecord, manifest: Manifest[TaskSpec] | None = None, **more: Any) -> Change:

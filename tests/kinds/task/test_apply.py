@@ -183,9 +183,9 @@ def test_a_new_router_gets_the_same_generation_again(fleet: FakeFleet) -> None:
 def test_a_run_that_was_lost_is_assigned_again_only_after_its_container_is_dead(fleet: FakeFleet) -> None:
     begin(fleet)
     fleet.agents.silent.add("writer-0")
-    fleet.clock.advance(31)
     before = len(fleet.runtime.calls)
-    fleet.run()
+    while fleet.task("changelog").state == "running":
+        fleet.watch(1)
     run = fleet.task("changelog")
     assert (run.state, run.instance) == ("authorised", "")
     assert "has not called for 3" in run.reason
@@ -202,11 +202,25 @@ def test_a_run_that_was_lost_is_assigned_again_only_after_its_container_is_dead(
 def test_a_container_that_cannot_be_stopped_keeps_its_run(fleet: FakeFleet) -> None:
     begin(fleet)
     fleet.agents.silent.add("writer-0")
-    fleet.clock.advance(31)
-    fleet.runtime.fail_next("stop", "timed out")
-    report = fleet.run()
-    assert len(report.failed) == 1
+    fleet.runtime.fail_next("stop", "timed out", times=99)
+    failed = [done for report in fleet.watch(60) for done in report.failed]
+    assert {done.change.unit for done in failed} == {"task/changelog"}
     assert fleet.task("changelog").state == "running"
+
+
+def test_runs_that_nobody_could_report_of_are_not_lost(fleet: FakeFleet) -> None:
+    """The router stood still, or the whole machine; its agents call again a little later."""
+    begin(fleet, timeout="1d")
+    fleet.router.unreadable = "it does not answer"
+    fleet.watch(200)
+    fleet.router.unreadable = ""
+    fleet.watch(20)
+    fleet.clock.advance(3600)
+    fleet.watch(20)
+    fleet.agents.step()
+    assert fleet.watch(20)[-1].failed == ()
+    assert (fleet.task("changelog").state, fleet.task("changelog").generation) == ("running", 1)
+    assert ("stop", "writer-0") not in fleet.runtime.calls
 
 
 def test_a_run_that_takes_too_long_is_ended_with_its_container_and_tried_again_later(fleet: FakeFleet) -> None:
@@ -255,13 +269,44 @@ def test_removing_a_manifest_cancels_its_run(fleet: FakeFleet) -> None:
     assert fleet.states() == {"changelog": "running"}
     fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"})})
     fleet.run()
-    assert assignment(fleet)["type"] == "task.cancel"
     run = fleet.task("changelog")
-    assert fleet.router.cancels["writer-0"] == [{"task": "changelog", "run": run.run, "generation": 1}]
+    order = {"task": "changelog", "run": run.run, "generation": 1}
+    message = assignment(fleet)
+    assert (message["type"], message["payload"]) == ("task.cancel", order)
+    assert fleet.router.cancels["writer-0"] == [order]
     fleet.settle()
     run = fleet.task("changelog")
     assert (run.state, run.reason) == ("cancelled", "cancel requested: its manifest was removed from git")
     assert fleet.agents.doing() == []
+
+
+@pytest.mark.parametrize("does_message_arrive", [True, False])
+def test_a_run_whose_assignment_was_lost_with_the_router_is_cancelled_all_the_same(
+    fleet: FakeFleet, does_message_arrive: bool
+) -> None:
+    """Either the cancellation's message tells the daemon, or the answer to its next heartbeat does."""
+    fleet.agents.holding.add("changelog")
+    agent = {"agents.d/a.yaml": agent_text()}
+    fleet.commit(agent)
+    fleet.settle()
+    fleet.agents.silent.add("writer-0")
+    fleet.commit({**agent, "tasks.d/t.yaml": task_text()})
+    fleet.watch(9)
+    assert fleet.states() == {"changelog": "assigned"}
+    fleet.commit(agent)
+    fleet.run()
+    fleet.router.die()
+    fleet.run()
+    fleet.run()
+    registered = fleet.router.instances["writer-0"]
+    assert [m["type"] for m in registered.mailbox] == ["task.cancel"]
+    if not does_message_arrive:
+        registered.mailbox.clear()
+    fleet.agents.silent.clear()
+    fleet.settle()
+    assert fleet.states() == {"changelog": "cancelled"}
+    assert fleet.agents.executed == []
+    assert fleet.containers() == {"writer-0": "running"}
 
 
 def test_changing_a_manifest_cancels_its_run_and_begins_another(fleet: FakeFleet) -> None:

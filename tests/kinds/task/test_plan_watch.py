@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from reconciler.core.change import Action, Cause, Change
+from reconciler.kinds.kind import LOOK_S
 from reconciler.kinds.task.plan import TIMEOUT_SLACK_S, retry_wait_s
 from reconciler.kinds.task.state import CANCEL_REQUESTED, TaskState
 from reconciler.settings import Retry
@@ -48,6 +49,19 @@ def test_the_lease_begins_anew_with_each_assignment_and_each_start_of_the_router
     old = replace(RUNNING, assigned_boot=BOOT_S - 500)
     assert plan_run(old, TASK, router=router(last_seen=0.0, uptime_s=29.0)).action is Action.HOLD
     assert plan_run(old, TASK, router=router(last_seen=0.0, uptime_s=31.0)).action is Action.RETRY
+
+
+def test_no_lease_ends_before_the_router_was_seen_to_answer_for_all_of_it() -> None:
+    old = replace(RUNNING, assigned_boot=BOOT_S - 500)
+    for run, state in ((old, "running"), (replace(old, state=TaskState.ASSIGNED), "assigned")):
+        change = plan_run(run, TASK, router=router(last_seen=BOOT_S - 99), listening_s=30.0)
+        assert said(change) == (Action.HOLD, f"{state} on writer-0, which has not called for 99s")
+        assert change.wait_s == LOOK_S
+        assert plan_run(run, TASK, router=router(last_seen=BOOT_S - 99), listening_s=30.1).action is Action.RETRY
+    asked = replace(old, reason=f"{CANCEL_REQUESTED}: x")
+    assert plan_run(asked, router=router(last_seen=BOOT_S - 99), listening_s=30.0).action is Action.HOLD
+    other = plan_run(replace(old, state=TaskState.ASSIGNED), TASK, router=router(0.0, epoch="epoch-2"), listening_s=0.0)
+    assert other.action is Action.DISPATCH
 
 
 def test_while_the_router_is_away_no_lease_ends() -> None:

@@ -69,6 +69,21 @@ def test_a_run_that_began_is_running_and_its_time_counts_from_then(fleet: FakeFl
     assert attempt.started_at == run.started_at
 
 
+def test_only_the_first_report_that_it_began_counts(fleet: FakeFleet) -> None:
+    report(fleet, "task.started")
+    began = take(fleet)
+    for _ in range(3):
+        fleet.clock.advance(100)
+        report(fleet, "task.started")
+        assert take(fleet) == began
+    assert records.attempts(fleet.store, began.run)[0].started_at == began.started_at
+    assert noted(fleet) == [("task.started", "refused", "it had begun already; its time counts from then")] * 3
+    fleet.clock.advance(600)
+    fleet.agents.step()
+    fleet.run()
+    assert fleet.task("changelog").reason == "timed out after 10m, and its agent did not stop it"
+
+
 def test_progress_is_shown_and_cut(fleet: FakeFleet) -> None:
     report(fleet, "task.started")
     report(fleet, "task.progress", text="half\n" + "x" * 1000)
@@ -190,6 +205,113 @@ def test_names_of_artefacts_lead_nowhere(fleet: FakeFleet) -> None:
     take(fleet)
     files = [p for p in fleet.folder.rglob("*") if p.is_file() and p.read_bytes() == b"x"]
     assert files == [fleet.folder / "artefacts" / "2d" / hashlib.sha256(b"x").hexdigest()]
+
+
+def kept(fleet: FakeFleet) -> list[bytes]:
+    """Contents of all files that are kept of artefacts."""
+    return sorted(p.read_bytes() for p in (fleet.folder / "artefacts").rglob("*") if p.is_file())
+
+
+def small(fleet: FakeFleet, max_size: str = "1KiB") -> None:
+    """The run's manifest allows only so much output."""
+    run = fleet.task("changelog")
+    manifest = json.loads(run.manifest)
+    manifest["spec"]["output"] = {"maxSize": max_size}
+    records.put_tasks(fleet.store, [replace(run, manifest=json.dumps(manifest))])
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ({"result": "x" * 1025}, "the result has 1025 characters, output.maxSize is 1KiB"),
+        ({"result": ["x" * 1021]}, "the result has 1025 characters, output.maxSize is 1KiB"),
+        (
+            {"artefacts": [artefact("a", b"a" * 1000), artefact("b", b"b" * 25)]},
+            "the artefacts have 1025 bytes together, output.maxSize is 1KiB",
+        ),
+        ({"artefacts": [artefact("a", b"")] * 101}, "there are 101 artefacts, more than 100"),
+    ],
+    ids=["text", "json", "artefacts", "number of artefacts"],
+)
+def test_more_output_than_the_manifest_allows_is_a_failure_and_nothing_of_it_is_kept(
+    fleet: FakeFleet, output: dict[str, Any], why: str
+) -> None:
+    small(fleet)
+    report(fleet, "task.completed", **{"exit_code": 0, "result": "ok", "artefacts": [artefact("x", b"x")], **output})
+    run = take(fleet)
+    assert (run.state, run.reason) == ("authorised", f"failed on writer-0: too_large: {why}")
+    found = result(fleet)
+    assert found is not None
+    assert (found.result, found.artefacts, found.error) == ("null", "[]", f"too_large: {why}")
+    assert kept(fleet) == []
+    assert [a.outcome for a in records.attempts(fleet.store, run.run)] == ["failed"]
+    assert noted(fleet) == [("task.completed", "failed", run.reason)]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"result": "ü" * 1024, "artefacts": [artefact("a", b"a" * 1024)]},
+        {"result": ["ü" * 1020], "artefacts": [artefact("a", b"a")] * 100},
+    ],
+    ids=["text", "json"],
+)
+def test_as_much_output_as_the_manifest_allows_is_kept(fleet: FakeFleet, output: dict[str, Any]) -> None:
+    small(fleet)
+    report(fleet, "task.completed", exit_code=0, **output)
+    assert take(fleet).state == "succeeded"
+    assert kept(fleet) == [base64.b64decode(output["artefacts"][0]["content_base64"])]
+
+
+def test_too_much_output_in_each_attempt_ends_the_run_by_that_name(fleet: FakeFleet) -> None:
+    small(fleet)
+    run = fleet.task("changelog")
+    records.put_tasks(fleet.store, [replace(run, attempts=3)])
+    report(fleet, "task.completed", exit_code=0, result="x" * 2000)
+    take(fleet)
+    fleet.clock.advance(600)
+    fleet.run()
+    run = fleet.task("changelog")
+    assert (run.state, run.reason) == (
+        "failed",
+        "failed on writer-0: too_large: the result has 2000 characters, output.maxSize is 1KiB (attempt 3 of 3)",
+    )
+
+
+def test_of_a_report_that_is_refused_nothing_is_kept(fleet: FakeFleet) -> None:
+    def bring(content: bytes) -> dict[str, Any]:
+        return {"exit_code": 0, "artefacts": [artefact("a", content)]}
+
+    report(fleet, "task.completed", generation=0, **bring(b"late"))
+    report(fleet, "task.completed", run="nothing", **bring(b"unknown"))
+    report(fleet, "task.completed", instance="reader-0", **bring(b"forged"))
+    report(fleet, "task.invented", **bring(b"invented"))
+    report(fleet, "task.progress", **bring(b"progress"))
+    report(fleet, "task.failed", reason="exit", **bring(b"failed"))
+    fleet.router.post("writer-0", "security.alert", bring(b"alert"))
+    report(fleet, "task.completed", **bring(b"after the end"))
+    take(fleet)
+    assert kept(fleet) == []
+
+
+def test_of_two_completions_in_one_batch_only_the_artefacts_of_the_first_are_kept(fleet: FakeFleet) -> None:
+    report(fleet, "task.completed", exit_code=0, artefacts=[artefact("a", b"first")])
+    report(fleet, "task.completed", exit_code=0, artefacts=[artefact("a", b"second")])
+    assert take(fleet).state == "succeeded"
+    assert kept(fleet) == [b"first"]
+
+
+@pytest.mark.parametrize("blow_at", [1, 2, 3, 4])
+def test_a_kill_never_leaves_a_row_without_its_artefacts(fleet: FakeFleet, blow_at: int) -> None:
+    report(fleet, "task.completed", exit_code=0, artefacts=[artefact("a", b"first")])
+    fleet.end_hub()
+    fleet.start_hub(Fuse(blow_at))
+    with pytest.raises(KilledError):
+        take(fleet)
+    fleet.restart()
+    assert (kept(fleet) == [b"first"]) or fleet.task("changelog").state == "assigned"
+    assert take(fleet).state == "succeeded"
+    assert kept(fleet) == [b"first"]
 
 
 ODD: list[dict[str, Any]] = [
