@@ -7,8 +7,9 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,3 +188,22 @@ def prepare_run(home: Home) -> None:
     except OSError as exc:
         message = f"the run-time directory {home.run} cannot be made: {exc.strerror}; set RECONCILER_RUN to another"
         raise StoreError(message) from exc
+
+
+def clear_run(home: Home) -> None:
+    """Remove what is left of the run-time directory of a fleet of which nothing runs any more.
+
+    Only what we make there goes: sockets without a listener, the process runtime's own files once it has no container,
+    and empty directories. Anything else stays, with what it is in.
+    """
+    processes = home.run / "process"
+    with suppress(OSError):
+        if all(entry.name.startswith(".") for entry in processes.iterdir()):
+            shutil.rmtree(processes)
+    for file in ("api.sock", "control.sock", "router.pid"):
+        with suppress(OSError):
+            (home.run / file).unlink()
+    of_instances = [place for name in ("hub", "secrets") for place in (home.run / name).glob("*")]
+    for folder in (*of_instances, home.run / "hub", home.run / "secrets", home.run):
+        with suppress(OSError):
+            folder.rmdir()

@@ -121,7 +121,7 @@ def test_the_operator_decides_how_much_there_may_be(tmp_path: Path) -> None:
         ),
         (HEAD + "---\n" + HEAD, "operator.yaml: holds 2 documents; it must hold one"),
         ("a: [\n", "operator.yaml:2:1: is not valid YAML"),
-        ("", "operator.yaml:1:1: the document is None; expected a mapping"),
+        ("", "operator.yaml:1:1: the document is empty; expected a mapping"),
         ("kind: Hub\napiVersion: reconciler/v1\n", "operator.yaml:1:1: kind is 'Hub'; expected 'Operator'"),
     ],
 )

@@ -46,8 +46,25 @@ class FleetView:
         return {c["name"]: c["reason"] for c in plan["changes"] if c["kind"] == "task" and c["action"] == "hold"}
 
     @property
+    def policy_engine(self) -> str:
+        """The engine that answers the router now; empty where no router runs."""
+        from reconciler.core.reading import Ok
+        from reconciler.router.client import RouterLink
+
+        report = RouterLink(self.id, self.run, self.state).report()
+        return report.value.policy_engine if isinstance(report, Ok) else ""
+
+    @property
     def mode(self) -> str:
         return str(derive_mode(self.conditions))
+
+    def left(self) -> str:
+        """What is still to be removed, and what kept the hub from reading the runtime; empty where nothing is."""
+        if not self.instances:
+            return ""
+        count = f"{len(self.instances)} instance{'s' if len(self.instances) != 1 else ''} on record"
+        away = next((c.message for c in self.conditions if c.type == "RuntimeUnavailable"), "")
+        return f"{count}; the {self.runtime} runtime cannot be read: {away}" if away else count
 
     def agents(self) -> dict[str, list[InstanceRecord]]:
         out: dict[str, list[InstanceRecord]] = {}
@@ -62,6 +79,7 @@ class FleetView:
             "running": self.is_running,
             "mode": self.mode if self.is_running else "offline",
             "runtime": self.runtime,
+            "policy_engine": self.policy_engine,
             "revision": self.revision,
             "agents": {n: [i.name for i in rows] for n, rows in sorted(self.agents().items())},
             "instances": [_public(i) for i in self.instances],

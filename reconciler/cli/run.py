@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reconciler.settings import OperatorSpec
 
 ONCE_TIMEOUT_S = 900.0
+DOWN_TIMEOUT_S = 60.0
 
 
 @click.command(name="run")
@@ -49,13 +50,17 @@ def run_command(
 
 @click.command(name="down")
 @click.option("--now", is_flag=True, help="Do not wait for running tasks; they are resumed at the next start.")
+@click.option(
+    "--timeout",
+    default=DOWN_TIMEOUT_S,
+    show_default=True,
+    help="Seconds to wait for an engine that does not answer; a running hub waits for as long as the default.",
+)
 @source_option
 @data_option
 @operator_option
-def down_command(now: bool, source: str, data: str | None, operator: str | None) -> int:
-    """Drain and stop everything of a fleet; its record and its files stay."""
-    import time
-
+def down_command(now: bool, timeout: float, source: str, data: str | None, operator: str | None) -> int:
+    """Drain and stop everything of a fleet; its record and its files stay. Exit 1 when something is left."""
     from reconciler.api.client import HubAwayError, call
     from reconciler.errors import LockedError, UsageError
     from reconciler.home import data_folder, is_locked, open_home
@@ -67,10 +72,7 @@ def down_command(now: bool, source: str, data: str | None, operator: str | None)
     with suppress(HubAwayError):
         call(home.run / "api.sock", "POST", f"/api/v1/down{'?now=1' if now else ''}")
         click.echo("the running hub drains and stops everything …")
-        while is_locked(state):
-            time.sleep(0.1)
-        click.echo("down: nothing of the fleet is running")
-        return 0
+        return _await_down(source, data)
     if is_locked(state):
         raise LockedError(f"a hub holds {state} but does not answer; wait for it, or end its process")
     spec = _operator(operator, allow_process=False)
@@ -78,8 +80,30 @@ def down_command(now: bool, source: str, data: str | None, operator: str | None)
         return 1
     with ExitStack() as stack:
         running = _start(stack, source, data, spec, quiet=True)
-        running.drain = not now
+        running.drain, running.patience_s = not now, timeout
         return _take_down(running)
+
+
+def _await_down(source: str, data: str | None) -> int:
+    """Wait until the hub that was told to go down has ended; what it leaves is an error."""
+    import time
+
+    from reconciler.cli.reading import read_fleet
+    from reconciler.home import data_folder, is_locked
+
+    if left := read_fleet(source, data).left():
+        click.echo(f"waiting: {left}")
+    while is_locked(data_folder(source, data)):
+        time.sleep(0.1)
+    if left := read_fleet(source, data).left():
+        return _not_down(left)
+    click.echo("down: nothing of the fleet is running")
+    return 0
+
+
+def _not_down(left: str) -> int:
+    click.echo(f"error: not everything could be removed: {left}; `{program()} down` goes on from there", err=True)
+    return 1
 
 
 def run_apply(
@@ -108,7 +132,7 @@ def run_apply(
             return 1
         if last is not None and last.plan.refused:
             return 3
-        return 0 if converged else 2
+        return 0 if converged and last is not None and not last.is_behind else 2
 
 
 def _confirm(world: "World", digest: str) -> None:
@@ -150,6 +174,15 @@ class _Running:
     hub: "Hub"
     view: "View"
     drain: bool = True
+    patience_s: float = DOWN_TIMEOUT_S
+    is_down: bool = False
+
+    def clear(self) -> None:
+        """Once nothing listens any more: remove the run-time directory of a fleet that was taken down."""
+        from reconciler.home import clear_run
+
+        if self.is_down:
+            clear_run(self.built.home)
 
 
 def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec", *, quiet: bool = False) -> _Running:
@@ -190,6 +223,7 @@ def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec"
         watched=lambda: [*world.source.watch_paths(), *inbox.watch_paths()],
     )
     running = _Running(built=built, loop=loop, hub=hub, view=view)
+    stack.callback(running.clear)
 
     def on_down(drain: bool) -> None:
         running.drain = drain
@@ -208,6 +242,8 @@ def _once(running: _Running, timeout_s: float) -> int:
     last = running.hub.last
     running.view.summary(running.built.world, converged=converged)
     code = 0 if converged and not _has_failed_tasks(running) else 2
+    if last is not None and last.is_behind:
+        code = 2
     if last is not None and last.problems:
         print_problems(last.problems)
         code = 1
@@ -240,9 +276,20 @@ def _take_down(running: _Running) -> int:
     from reconciler.loop.serve import nothing_desired, take_down
 
     desired = running.loop.revisions.last_good() or nothing_desired()
-    done = take_down(running.built.world, KINDS, desired, drain=running.drain, report=running.view.on_done)
-    running.view.say("down: nothing of the fleet is running" if done else "error: some instances could not be removed")
-    return 0 if done else 1
+    left = take_down(
+        running.built.world,
+        KINDS,
+        desired,
+        drain=running.drain,
+        patience_s=running.patience_s,
+        report=running.view.on_done,
+        tell=running.view.say,
+    )
+    if left:
+        return _not_down(left)
+    running.is_down = True
+    running.view.say("down: nothing of the fleet is running")
+    return 0
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

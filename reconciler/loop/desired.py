@@ -10,14 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from reconciler.core.digest import digest
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.core.yaml import load_documents
+from reconciler.kinds.agent.check import check_defaults
 from reconciler.kinds.kind import Desired, Kind
 from reconciler.kinds.manifest import Loaded, problem_at, validation_problems
+from reconciler.kinds.overlooked import find_overlooked
+from reconciler.kinds.route_entry import config_digest
 from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.ports import PolicyEngine, Snapshot
-from reconciler.settings import Hub, HubSpec, OperatorSpec, Paths, check_narrowing
+from reconciler.settings import Hub, HubSpec, OperatorSpec, Paths, check_engines, check_narrowing
 
 HUB_FILE = "hub.yaml"
 
@@ -50,12 +52,13 @@ def load_desired(
         return Candidate(revision=revision, desired=None, problems=problems)
     snapshot.prepare(_places(hub.paths))
     loaded: Mapping[str, Loaded[Any]] = {k.name: k.load(tree, hub) for k in kinds}
-    faults = [*problems, *(p for result in loaded.values() for p in result.problems)]
+    overlooked = find_overlooked(tree, hub.paths)
+    faults = [*problems, *overlooked, *(p for result in loaded.values() for p in result.problems)]
     desired = Desired(
         revision=snapshot.revision,
         hub=hub,
         loaded=loaded,
-        broken=frozenset(name for name, result in loaded.items() if result.problems),
+        broken=frozenset(name for name, result in loaded.items() if result.problems or overlooked),
     )
     for kind in kinds:
         faults.extend(kind.check(desired, operator))
@@ -88,10 +91,10 @@ def load_hub(tree: Tree, operator: OperatorSpec) -> tuple[HubSpec | None, tuple[
         hub = Hub.model_validate(documents.values[0])
     except ValidationError as exc:
         return None, sort_problems(validation_problems(HUB_FILE, content, 0, exc, model=Hub))
-    wide = check_narrowing(hub.spec, operator, HUB_FILE)
-    if wide:
-        return None, sort_problems(problem_at(HUB_FILE, content, 0, path, p.message) for path, p in wide)
-    return hub.spec, ()
+    wrong = [*check_narrowing(hub.spec, operator, HUB_FILE), *check_engines(hub.spec.policy, HUB_FILE)]
+    faults = [problem_at(HUB_FILE, content, 0, path, p.message) for path, p in wrong]
+    faults.extend(check_defaults(HUB_FILE, content, hub.spec, operator))
+    return (None, sort_problems(faults)) if faults else (hub.spec, ())
 
 
 def _route(desired: Desired, kinds: Sequence[Kind]) -> Mapping[str, Any]:
@@ -99,4 +102,4 @@ def _route(desired: Desired, kinds: Sequence[Kind]) -> Mapping[str, Any]:
     config: dict[str, Any] = {}
     for kind in kinds:
         config.update(kind.contribute(desired))
-    return {**config, "revision": desired.revision.id, "digest": digest(config)}
+    return {**config, "revision": desired.revision.id, "digest": config_digest(config)}

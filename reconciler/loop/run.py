@@ -5,8 +5,9 @@ git -> desired -> observed -> plan -> guard -> apply -> audit
 `Loop.run_pass` reads the world again each time, whatever woke it. It runs in one thread; effects run in a pool.
 """
 
+import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from reconciler.core.condition import Condition, Mode, derive_mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
-from reconciler.core.reading import Ok, Reading, Unavailable
+from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import RouterError, SourceError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.loop.apply import Applying, Done, apply_plan
@@ -30,6 +31,8 @@ from reconciler.store import records
 from reconciler.store.audit import AuditEntry, append
 
 CONFIRMED = "confirmed_plan"
+IMAGES = "resolved_images"
+"""Of the revision in force: JSON `{revision, images: {reference: image id}}`."""
 
 Fault: TypeAlias = tuple[str, str, str]
 """A condition of the hub that is true now: type, reason, message."""
@@ -62,6 +65,11 @@ class PassReport:
     def is_converged(self) -> bool:
         """Everything is as git says, and no task is on its way."""
         return not (self.plan.pending or self.held or self.plan.refused or self.problems) and bool(self.revision)
+
+    @property
+    def is_behind(self) -> bool:
+        """The source cannot be read now, or is not settled: what is in force may not be what it holds."""
+        return any(c.type in ("SourceUnavailable", "SourceUnsettled") for c in self.conditions)
 
     @property
     def is_settled(self) -> bool:
@@ -101,7 +109,7 @@ class Loop:
         self.revisions = Revisions(
             world.source, world.store, kinds, world.operator, world.clock, world.policy, fresh_engine
         )
-        self._images: tuple[str, dict[str, Reading[str]]] = ("", {})
+        self._images: dict[str, dict[str, Reading[str]]] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._conditions = records.conditions(world.store)
         self._turn = threading.Lock()
@@ -127,6 +135,7 @@ class Loop:
             return self._nothing(in_force, apply=apply)
         report = self._world.router.report()
         if apply:
+            self._silent_passes = 0 if isinstance(report, Ok) else self._silent_passes + 1
             self._receive(report)
         desired = self._with_images(in_force.desired)
         observed = observe(desired, self._kinds, self._world, self._mode(), report)
@@ -160,19 +169,22 @@ class Loop:
                     [*faults, ("SourceUnavailable", "Unreadable", str(exc))], record=True
                 )
                 return self._reported(plan, (), conditions, in_force)
+            self._images = {desired.revision.id: self._images[desired.revision.id]}
+        self._keep_images(desired)
         self._on_desired(desired)
         done = self._apply(working, desired)
         return self._reported(replace(working, refused=refused), done, conditions, in_force)
 
     def _router_faults(self, report: Reading[RouterReport]) -> Sequence[Fault]:
-        """A router that did not answer twice in a row, so that starting it did not help; a log that takes nothing."""
+        """A router that was silent twice in a row, so that starting it did not help; what one that answers lacks."""
         if isinstance(report, Ok):
-            self._silent_passes = 0
+            faults: list[Fault] = []
             if report.value.log_unavailable:
                 message = "the router's message log cannot be written, and its reserve is used up; messages get 503"
-                return [("LogUnwritable", "NoSpace", message)]
-            return []
-        self._silent_passes += 1
+                faults.append(("LogUnwritable", "NoSpace", message))
+            if report.value.policy_fault:
+                faults.append(("PolicyFallback", "EngineAway", report.value.policy_fault))
+            return faults
         if self._silent_passes < 2:
             return []
         reason = report.reason if isinstance(report, Unavailable) else "it is not running, and starting it did not help"
@@ -203,16 +215,35 @@ class Loop:
                     kind.receive(self._world, report)
 
     def _with_images(self, desired: Desired) -> Desired:
-        """What each image reference means now: asked once per revision, and again while it is not there."""
-        revision, known = self._images
-        if revision != desired.revision.id:
-            known = {}
+        """What each image reference means: asked once per revision, and again while it is not there."""
+        revision = desired.revision.id
+        if revision not in self._images:
+            self._images[revision] = self._recorded_images(revision)
+        known = self._images[revision]
         wanted = {i for k in self._kinds if k.images is not None for i in k.images(desired)}
         for reference in sorted(wanted):
             if not isinstance(known.get(reference), Ok):
                 known[reference] = self._world.runtime.resolve_image(reference)
-        self._images = (desired.revision.id, known)
         return replace(desired, images=dict(known))
+
+    def _recorded_images(self, revision: str) -> dict[str, Reading[str]]:
+        """What references meant to an earlier hub, as far as something was made of it and the images are still there.
+
+        Only then would another meaning replace what runs without a commit.
+        """
+        recorded = json.loads(self._world.store.get_meta(IMAGES) or "{}")
+        if recorded.get("revision") != revision or not records.instances(self._world.store):
+            return {}
+        images: Mapping[str, str] = recorded["images"]
+        is_gone = {i: isinstance(self._world.runtime.resolve_image(i), Absent) for i in sorted(set(images.values()))}
+        return {reference: Ok(image_id) for reference, image_id in images.items() if not is_gone[image_id]}
+
+    def _keep_images(self, desired: Desired) -> None:
+        """Record what references mean, before anything is made of it. Raises StoreError."""
+        images = {reference: found.value for reference, found in desired.images.items() if isinstance(found, Ok)}
+        meant = json.dumps({"revision": desired.revision.id, "images": images}, sort_keys=True)
+        if self._world.store.get_meta(IMAGES) != meant:
+            self._world.store.set_meta(IMAGES, meant)
 
     def _guarded(self, desired: Desired, observed: Observed) -> Plan:
         plan = make_plan(desired, observed, self._kinds, compared_with=self._compared_with)

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from reconciler.core.change import Action, Cause
 from reconciler.core.condition import Mode
-from reconciler.core.outcome import Failed, Skipped
+from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
-from reconciler.core.reading import Ok
-from reconciler.errors import RouterError, StoreError
+from reconciler.core.reading import Ok, Unavailable
+from reconciler.errors import PolicyEngineError, RouterError, StoreError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.manifest import Loaded
 from reconciler.loop.apply import Applying, Done, apply_plan
@@ -26,6 +26,7 @@ from reconciler.loop.observe import observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.run import Loop, PassReport
 from reconciler.loop.wake import Wake, follow_engine, follow_router, watch_files
+from reconciler.policy.opa_process import stop_opa
 from reconciler.ports import Revision
 from reconciler.settings import HubSpec
 from reconciler.store import records
@@ -35,6 +36,7 @@ DEFAULT_RESYNC_S = 30.0
 FASTEST_S = 0.02
 STUCK_S = 15.0
 """How long nothing must have moved before `run_once` gives up: agents call again within seconds of any fault."""
+TELL_S = 20.0
 
 
 class Hub:
@@ -152,45 +154,90 @@ def take_down(
     desired: Desired,
     *,
     drain: bool,
-    report: Callable[[Done], None] = lambda _done: None,
+    patience_s: float,
     timeout_s: float = 600.0,
-) -> bool:
-    """Drain and remove every instance, then end the router. Whether nothing is left. Raises StoreError.
+    report: Callable[[Done], None] = lambda _done: None,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> str:
+    """Drain and remove every instance, then end router and OPA. Why something may be left; empty when nothing is.
 
-    Nothing is left only when the engine says so. A router that is gone is started for as long as it is needed.
+    Nothing is left only when the engine says so. A router that is gone is started for as long as it is needed. What is
+    waited for is told at once, and then rarely. Gives up after `timeout_s`, and where for `patience_s` nothing could be
+    removed and no task was waited for; the record stays, and a later call goes on from there. Raises StoreError.
     """
     empty = replace(desired, loaded={**desired.loaded, "agent": Loaded(by_name={})})
-    agents = [k for k in kinds if k.name == "agent" or (k.name == "router" and desired.route)]
-    receivers = [k for k in kinds if k.receive is not None]
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    moved_at, tell_at = began, began
     with ThreadPoolExecutor(max_workers=desired.hub.loop.concurrency) as pool:
         job = Applying(world=world, desired=empty, pool=pool, mode=Mode.NORMAL, report=report)
-        while time.monotonic() < deadline:
-            router = world.router.report()
-            with suppress(RouterError):
-                if not isinstance(router, Ok) and not desired.route:
-                    world.router.start()
-                for kind in receivers:
-                    if kind.receive is not None:
-                        kind.receive(world, router)
-            observed = observe(empty, agents, world, Mode.NORMAL, router)
-            if not drain:
-                observed = replace(observed, facts=replace(observed.facts, busy={}))
-            plan = _by_operator(make_plan(empty, observed, agents, compared_with="engine"))
-            is_known = isinstance(observed.readings["agent"], Ok)
-            if is_known and not any(c.kind == "agent" for c in plan.changes):
-                break
-            if not is_known and not records.instances(world.store):
-                break
-            done = apply_plan(plan, agents, job) if is_known else ()
-            if not done or any(isinstance(d.outcome, Failed | Skipped) for d in done):
-                time.sleep(FASTEST_S * 5)
-        else:
-            return False
+        while not (step := _remove_more(kinds, job, drain=drain)).is_last:
+            now = time.monotonic()
+            if not step.is_stuck:
+                moved_at = now
+            if not step.obstacle:
+                continue
+            left = f"{_on_record(world)}; {step.obstacle}"
+            if now - began > timeout_s or now - moved_at > patience_s:
+                return left
+            if now >= tell_at:
+                tell(f"waiting: {left}")
+                tell_at = now + TELL_S
+            time.sleep(FASTEST_S * 5)
     world.router.stop()
+    try:
+        stop_opa(world.run)
+    except PolicyEngineError as exc:
+        return str(exc)
     over = [replace(c, status=False, reason="Down", message="") for c in records.conditions(world.store).values()]
     records.put_conditions(world.store, over)
-    return True
+    return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What one round of removing came to: nothing is left, or what is in the way, if anything is.
+
+    It is stuck when nothing was done, and no task is waited for.
+    """
+
+    is_last: bool = False
+    is_stuck: bool = False
+    obstacle: str = ""
+
+
+def _remove_more(kinds: Sequence[Kind], job: Applying, *, drain: bool) -> _Step:
+    world, desired = job.world, job.desired
+    agents = [k for k in kinds if k.name == "agent" or (k.name == "router" and desired.route)]
+    router = world.router.report()
+    with suppress(RouterError):
+        if not isinstance(router, Ok) and not desired.route:
+            world.router.start()
+        for kind in kinds:
+            if kind.receive is not None:
+                kind.receive(world, router)
+    observed = observe(desired, agents, world, Mode.NORMAL, router)
+    if not drain:
+        observed = replace(observed, facts=replace(observed.facts, busy={}))
+    found = observed.readings["agent"]
+    if not isinstance(found, Ok):
+        reason = found.reason if isinstance(found, Unavailable) else "it gave no list"
+        obstacle = f"the {world.runtime.name} runtime cannot be read: {reason}"
+        return _Step(is_last=not records.instances(world.store), is_stuck=True, obstacle=obstacle)
+    plan = make_plan(desired, observed, agents, compared_with="engine")
+    removal = _by_operator(plan)
+    if not any(c.kind == "agent" for c in removal.changes):
+        return _Step(is_last=True)
+    done = apply_plan(removal, agents, job)
+    held = [c.reason for c in plan.changes if c.kind == "agent" and c.action is Action.HOLD and c.wait_s is not None]
+    failed = [d.outcome.reason for d in done if isinstance(d.outcome, Failed | Skipped)]
+    has_moved = any(isinstance(d.outcome, Applied) for d in done)
+    obstacle = next(iter([*failed, *held]), "") if failed or not done else ""
+    return _Step(is_stuck=not has_moved and not held, obstacle=obstacle)
+
+
+def _on_record(world: World) -> str:
+    count = len(records.instances(world.store))
+    return f"{count} instance{'s' if count != 1 else ''} on record"
 
 
 def nothing_desired() -> Desired:

@@ -43,7 +43,9 @@ class Store:
         self._remembered_at: tuple[int, int] = (0, 0)
         self._remembered: dict[str, Any] = {}
         with _translated("opening", path):
-            raw = _connect(path, "ro" if read_only else "rwc")
+            if not read_only and not path.exists():
+                _make_whole(path)
+            raw = _connect(path, "ro" if read_only else "rw")
         self._file = _identity(path)
         self._connection: Callable[[], sqlite3.Connection] = lambda: raw
         self._engine = create_engine(
@@ -159,10 +161,24 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _make_whole(path: Path) -> None:
+    """Put an empty state.db with all tables in place, at once: who reads meanwhile finds none yet. Raises OSError."""
+    from sqlmodel import SQLModel, create_engine
+
+    draft = path.with_name(f".{path.name}.new")
+    # Prompts and results will be in it: the log and the shared memory beside it take its mode.
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+    engine = create_engine("sqlite+pysqlite://", creator=lambda: sqlite3.connect(draft))
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=OFF")
+            SQLModel.metadata.create_all(connection)
+    finally:
+        engine.dispose()
+    draft.rename(path)
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    if mode == "rwc":
-        # Prompts and results are in it: the log and the shared memory beside it take its mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, check_same_thread=False, timeout=5.0)
     connection.isolation_level = None
     if mode != "ro":

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.core.change import Action
+from reconciler.core.change import Action, FieldChange
 from reconciler.kinds import KINDS
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.settings import HubSpec
 from reconciler.store import records
-from tests.fakes.fleet import FakeFleet, actions, told
+from tests.fakes.fleet import FakeFleet, actions, change_of, told
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 GOOD = {"agents.d/a.yaml": agent_text()}
@@ -161,6 +161,28 @@ def test_a_protected_agent_stays_until_its_protection_is_gone(fleet: FakeFleet) 
     fleet.commit(GOOD)
     fleet.settle()
     assert list(fleet.containers()) == ["writer-0"]
+
+
+def test_an_agent_that_is_scaled_to_0_goes_on_purpose_but_not_while_it_is_protected(fleet: FakeFleet) -> None:
+    def commit(**lifecycle: object) -> None:
+        fleet.commit({"agents.d/safe.yaml": agent_text("safe", replicas=0, lifecycle=lifecycle)})
+
+    fleet.commit({"agents.d/safe.yaml": agent_text("safe", lifecycle={"protect": True})})
+    fleet.settle()
+    commit(protect=True)
+    report = fleet.run()
+    assert [(r.guard, "would be scaled to 0" in r.reason) for r in report.plan.refused] == [("protect", True)]
+    assert fleet.containers() == {"safe-0": "running"}
+    fleet.commit({"agents.d/safe.yaml": agent_text("safe")})
+    fleet.settle()
+    commit()
+    change = change_of(fleet.look(), "agent/safe-0")
+    assert (change.action, change.reason) == (Action.REMOVE, "git wants 0 of safe")
+    assert change.fields == (FieldChange(path="spec.replicas", before=1, after=0),)
+    fleet.settle()
+    assert fleet.containers() == {}
+    fleet.commit({})
+    fleet.settle()
 
 
 def test_a_lost_state_asks_before_it_recycles_a_fleet(fleet: FakeFleet) -> None:

@@ -127,10 +127,31 @@ def test_a_store_that_cannot_be_written_is_told_as_a_condition(fleet: FakeFleet)
 # --- down -------------------------------------------------------------------------------------------------------------
 
 
+def down(
+    fleet: FakeFleet,
+    desired: Desired | None = None,
+    *,
+    drain: bool = True,
+    patience_s: float = 20.0,
+    timeout_s: float = 20.0,
+    tell: Callable[[str], None] = print,
+) -> str:
+    """What is left of the fleet after taking it down."""
+    return take_down(
+        fleet.world,
+        KINDS,
+        desired or last_good(fleet),
+        drain=drain,
+        patience_s=patience_s,
+        timeout_s=timeout_s,
+        tell=tell,
+    )
+
+
 def test_taking_down_removes_every_container_and_ends_the_router(fleet: FakeFleet) -> None:
     fleet.commit({"agents.d/a.yaml": agent_text(replicas=2), "agents.d/b.yaml": agent_text("reader")})
     fleet.settle()
-    assert take_down(fleet.world, KINDS, last_good(fleet), drain=True, timeout_s=10)
+    assert down(fleet) == ""
     assert (fleet.containers(), fleet.instances(), fleet.router.is_running) == ({}, {}, False)
     rows = [e for e in fleet.audit() if e.action == "remove" and e.outcome == "applied"]
     assert {(e.cause, e.reason) for e in rows} == {("operator", "the hub is taken down")}
@@ -142,7 +163,7 @@ def test_taking_down_at_once_does_not_wait_for_tasks_and_loses_none(fleet: FakeF
     for _ in range(5):
         fleet.run()
         fleet.agents.step()
-    assert take_down(fleet.world, KINDS, last_good(fleet), drain=False, timeout_s=10)
+    assert down(fleet, drain=False) == ""
     assert fleet.states() == {"changelog": "authorised"}
     fleet.agents.holding.clear()
     fleet.settle()
@@ -165,7 +186,7 @@ def test_taking_down_waits_for_tasks_where_it_drains(fleet: FakeFleet) -> None:
 
     agents = threading.Thread(target=live)
     agents.start()
-    assert take_down(fleet.world, KINDS, last_good(fleet), drain=True, timeout_s=20)
+    assert down(fleet, patience_s=0.1) == ""
     agents.join(10)
     assert fleet.states() == {"changelog": "succeeded"}
     assert fleet.containers() == {}
@@ -177,24 +198,57 @@ def test_taking_down_works_without_a_router(fleet: FakeFleet) -> None:
     for desired in (last_good(fleet), nothing_desired()):
         fleet.settle()
         fleet.router.die()
-        assert take_down(fleet.world, KINDS, desired, drain=True, timeout_s=10)
+        assert down(fleet, desired) == ""
         assert (fleet.containers(), fleet.router.is_running) == ({}, False)
 
 
-def test_taking_down_says_so_when_it_cannot_know_that_nothing_is_left(fleet: FakeFleet) -> None:
+def test_taking_down_waits_a_while_for_an_engine_that_is_away_and_says_so_at_once(fleet: FakeFleet) -> None:
+    told: list[str] = []
+    fleet.commit({"agents.d/a.yaml": agent_text(replicas=2)})
+    fleet.settle()
+    before = fleet.instances()
+    fleet.runtime.go_down("no such socket")
+    left = down(fleet, patience_s=0.3, tell=told.append)
+    assert left == "2 instances on record; the fake runtime cannot be read: list: no such socket"
+    assert told == [f"waiting: {left}"]
+    assert (fleet.instances(), fleet.router.is_running) == (before, True)
+    fleet.runtime.come_back()
+    assert down(fleet) == ""
+    assert fleet.containers() == {}
+
+
+def test_taking_down_goes_on_when_the_engine_comes_back_in_time(fleet: FakeFleet) -> None:
     fleet.commit(GOOD)
     fleet.settle()
     fleet.runtime.go_down()
-    assert not take_down(fleet.world, KINDS, last_good(fleet), drain=True, timeout_s=0.3)
-    assert fleet.router.is_running
-    fleet.runtime.come_back()
-    assert take_down(fleet.world, KINDS, last_good(fleet), drain=True, timeout_s=10)
+    assert down(fleet, tell=lambda _text: fleet.runtime.come_back()) == ""
+    assert fleet.containers() == {}
+
+
+def test_taking_down_gives_up_on_what_the_engine_refuses_to_remove(fleet: FakeFleet) -> None:
+    told: list[str] = []
+    fleet.commit({**GOOD, "agents.d/b.yaml": agent_text("reader")})
+    fleet.settle()
+    fleet.runtime.refuse_next("stop", "it does not end")
+    left = down(fleet, patience_s=0.3, tell=told.append)
+    assert "1 instance on record; stalled after 1 identical failures: stop " in left
+    assert "it does not end" in told[0]
+    assert len(fleet.containers()) == 1
+
+
+def test_taking_down_ends_at_its_time_out_while_tasks_are_waited_for(fleet: FakeFleet) -> None:
+    fleet.agents.holding.add("changelog")
+    fleet.commit({**GOOD, "tasks.d/t.yaml": task_text()})
+    for _ in range(5):
+        fleet.run()
+        fleet.agents.step()
+    assert down(fleet, timeout_s=0.3) == "1 instance on record; draining: 1 running, at most 10m more"
 
 
 def test_what_no_revision_describes_any_more_can_be_taken_down(fleet: FakeFleet) -> None:
     fleet.commit(GOOD)
     fleet.settle()
-    assert take_down(fleet.world, KINDS, nothing_desired(), drain=True, timeout_s=10)
+    assert down(fleet, nothing_desired()) == ""
     assert fleet.containers() == {}
 
 
@@ -202,5 +256,5 @@ def test_taking_down_leaves_what_is_not_ours(fleet: FakeFleet) -> None:
     fleet.commit(GOOD)
     fleet.settle()
     put_beside(fleet, "stranger", {})
-    assert take_down(fleet.world, KINDS, last_good(fleet), drain=True, timeout_s=10)
+    assert down(fleet) == ""
     assert fleet.containers() == {"stranger": "running"}
