@@ -56,9 +56,16 @@ deny contains reason if {
 	])
 }
 
-deny contains "a sandbox may be relaxed only by the operator" if {
+# The strict sandbox has no root: an ordinary user without capabilities, who cannot gain any.
+deny contains "agents run in the strict sandbox; only the operator may relax one" if {
 	is_agent
 	object.get(input.spec, "sandbox", "strict") != "strict"
+}
+
+deny contains reason if {
+	is_agent
+	program in {"doas", "pkexec", "su", "sudo"}
+	reason := sprintf("the agent would be started as root by %s; start the program itself", [program])
 }
 
 is_known if input.kind in {"agent", "task", "router"}
@@ -72,6 +79,9 @@ is_agent if {
 
 image := object.get(input.spec, "image", "")
 
+# What the agent is started with, without the directories.
+program := parts[count(parts) - 1] if parts := split(input.spec.executor.argv[0], "/")
+
 is_pinned if regex.match(`@sha256:[0-9a-f]{64}$`, image)
 
 # Behind the last slash, because a registry may have a port.
@@ -82,4 +92,4 @@ is_tagged if {
 
 is_production if data.environment == "production"
 
-is_production if input.environment == "production"
+is_production if input.labels.environment == "production"

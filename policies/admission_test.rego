@@ -9,9 +9,9 @@ pinned := "agents/base@sha256:0123456789abcdef0123456789abcdef0123456789abcdef01
 admitting(spec, environment) := {
 	"kind": "agent",
 	"name": "counter",
+	"labels": {"environment": environment},
 	"spec": spec,
 	"before": null,
-	"environment": environment,
 	"revision": "0123456789ab",
 }
 
@@ -63,6 +63,15 @@ test_sandboxes_are_strict if {
 	)
 }
 
+starting(argv) := admitting({"role": "analyst", "image": "agents/base:1", "executor": {"argv": argv}}, null)
+
+test_nothing_starts_as_root if {
+	admission.decision.allow with input as starting(["python3", "/workspace/sudoku.py"])
+	decision := admission.decision with input as starting(["/usr/bin/sudo", "python3", "x.py"])
+	decision.reasons == {"the agent would be started as root by sudo; start the program itself"}
+	not admission.decision.allow with input as starting(["su"])
+}
+
 test_an_agent_has_a_role if not admission.decision.allow with input as admitting({"image": "agents/base:1"}, null)
 
 test_what_goes_is_admitted if admission.decision.allow with input as admitting(null, null)
@@ -73,7 +82,6 @@ test_tasks_are_admitted if {
 		"name": "count",
 		"spec": {"agent": "counter"},
 		"before": null,
-		"environment": null,
 		"revision": "0123456789ab",
 	}
 }

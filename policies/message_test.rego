@@ -141,9 +141,4 @@ test_a_reply_needs_no_grant if {
 	)
 }
 
-test_large_messages_are_refused if {
-	not message.decision.allow with input as request(to_agent("writer", "reporter"), "finding.raised")
-		with data.limits.message_bytes as 100
-}
-
 test_an_empty_question_is_denied if not message.decision.allow with input as {}

@@ -3,12 +3,15 @@
 `open_home` takes the data directory (lock, fleet id, keys, state.db); `build_world` puts the adapters together.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from reconciler.clock import SystemClock
+from reconciler.core.address import UnixAddress, parse_address
+from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading, Unavailable
 from reconciler.errors import ForeignFleetError, SourceError, StoreError
 from reconciler.home import FLEET_FILE, Home, data_folder, lock, open_home, open_source, prepare_run
@@ -20,7 +23,10 @@ from reconciler.loop.inspections import Inspections
 from reconciler.loop.run import Fault
 from reconciler.policy.builtin import Facts
 from reconciler.policy.chain import Chain, Order
-from reconciler.ports import PolicyEngine, Runtime, RuntimeFacts, Source
+from reconciler.policy.opa import OpaEngine, OpaSettings
+from reconciler.policy.opa_config import OPA_SOCKET
+from reconciler.policy.opa_process import NO_PROGRAM, find_program
+from reconciler.ports import PolicyBundle, PolicyEngine, Runtime, RuntimeFacts, Source
 from reconciler.router.client import RouterLink
 from reconciler.settings import HubSpec, OperatorSpec
 from reconciler.store import records
@@ -84,6 +90,7 @@ class Built:
     world: World
     inspections: Inspections
     policy: Chain
+    opa: OpaEngine
     fallback: list[str]
     hub_settings: HubSpec = field(default_factory=HubSpec)
     notice: str = ""
@@ -95,31 +102,68 @@ class Built:
     def on_desired(self, desired: Desired) -> None:
         """Another desired state: the chain asks in its order from now on."""
         self.hub_settings = desired.hub
-        self.policy.configure(policy_order(desired.hub, self.world.operator))
+        self.opa.configure(opa_settings(desired.hub, self.world.operator, self.world.run))
+        self.policy.configure(policy_order(desired.hub, self.world.operator, has_opa=True))
 
     def faults(self) -> Sequence[Fault]:
         """Conditions of the hub that the adapters know of."""
+        self.policy.probe()
         return [("PolicyFallback", "EngineAway", reason) for reason in self.fallback]
 
 
 def build_policy(
-    hub: HubSpec, operator: OperatorSpec, on_fallback: Callable[[str | None], None] | None = None
+    hub: HubSpec,
+    operator: OperatorSpec,
+    on_fallback: Callable[[str | None], None] | None = None,
+    opa: OpaEngine | None = None,
 ) -> Chain:
-    """The chain of engines; the worker of the embedded one starts when it is first asked."""
+    """The chain of engines; the worker of the embedded one starts when it is first asked.
+
+    Without `opa` the embedded engine stands in for it: OPA has only the policies that are in force.
+    """
     from reconciler.policy.embedded import EmbeddedEngine
 
-    return Chain({"embedded": EmbeddedEngine()}, policy_order(hub, operator), on_fallback or (lambda _reason: None))
+    engines: Mapping[str, PolicyEngine] = {"embedded": EmbeddedEngine()}
+    probes: Mapping[str, Callable[[], None]] = {}
+    if opa is not None:
+        engines, probes = {"opa": opa, **engines}, {"opa": opa.probe}
+    order = policy_order(hub, operator, has_opa=opa is not None)
+    return Chain(engines, order, on_fallback or (lambda _reason: None), probes=probes)
 
 
-def policy_order(hub: HubSpec, operator: OperatorSpec) -> Order:
-    """Which engines answer, and what the built-in rules go by."""
+def policy_order(hub: HubSpec, operator: OperatorSpec, *, has_opa: bool = False) -> Order:
+    """Which engines answer, and what the built-in rules go by; policies for OPA are checked by its compiler, too."""
+    names = ("embedded" if name == "opa" and not has_opa else name for name in hub.policy.engines)
     return Order(
-        engines=hub.policy.engines,
+        engines=tuple(dict.fromkeys(names)),
         last_resort=hub.policy.last_resort.model_dump(),
         facts=Facts(
             allow_cross_agent=hub.orchestrator.allow_cross_agent,
             images=(hub.runtime.images, operator.runtime.image_allow),
         ),
+        second_check=_opa_check(hub, operator),
+    )
+
+
+def _opa_check(hub: HubSpec, operator: OperatorSpec) -> Callable[[PolicyBundle], Sequence[Problem]]:
+    """Nothing where there is no program: what OPA does not take then shows when it fetches the policies."""
+    from reconciler.policy.opa_check import check_with_opa
+
+    program = find_program(operator.policy.opa_binary) if "opa" in hub.policy.engines else None
+    return partial(check_with_opa, program) if program else lambda _bundle: ()
+
+
+def opa_settings(hub: HubSpec, operator: OperatorSpec, run: Path) -> OpaSettings | None:
+    """How OPA is asked; None where `hub.yaml` has no section for it."""
+    opa = hub.policy.opa
+    if opa is None:
+        return None
+    return OpaSettings(
+        address=parse_address(opa.address) if opa.address else UnixAddress(path=str(run / OPA_SOCKET)),
+        timeout_s=opa.timeout,
+        failures=opa.breaker.failures,
+        half_open_after_s=opa.breaker.half_open_after,
+        missing=NO_PROGRAM if opa.managed and find_program(operator.policy.opa_binary) is None else "",
     )
 
 
@@ -152,7 +196,8 @@ def open_fleet(
         inspections = Inspections(runtime)
         router = RouterLink(home.fleet, home.run, state)
         fallback: list[str] = []
-        policy = build_policy(HubSpec(), operator, lambda reason: _replace(fallback, reason))
+        opa = OpaEngine()
+        policy = build_policy(HubSpec(), operator, lambda reason: _replace(fallback, reason), opa)
         world = World(
             fleet=home.fleet,
             seal_key=home.seal_key,
@@ -169,7 +214,13 @@ def open_fleet(
         )
         try:
             yield Built(
-                home=home, world=world, inspections=inspections, policy=policy, fallback=fallback, notice=notice
+                home=home,
+                world=world,
+                inspections=inspections,
+                policy=policy,
+                opa=opa,
+                fallback=fallback,
+                notice=notice,
             )
         finally:
             runtime.close()

@@ -7,6 +7,7 @@ ReconcilerError
 ├── SourceError                git or the file system cannot be read            (retryable)
 ├── RouterError                the router's control socket does not answer      (retryable)
 ├── PolicyEngineError          an engine cannot answer; the chain may ask the next one (retryable)
+│   └── PolicyPassingError     … for a reason that is expected to pass; nobody need be alarmed
 ├── LockedError                another hub owns the data directory
 ├── ForeignFleetError          the data directory or the containers belong to another fleet
 └── UsageError                 the command line asks for something impossible
@@ -45,6 +46,10 @@ class RouterError(ReconcilerError):
 
 class PolicyEngineError(ReconcilerError):
     retryable = True
+
+
+class PolicyPassingError(PolicyEngineError):
+    pass
 
 
 class LockedError(ReconcilerError):

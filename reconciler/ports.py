@@ -322,7 +322,10 @@ class InboxMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterReport:
-    """What the router process says of itself; `epoch` changes with each start of it."""
+    """What the router process says of itself; `epoch` changes with each start of it.
+
+    `policy_engine` answers its questions now; `policy_fault` says why that is not the first one listed.
+    """
 
     pid: int
     epoch: str
@@ -332,6 +335,8 @@ class RouterReport:
     inbox_seq: int
     uptime_s: float = 0.0
     log_unavailable: bool = False
+    policy_engine: str = ""
+    policy_fault: str = ""
     instances: Mapping[str, InstanceReport] = field(default_factory=dict)
 
 

@@ -5,12 +5,21 @@ Bytes come in, settings and problems go out. Defaults are those of the contracts
 
 import fnmatch
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
+from reconciler.core.address import parse_address
 from reconciler.core.model import JsonValue, Line, Model, Text
 from reconciler.core.names import DottedName, Name
 from reconciler.core.problem import Problem
@@ -71,9 +80,19 @@ class Mailbox(Model):
     bytes: Size = Field(default=16 * 2**20, ge=1)
 
 
+class TypeRate(Model):
+    """What an instance may send of one message type; a part that is left out is that of all types."""
+
+    messages: Rate | None = None
+    bytes: ByteRate | None = None
+
+
 class RouterRate(Model):
+    """What each instance may send, unless its agent has a quota."""
+
     messages: Rate = 10.0
     bytes: ByteRate = float(2**20)
+    per_type: dict[DottedName, TypeRate] = Field(default_factory=dict)
 
 
 def _default_modes() -> dict[str, LogMode]:
@@ -95,7 +114,9 @@ class Router(Model):
     log: MessageLog = MessageLog()
 
 
-EngineName = Literal["embedded", "builtin"]
+DEFAULT_OPA_URL = "http://127.0.0.1:8181"
+
+EngineName = Literal["opa", "embedded", "builtin"]
 LastResortChoice = Literal["builtin", "deny"]
 
 
@@ -106,14 +127,50 @@ class LastResort(Model):
     admission: LastResortChoice = "deny"
 
 
+def _check_address(value: str) -> str:
+    parse_address(value)
+    return value
+
+
 class PolicyCache(Model):
     entries: StrictInt = Field(default=100_000, ge=0)
 
 
+class Breaker(Model):
+    """After `failures` in a row nothing is asked for `half_open_after`; then one question tries."""
+
+    failures: StrictInt = Field(default=5, ge=1, le=1000)
+    half_open_after: Duration = Field(default=2.0, ge=0.05, le=3600)
+
+
+class Opa(Model):
+    """An OPA server: the one at `url`, or with `managed` one that the hub runs itself on a socket of its own."""
+
+    url: Annotated[Line, AfterValidator(_check_address)] | None = None
+    timeout: Duration = Field(default=0.05, ge=0.001, le=5)
+    breaker: Breaker = Breaker()
+    managed: StrictBool = False
+
+    @property
+    def address(self) -> str | None:
+        """Where it listens; None where the hub chooses."""
+        return None if self.managed else self.url or DEFAULT_OPA_URL
+
+
 class Policy(Model):
+    """`engines` are asked in this order. Where they are not written, OPA is the first if there is a section for it."""
+
     engines: tuple[EngineName, ...] = ("embedded", "builtin")
+    opa: Opa | None = None
     last_resort: LastResort = LastResort()
     cache: PolicyCache = PolicyCache()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _put_opa_first(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value.get("opa") is not None and "engines" not in value:
+            return {**value, "engines": ("opa", "embedded", "builtin")}
+        return value
 
 
 class Retry(Model):
@@ -173,6 +230,13 @@ class OperatorRuntime(Model):
     image_allow: tuple[Line, ...] = ("agents/*",)
 
 
+class OperatorPolicy(Model):
+    """`opa_urls`: addresses beyond this host at which `hub.yaml` may ask OPA. `opa_binary`: what `managed` runs."""
+
+    opa_urls: tuple[Annotated[Line, AfterValidator(_check_address)], ...] = ()
+    opa_binary: Annotated[Line, Field(pattern=r"^/")] | None = None
+
+
 class Maxima(Model):
     agents: StrictInt = Field(default=1000, ge=1)
     cpus: StrictFloat = Field(default=4.0, gt=0)
@@ -187,6 +251,7 @@ class OperatorSpec(Model):
     source: OperatorSource = OperatorSource()
     runtime: OperatorRuntime = OperatorRuntime()
     maxima: Maxima = Maxima()
+    policy: OperatorPolicy = OperatorPolicy()
 
 
 class Metadata(Model):
@@ -249,4 +314,35 @@ def check_narrowing(hub: HubSpec, operator: OperatorSpec, file: str) -> list[tup
             more(("spec", "runtime", "images"), repr(pattern), " ".join(operator.runtime.image_allow))
     if hub.runtime.prefer == "process" and not operator.runtime.process_runtime:
         more(("spec", "runtime", "prefer"), "process", "docker only (runtime.processRuntime is false)")
+    if hub.policy.opa is not None and not _permits_opa(hub.policy.opa, operator.policy):
+        also = " ".join(("loopback addresses and unix sockets", *operator.policy.opa_urls))
+        more(("spec", "policy", "opa", "url"), hub.policy.opa.url, f"{also} (policy.opaUrls)")
+    return out
+
+
+def _permits_opa(opa: Opa, operator: OperatorPolicy) -> bool:
+    if opa.address is None:
+        return True
+    address = parse_address(opa.address)
+    return address.is_local or address in [parse_address(url) for url in operator.opa_urls]
+
+
+def check_engines(policy: Policy, file: str) -> list[tuple[Sequence[str | int], Problem]]:
+    """Where the engines of `hub.yaml` do not fit together: path within the file, and the problem."""
+    out: list[tuple[Sequence[str | int], Problem]] = []
+    if not policy.engines:
+        message = "policy.engines names none; name builtin at least, or leave it out"
+        out.append((("spec", "policy", "engines"), Problem(file=file, message=message)))
+    for index, name in enumerate(policy.engines):
+        path: Sequence[str | int] = ("spec", "policy", "engines", index)
+        if name in policy.engines[:index]:
+            out.append((path, Problem(file=file, message=f"policy.engines names {name} twice; name it once")))
+        elif name == "opa" and policy.opa is None:
+            message = (
+                "policy.engines names opa, but there is no section policy.opa; add it, such as opa: {managed: true}"
+            )
+            out.append((path, Problem(file=file, message=message)))
+    if policy.opa is not None and policy.opa.managed and policy.opa.url is not None:
+        message = "policy.opa.url is where somebody else's OPA listens; leave it out with managed: true"
+        out.append((("spec", "policy", "opa", "url"), Problem(file=file, message=message)))
     return out

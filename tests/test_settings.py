@@ -72,8 +72,47 @@ def test_each_place_where_it_asks_for_more_is_a_problem_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("policy", "engines"),
+    [
+        ({}, ("embedded", "builtin")),
+        ({"opa": None}, ("embedded", "builtin")),
+        ({"opa": {}}, ("opa", "embedded", "builtin")),
+        ({"opa": {}, "engines": ["embedded"]}, ("embedded",)),
+        ({"opa": {"managed": True}, "engines": ["opa", "builtin"]}, ("opa", "builtin")),
+    ],
+)
+def test_opa_is_asked_first_where_there_is_a_section_for_it(
+    policy: dict[str, object], engines: tuple[str, ...]
+) -> None:
+    assert HubSpec.model_validate({"policy": policy}).policy.engines == engines
+
+
+def test_opa_has_the_defaults_of_the_contracts() -> None:
+    opa = HubSpec.model_validate({"policy": {"opa": {}}}).policy.opa
+    assert opa is not None
+    assert (opa.address, opa.timeout, opa.managed) == ("http://127.0.0.1:8181", 0.05, False)
+    assert (opa.breaker.failures, opa.breaker.half_open_after) == (5, 2.0)
+    managed = HubSpec.model_validate({"policy": {"opa": {"managed": True}}}).policy.opa
+    assert managed is not None
+    assert managed.address is None
+
+
+def test_opa_is_asked_elsewhere_only_where_the_operator_says_so() -> None:
+    def problems(url: str) -> list[tuple[str, ...]]:
+        hub = HubSpec.model_validate({"policy": {"opa": {"url": url}}})
+        return [tuple(path) for path, _ in check_narrowing(hub, operator, "hub.yaml")]
+
+    operator = OperatorSpec.model_validate({"policy": {"opaUrls": ["http://opa.internal:8181"]}})
+    assert problems("http://127.0.0.1:1") == problems("http://[::1]:1") == problems("unix:///run/opa.sock") == []
+    assert problems("http://opa.internal:8181/") == []
+    assert problems("http://opa.internal:8182") == [("spec", "policy", "opa", "url")]
+
+
+@pytest.mark.parametrize(
     "value",
     [
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"policy": {"opaUrls": ["opa.internal"]}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"policy": {"opaBinary": "opa"}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"maxima": {"agents": 0}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"maxima": {"agents": "10"}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"runtime": {"processRuntime": "yes"}}},

@@ -19,6 +19,7 @@ COMMANDS = {
     "get": ("status", "List resources of one kind"),
     "describe": ("status", "Show one resource with its history"),
     "task": ("task", "Submit, list, show, cancel and retry tasks"),
+    "message": ("message", "Send messages, follow and export the message log"),
     "audit": ("audit", "Show and verify the audit log"),
     "policy": ("policy", "Test policies, and ask them"),
     "schemas": ("schemas", "Write the JSON schemas of all manifests"),

@@ -4,10 +4,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from reconciler.cli.options import data_option, operator_option, source_option
+
+if TYPE_CHECKING:
+    from reconciler.home import Home
+    from reconciler.settings import HubSpec, OperatorSpec
 
 
 @click.command(name="doctor")
@@ -34,8 +39,6 @@ def _checks(source: str, data: str | None, operator: str | None) -> Iterator[Che
     yield _git()
     yield from _engine()
     yield from _files(source, data, operator)
-    opa = shutil.which("opa")
-    yield None, "opa", f"found at {opa}" if opa else "not installed; the embedded engine answers policies", ""
 
 
 def _git() -> Check:
@@ -78,5 +81,39 @@ def _files(source: str, data: str | None, operator: str | None) -> Iterator[Chec
         home = open_home(state, create=False)
         text = f"{state}: fleet {home.fleet}, hub {'running' if is_locked(state) else 'not running'}" if home else "new"
         yield True, "data", text, ""
+        yield _opa(spec, desired.hub if desired is not None else None)
+        if home is not None:
+            yield from _policy(home)
     except ReconcilerError as exc:
         yield False, "repository", str(exc), ""
+
+
+def _opa(operator: "OperatorSpec", hub: "HubSpec | None") -> Check:
+    """The program, and whether `hub.yaml` needs it."""
+    from reconciler.policy.opa_process import find_program, read_version
+
+    opa = hub.policy.opa if hub is not None and "opa" in hub.policy.engines else None
+    program = find_program(operator.policy.opa_binary)
+    version = read_version(program) if program else None
+    if program and version:
+        use = "the hub runs it" if opa and opa.managed else f"asked at {opa.address}" if opa else "hub.yaml asks none"
+        return True, "opa", f"{version[0]}.{version[1]} at {program}; {use}", ""
+    if opa is not None and opa.managed:
+        mend = "install OPA 1.0 or newer (docs/policies.md), or take policy.opa out of hub.yaml"
+        return None, "opa", "hub.yaml wants the hub to run it, and there is no program; the next engine answers", mend
+    if opa is not None:
+        return None, "opa", f"no program here; asked at {opa.address}", ""
+    return None, "opa", "not installed, and hub.yaml asks none; the embedded engine answers policies", ""
+
+
+def _policy(home: "Home") -> Iterator[Check]:
+    """Which engine answers the router that runs."""
+    from reconciler.core.reading import Ok
+    from reconciler.router.client import RouterLink
+
+    report = RouterLink(home.fleet, home.run, home.state).report()
+    if not isinstance(report, Ok):
+        return
+    engine, fault = report.value.policy_engine, report.value.policy_fault
+    text = f"{engine} answers the router at revision {report.value.policy_revision}"
+    yield None if fault else True, "policy", f"{text}; {fault}" if fault else text, ""

@@ -25,7 +25,10 @@ def status_command(source: str, data: str | None, output: str) -> int:
     out = console()
     revision = fleet.revision or "none yet"
     running = f"running, {fleet.mode}" if fleet.is_running else "not running"
-    out.print(f"fleet {fleet.id} · hub {running} · revision {escape(revision[:12])} · runtime {fleet.runtime or '-'}")
+    out.print(
+        f"fleet {fleet.id} · hub {running} · revision {escape(revision[:12])} · runtime {fleet.runtime or '-'} · "
+        f"policies by {fleet.policy_engine or '-'}"
+    )
     for condition in fleet.conditions:
         out.print(f"[yellow]{condition.type}[/] for {age(condition.since.isoformat())}: {escape(condition.message)}")
     out.print()

@@ -218,11 +218,12 @@ def _shadow(name: str) -> Iterator[str]:
 
 
 def _reason_against(name: str) -> str:
-    """Why a known built-in is refused; empty where the name is allowed or none of a built-in."""
+    """Why a known built-in is refused, and what to do; empty where the name is allowed or none of a built-in."""
     if name in ALLOWED:
         return ""
     family, dot, _ = name.partition(".")
-    return REFUSED.get(name) or (REFUSED.get(family, "") if dot else "")
+    reason = REFUSED.get(name) or (REFUSED.get(family, "") if dot else "")
+    return reason if ";" in reason or not reason else f"{reason}; policies may not use it"
 
 
 def _check_reference(module: Module, reference: Reference, functions: Functions) -> Iterator[str]:

@@ -10,9 +10,9 @@ built-in rules answer it (`builtin.py`, `chain.py`).
 What only the engine can see, syntax above all, is found by `PolicyEngine.check`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from reconciler.core.digest import digest
 from reconciler.core.problem import Problem, sort_problems
@@ -36,6 +36,8 @@ _ONE_ARITY = "functions of one name take as many everywhere"
 _NO_WITH = "uses 'with', which the embedded engine cannot evaluate outside of tests; use a function"
 _IMPORTS = "rego.v1, data.… or input.…"
 
+_Path: TypeAlias = tuple[str | int, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
@@ -58,8 +60,17 @@ class TestRule:
     column: int
 
 
-def build_bundle(files: Mapping[str, bytes], data: object = None, *, data_file: str = "policies/data.yaml") -> Built:
-    """The bundle of all `.rego` files by path. `data` is the parsed value of `data_file`, None where there is none."""
+def build_bundle(
+    files: Mapping[str, bytes],
+    data: object = None,
+    *,
+    data_file: str = "policies/data.yaml",
+    locate: Callable[[_Path], tuple[int, int]] = lambda _path: (0, 0),
+) -> Built:
+    """The bundle of all `.rego` files by path. `data` is the parsed value of `data_file`, None where there is none.
+
+    `locate` gives line and column of a path in `data_file`; (0, 0) where nobody knows.
+    """
     problems: list[Problem] = []
     sources: dict[str, str] = {}
     if len(files) > MAX_MODULES:
@@ -73,7 +84,9 @@ def build_bundle(files: Mapping[str, bytes], data: object = None, *, data_file: 
             sources[path] = text
     modules = [read_module(path, source) for path, source in sources.items()]
     problems.extend(_check_modules(modules))
-    problems.extend(_check_data(data, modules, data_file))
+    for where, message in _check_data(data, modules):
+        line, column = locate(where)
+        problems.append(Problem(file=data_file, line=line, column=column, message=message))
     if problems:
         return Built(bundle=None, problems=sort_problems(problems))
     document = dict(data) if isinstance(data, Mapping) else {}
@@ -133,18 +146,14 @@ def _decode(path: str, content: bytes) -> str | Problem:
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
-        before = content[: exc.start]
-        line, column = before.count(b"\n") + 1, exc.start - (before.rfind(b"\n") + 1) + 1
-        return Problem(
-            file=path,
-            line=line,
-            column=column,
-            message="is not UTF-8 text; save the file as UTF-8",
-        )
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        return Problem(file=path, line=line, column=1, message="contains a NUL character; remove it")
-    return text
+        return _problem_after(path, content[: exc.start].decode(), "is not UTF-8 text; save the file as UTF-8")
+    before, nul, _ = text.partition("\0")
+    return _problem_after(path, before, "contains a NUL character; remove it") if nul else text
+
+
+def _problem_after(path: str, before: str, message: str) -> Problem:
+    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+    return Problem(file=path, line=line, column=column, message=message)
 
 
 def _check_modules(modules: Sequence[Module]) -> Iterator[Problem]:
@@ -190,24 +199,23 @@ def _check_header(module: Module) -> Iterator[Problem]:
             yield module.problem(found, f"imports {found.path}; policies import only {_IMPORTS}")
 
 
-def _check_data(data: object, modules: Sequence[Module], file: str) -> Iterator[Problem]:
+def _check_data(data: object, modules: Sequence[Module]) -> Iterator[tuple[_Path, str]]:
+    """What is wrong with the data, and where in it."""
     if data is None:
         return
     if not isinstance(data, Mapping):
-        yield Problem(file=file, line=1, column=1, message="is not a mapping; write keys and values")
+        yield (), "is not a mapping; write keys and values"
         return
     if "hub" in data:
-        yield Problem(file=file, message="has the key 'hub', which is the hub's own; rename it")
+        yield ("hub",), "has the key 'hub', which is the hub's own; rename it"
     for package in sorted({m.package for m in modules}):
         if package and package.partition(".")[0] != "hub" and _holds(data, package.split(".")):
-            message = f"has a value where package {package} is; rename one of them"
-            yield Problem(file=file, message=message)
-    fault, count = _check_value(data, "", 0)
+            yield tuple(package.split(".")), f"has a value where package {package} is; rename one of them"
+    fault, count = _check_value(data, ())
     if fault:
-        yield Problem(file=file, message=fault)
+        yield fault
     elif count > MAX_DATA_VALUES:
-        message = f"has {count} values; there may be at most {MAX_DATA_VALUES}"
-        yield Problem(file=file, message=message)
+        yield (), f"has {count} values; there may be at most {MAX_DATA_VALUES}"
 
 
 def _holds(data: Mapping[str, Any], path: Sequence[str]) -> bool:
@@ -221,38 +229,46 @@ def _holds(data: Mapping[str, Any], path: Sequence[str]) -> bool:
     return True
 
 
-def _check_value(value: object, where: str, depth: int) -> tuple[str, int]:
-    """What is wrong with a value of the data, and how many values it holds."""
-    if depth > MAX_DATA_DEPTH:
-        return f"{where} is nested deeper than {MAX_DATA_DEPTH} levels; flatten it", 1
-    if value is None or isinstance(value, bool):
-        return "", 1
-    if isinstance(value, str):
-        bad = "\0" in value or any("\ud800" <= c <= "\udfff" for c in value)
-        return (f"{where} contains a character that is no text; remove it" if bad else ""), 1
-    if isinstance(value, int | float):
-        return _check_number(value, where), 1
+def _check_value(value: object, path: _Path) -> tuple[tuple[_Path, str] | None, int]:
+    """Where a value of the data has its first fault, with what it is, and how many values it holds."""
+    if len(path) > MAX_DATA_DEPTH:
+        return (path, f"{_dotted(path)} is nested deeper than {MAX_DATA_DEPTH} levels; flatten it"), 1
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                return f"{where or 'the root'} has the key {key!r}, which is not text; put it in quotes", 1
-        return _check_items(((f"{where}.{k}".lstrip("."), v) for k, v in value.items()), depth)
+                message = f"{_dotted(path) or 'the root'} has the key {key!r}, which is not text; put it in quotes"
+                return ((*path, str(key)), message), 1
+        return _check_items((((*path, k), v) for k, v in value.items()))
     if isinstance(value, list | tuple):
-        return _check_items(((f"{where}[{i}]", v) for i, v in enumerate(value)), depth)
-    return f"{where} is a {type(value).__name__}; put it in quotes to make it text", 1
+        return _check_items((((*path, i), v) for i, v in enumerate(value)))
+    fault = _fault_of(value)
+    return ((path, f"{_dotted(path)} {fault}") if fault else None), 1
 
 
-def _check_items(items: Iterable[tuple[str, object]], depth: int) -> tuple[str, int]:
+def _check_items(items: Iterable[tuple[_Path, object]]) -> tuple[tuple[_Path, str] | None, int]:
     total = 1
-    for where, value in items:
-        fault, count = _check_value(value, where, depth + 1)
+    for path, value in items:
+        fault, count = _check_value(value, path)
         total += count
         if fault:
             return fault, total
-    return "", total
+    return None, total
 
 
-def _check_number(value: int | float, where: str) -> str:
+def _fault_of(value: object) -> str:
+    """What is wrong with a value that holds no others; empty where nothing is."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        bad = "\0" in value or any("\ud800" <= c <= "\udfff" for c in value)
+        return "contains a character that is no text; remove it" if bad else ""
+    if not isinstance(value, int | float):
+        return f"is a {type(value).__name__}; put it in quotes to make it text"
     if not abs(value) <= MAX_NUMBER or "e" in repr(value):
-        return f"{where} is {value}, which the engines do not read alike; write it as text, or smaller"
+        return f"is {value}, which the engines do not read alike; write it as text, or smaller"
     return ""
+
+
+def _dotted(path: _Path) -> str:
+    """`a.b[0]`"""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")

@@ -115,9 +115,14 @@ class EmbeddedEngine:
             self._link = fresh
         try:
             return self._link.ask("decide", self._limits.decide_s, kind=kind, question=question)
-        except WorkerLostError:
+        except WorkerLostError as exc:
             self._link = None
-            raise
+            what = f"data.hub.{kind}.decision"
+            if exc.timed_out:
+                message = f"{what} did not end within {self._limits.decide_s:g}s; bound what it walks through"
+            else:
+                message = f"{what} crashed the engine, or used up its memory; simplify it"
+            raise PolicyEngineError(f"{message} ({exc})") from exc
         except ValueError:
             return None
 

@@ -7,17 +7,15 @@ standard output, which the worker has turned into a memory file; it is read from
 import ctypes
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.policy import rego
-from reconciler.policy.bundle import (
-    ANSWER_PACKAGE,
-    answer_module,
-    answered_kinds,
-    without_tests,
-)
+from reconciler.policy.bundle import ANSWER_PACKAGE, answer_module, answered_kinds, without_tests
+from reconciler.policy.marks import read_marks
+from reconciler.policy.module import read_module
+from reconciler.policy.reads import Reads, find_reads
 
 MAX_REASONS = 20
 MAX_REASON_CHARACTERS = 500
@@ -29,7 +27,13 @@ _LOG, _LOG_BYTES = 1, 2**20
 _PLACE = re.compile(r"^-- (?P<file>\S.*):(?P<line>\d+):(?P<column>\d+)$", re.MULTILINE)
 _MESSAGE = re.compile(r"\(errormsg \d+:(.*)\)$", re.MULTILINE)
 _OFFSET = re.compile(r"\|(\d+)\|\d+")
-_STATIC = frozenset({"wellformed_error", "rego_recursion_error", "rego_compile_error"})
+_STATIC: Mapping[str, str] = {
+    "timeout_error": "does not end, not even for an empty question; bound what it walks through",
+    "rego_recursion_error": "needs a rule or function that calls itself; break the circle",
+    "wellformed_error": "cannot be evaluated",
+    "rego_compile_error": "cannot be evaluated",
+}
+"""What is wrong with a decision whatever is asked, by the library's code. It counts steps, not time."""
 
 Reply = dict[str, object]
 
@@ -66,7 +70,8 @@ class Operations:
         except rego.CompileError as exc:
             return {"error": f"the policies do not compile: {exc}"}
         self._program, self._revision, self._kinds = program, revision, kinds
-        return {"revision": revision, "kinds": sorted(kinds)}
+        loaded: Reply = {"revision": revision, "kinds": sorted(kinds)}
+        return loaded if entry_points else {**loaded, "reads": _find_reads(program, kinds)}
 
     def decide(self, kind: str, question: object) -> Reply:
         if self._program is None:
@@ -100,6 +105,13 @@ class Operations:
             case rego.Fault(message, code):
                 return {"fault": f"{message} ({code})"}
 
+    def with_marks(self, answer: Callable[[], Reply]) -> Reply:
+        """The reply, and in `marks` which marks were printed meanwhile; None where they were too many to keep."""
+        self._take_log()
+        reply = answer()
+        log = self._take_log()
+        return {**reply, "marks": None if len(log) >= _LOG_BYTES else sorted(read_marks(log))}
+
     def _deny(self, reason: str) -> Reply:
         return {"revision": self._revision, "allow": False, "reasons": [_cut(reason)]}
 
@@ -126,7 +138,7 @@ class Operations:
             return logged or [Problem(file=whole, message=_no_rego(str(exc)))]
         answers = {kind: program.ask(f"{_ANSWER_ROOT}/{kind}", {}) for kind in sorted(kinds)}
         return [
-            Problem(file=whole, message=f"data.hub.{kind}.decision: {answer.message}")
+            _problem_at_decision(modules, kind, f"{_STATIC[answer.code]} ({answer.message})")
             for kind, answer in answers.items()
             if isinstance(answer, rego.Fault) and answer.code in _STATIC
         ]
@@ -149,6 +161,21 @@ def _compile(
     used = {**without_tests(modules), _ANSWER_FILE: answer_module(kinds)}
     paths = [f"{_ANSWER_ROOT}/{kind}" for kind in sorted(kinds)] + list(entry_points)
     return rego.Program(used, data, paths or [_ANSWER_ROOT])
+
+
+def _problem_at_decision(modules: Mapping[str, str], kind: str, message: str) -> Problem:
+    outlines = [read_module(path, text) for path, text in sorted(without_tests(modules).items())]
+    module, rule = next((m, r) for m in outlines if m.package == f"hub.{kind}" for r in m.rules if r.name == "decision")
+    return module.problem(rule, f"data.hub.{kind}.decision {message}")
+
+
+def _find_reads(program: rego.Program, kinds: Iterable[str]) -> dict[str, object]:
+    """What each kind reads of its question, as JSON of `Reads`."""
+    try:
+        plan = program.read_plan()
+        return {kind: find_reads(plan, f"{_ANSWER_ROOT}/{kind}").to_json() for kind in sorted(kinds)}
+    except (LookupError, ValueError):
+        return {kind: Reads(obstacle="its plan has an unknown form").to_json() for kind in sorted(kinds)}
 
 
 def _read_decision(kind: str, decision: object) -> Reply:

@@ -9,6 +9,7 @@ structure of the answer. Answers are read node by node, not as text, for the sam
 answer that calls itself good.
 """
 
+import ctypes
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,28 @@ from regopy import Interpreter, NodeKind, RegoError
 from regopy.rego_shared import rego as _c
 from regopy.rego_shared import rego_node_value
 
+from reconciler.policy.reads import Function, Operand, Plan, Statement
+
 MAX_DEPTH = 64
 _INT64 = 2**63
+
+_NAME_BYTES = 64
+_STATEMENTS = {
+    "rego-assignvarstmt": "AssignVarStmt",
+    "rego-assignvaroncestmt": "AssignVarOnceStmt",
+    "rego-calldynamicstmt": "CallDynamicStmt",
+    "rego-callstmt": "CallStmt",
+    "rego-dotstmt": "DotStmt",
+    "rego-isdefinedstmt": "IsDefinedStmt",
+    "rego-isundefinedstmt": "IsUndefinedStmt",
+    "rego-resetlocalstmt": "ResetLocalStmt",
+    "rego-returnlocalstmt": "ReturnLocalStmt",
+    "rego-scanstmt": "ScanStmt",
+    "rego-withstmt": "WithStmt",
+}
+"""OPA's names for the statements that `reads.py` tells apart; the others keep the library's."""
+
+_WITH_TARGET = ("AssignVarStmt", "AssignVarOnceStmt", "CallStmt", "DotStmt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +128,102 @@ class Program:
         finally:
             _c.regoFreeOutput(output)
 
+    def read_plan(self) -> Plan:
+        """What the entry points do, statement by statement. Raises LookupError or ValueError on an unknown form."""
+        policy = _find_named(_c.regoBundleNode(self._bundle._impl), "rego-policy")
+        parts = {_node_name(part): part for part in _children(policy)}
+        reader = _PlanReader(_find_named(parts["rego-static"], "rego-stringseq"))
+        return Plan(
+            entry_points={
+                _string(_child(plan, 0)): reader.read_blocks(_child(plan, 1))
+                for plan in _children(parts["rego-planseq"])
+            },
+            functions={
+                _string(_child(function, 0)): reader.read_function(function)
+                for function in _children(parts["rego-functionseq"])
+            },
+        )
+
     def _compile_message(self) -> str:
         if not self._bundle._impl:
             return "cannot be compiled"
         return _find(_c.regoBundleNode(self._bundle._impl), NodeKind.ErrorMessage) or "cannot be compiled"
+
+
+class _PlanReader:
+    """Reads statements from the library's tree; constant texts stand in a table of its own."""
+
+    def __init__(self, texts: Any) -> None:
+        self._texts = [_unescape(_string(text)) for text in _children(texts)]
+
+    def read_function(self, node: Any) -> Function:
+        """Name, path, parameters, result, blocks."""
+        parameters = tuple(_local(local) for local in _children(_child(node, 2)))
+        return Function(parameters=parameters, result=_local(_child(node, 3)), body=self.read_blocks(_child(node, 4)))
+
+    def read_blocks(self, node: Any) -> tuple[Statement, ...]:
+        """The statements of all blocks of a sequence, which run one after another."""
+        return tuple(statement for block in _children(node) for statement in self._read_block(block))
+
+    def _read_block(self, node: Any) -> tuple[Statement, ...]:
+        return tuple(self._read_statement(statement) for statement in _children(node))
+
+    def _read_statement(self, node: Any) -> Statement:
+        name = _node_name(node)
+        name = _STATEMENTS.get(name, name)
+        operands: list[Operand] = []
+        blocks: list[tuple[Statement, ...]] = []
+        function = ""
+        for child in _children(node):
+            match _node_name(child):
+                case "rego-irstring":
+                    function = _string(child)
+                case "rego-operandseq":
+                    operands.extend(self._read_operand(operand) for operand in _children(child))
+                case "rego-operand":
+                    operands.append(self._read_operand(child))
+                case "rego-localindex":
+                    operands.append(_local(child))
+                case "rego-block":
+                    blocks.append(self._read_block(child))
+                case "rego-blockseq":
+                    blocks.append(self.read_blocks(child))
+        target = operands.pop() if name in _WITH_TARGET else None
+        return Statement(
+            name=name,
+            # A loop sets its other two: key and value.
+            operands=tuple(operands[:1] if name == "ScanStmt" else operands),
+            target=target if isinstance(target, int) else None,
+            function=function,
+            blocks=tuple(blocks),
+        )
+
+    def _read_operand(self, node: Any) -> Operand:
+        value = _child(node, 0)
+        match _node_name(value):
+            case "rego-localindex":
+                return _local(value)
+            case "rego-stringindex":
+                return self._texts[_local(value)]
+        return None
+
+
+def _local(node: Any) -> int:
+    return int(rego_node_value(node))
+
+
+def _node_name(node: Any) -> str:
+    """The library's name of a kind of node; its own function for it fails, because it counts one byte too few."""
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    _c.regoNodeTypeName(node, name, _NAME_BYTES)
+    return name.value.decode()
+
+
+def _find_named(node: Any, name: str) -> Any:
+    for child in _children(node):
+        if _node_name(child) == name:
+            return child
+    raise LookupError(f"the plan has no {name}")
 
 
 def _add(given: Any, value: object, depth: int) -> None:

@@ -1,4 +1,4 @@
-"""Runs the Rego tests of a bundle in policy workers, and says where each failing one stands.
+"""Runs the Rego tests of a bundle in policy workers, and says where each failing one stands, and what they reach.
 
 A bundle comes in, problems go out; worker processes are started, and killed where a test does not end. A test is a
 rule `test_…` of a file `*_test.rego`, and passes when it is true. Expressions under `with` are evaluated first, each
@@ -12,7 +12,9 @@ from typing import Any, TypeAlias
 
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.policy.bundle import TestRule, find_tests, is_test, without_tests
+from reconciler.policy.coverage import Coverage, count_marks
 from reconciler.policy.link import WorkerLink, WorkerLostError
+from reconciler.policy.marks import mark_modules
 from reconciler.policy.module import Rule
 from reconciler.policy.rewrite import Rewritten, With, rewrite_module
 from reconciler.ports import PolicyBundle
@@ -49,38 +51,71 @@ class _StoppedError(Exception):
 
 def run_tests(start: Callable[[], WorkerLink], bundle: PolicyBundle, limits: TestLimits) -> tuple[Problem, ...]:
     """A problem for each test that fails, at its rule. Raises PolicyEngineError where no worker starts."""
+    problems, _ = _run_tests(start, bundle, limits, without_tests(bundle.modules), has_marks=False)
+    return problems
+
+
+def measure_coverage(
+    start: Callable[[], WorkerLink], bundle: PolicyBundle, limits: TestLimits
+) -> tuple[tuple[Problem, ...], Coverage]:
+    """The same of policies with marks (`marks.py`), and which of their rules the tests reach."""
+    marked = mark_modules(bundle.modules)
+    problems, run = _run_tests(start, bundle, limits, marked.modules, has_marks=True)
+    marks, unmeasured = (run.marks, run.unmeasured) if run else (frozenset[int](), 0)
+    return problems, count_marks(marked, frozenset(marks), unmeasured)
+
+
+def _run_tests(
+    start: Callable[[], WorkerLink],
+    bundle: PolicyBundle,
+    limits: TestLimits,
+    modules: Mapping[str, str],
+    *,
+    has_marks: bool,
+) -> tuple[tuple[Problem, ...], "_Run | None"]:
+    """Problems, and the run that found them, where tests could be run."""
     tests = find_tests(bundle.modules)
     if not tests:
-        return ()
+        return (), None
     rewritten: dict[str, Rewritten] = {}
     for path in sorted(filter(is_test, bundle.modules)):
         number = sum(len(r.withs) for r in rewritten.values())
         rewritten[path] = rewrite_module(path, bundle.modules[path], number)
     if problems := [p for r in rewritten.values() for p in r.problems]:
-        return sort_problems(problems)
-    run = _Run(start, bundle, limits, rewritten)
+        return sort_problems(problems), None
+    run = _Run(start, bundle.data, limits, modules, rewritten, has_marks=has_marks)
     try:
-        return sort_problems(run.run(tests))
+        return sort_problems(run.run(tests)), run
     except _StoppedError as exc:
-        return (Problem(file=tests[0].file, message=str(exc)),)
+        return (Problem(file=tests[0].file, message=str(exc)),), run
     finally:
         run.close()
 
 
 class _Run:
-    """One run: the worker in use, and what is loaded into it."""
+    """One run: the worker in use, and what is loaded into it.
+
+    With `has_marks`, `marks` are those that were printed, and `unmeasured` counts evaluations that did not tell theirs.
+    """
 
     def __init__(
         self,
         start: Callable[[], WorkerLink],
-        bundle: PolicyBundle,
+        data: Data,
         limits: TestLimits,
+        modules: Mapping[str, str],
         rewritten: Mapping[str, Rewritten],
+        *,
+        has_marks: bool,
     ) -> None:
         self._start = start
-        self._bundle = bundle
+        self._data = data
         self._limits = limits
+        self._modules = modules
         self._rewritten = rewritten
+        self._has_marks = has_marks
+        self.marks: set[int] = set()
+        self.unmeasured = 0
         self._until = time.monotonic() + limits.all_s
         self._link: WorkerLink | None = None
         self._loaded: Mapping[str, object] = {}
@@ -94,7 +129,7 @@ class _Run:
                 for path, r in self._rewritten.items()
             },
             [test.path for test in tests],
-            self._bundle.data,
+            self._data,
         )
         for test in tests:
             result = self._evaluate(test.path, {})
@@ -113,7 +148,7 @@ class _Run:
         withs = [w for r in self._rewritten.values() for w in r.withs]
         if not withs:
             return {}
-        self._load_questions(withs, self._bundle.data)
+        self._load_questions(withs, self._data)
         found: dict[With, _Found] = {}
         questions: dict[With, object] = {}
         data: dict[With, Data] = {}
@@ -125,7 +160,7 @@ class _Run:
                 continue
             questions[w] = given[w.input].value if w.input else {}
             if w.data:
-                data[w] = _replace(self._bundle.data, [(p, given[n].value) for p, n in w.data])
+                data[w] = _replace(self._data, [(p, given[n].value) for p, n in w.data])
             else:
                 found[w] = self._evaluate(w.value, questions[w])
         for w, changed in data.items():
@@ -139,7 +174,7 @@ class _Run:
 
     def _load(self, rules: Mapping[str, Iterable[str]], entry_points: Sequence[str], data: Data) -> None:
         """Load policies and tests with more rules in each test module. Raises _StoppedError."""
-        modules = without_tests(self._bundle.modules)
+        modules = dict(self._modules)
         for path, rewritten in self._rewritten.items():
             modules[path + _RUN_SUFFIX] = "\n".join([rewritten.text, *rules[path], ""])
         self._loaded = {"modules": modules, "data": data, "entry_points": entry_points}
@@ -162,14 +197,25 @@ class _Run:
             raise _StoppedError(f"the tests took longer than {self._limits.all_s:g}s together")
         link = self._link or self._reload()
         try:
-            reply = link.ask("evaluate", self._limits.each_s, path=path, question=question)
+            reply = link.ask("evaluate", self._limits.each_s, path=path, question=question, marks=self._has_marks)
         except WorkerLostError as exc:
             self._link = None
+            self.unmeasured += self._has_marks
             late = f"it did not end within {self._limits.each_s:g}s"
             return _Found(reason=late if exc.timed_out else "it used too much memory, or crashed")
+        if self._has_marks:
+            self._take_marks(link, reply)
         if reason := reply.get("fault") or reply.get("error"):
             return _Found(reason=str(reason))
         return _Found(value=reply.get("value"), term=str(reply.get("term", "")))
+
+    def _take_marks(self, link: WorkerLink, reply: Mapping[str, Any]) -> None:
+        if reply["marks"] is None:
+            link.close()
+            self._link = None
+            self.unmeasured += 1
+        else:
+            self.marks.update(reply["marks"])
 
 
 def _given_paths(w: With) -> list[str]:

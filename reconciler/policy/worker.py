@@ -6,7 +6,7 @@ bytes, the length of what follows as a big-endian unsigned integer, then that ma
 
     request                                                     reply, besides "id"
     {"op": "check", "modules": {path: text}}                    {"problems": [{file, line, column, message}]}
-    {"op": "load", "modules": {path: text}, "data": {…}}        {"revision": "…", "kinds": ["message", …]}
+    {"op": "load", "modules": {path: text}, "data": {…}}        {"revision": "…", "kinds": ["message", …], "reads": {…}}
                                                                 or {"error": "…"}: what was loaded before stays
     {"op": "decide", "kind": "message", "question": {…}}        {"revision": "…", "allow": true, "reasons": ["…"]}
     {"op": "evaluate", "path": "hub/task/limits", "question":   {"value": …, "term": "the value in Rego"}
@@ -18,10 +18,14 @@ worker ends itself, so that an endless rule does not outlive an owner that died.
 kills the worker, starts another and loads the bundle again.
 
 `modules` and `data` are those of a `PolicyBundle`; its tests are left out of what is loaded. `kinds` are those that the
-modules answer: of another kind nothing should be asked, because the answer is always a denial. The revision of a
-decision is the one in the data that was evaluated, `data.hub.revision`. An evaluation that fails, is undefined or
-answers in another form than `{"allow": boolean, "reasons": [text]}` is a denial with its reason. Whatever an `error`
-says, it is no decision.
+modules answer: of another kind nothing should be asked, because the answer is always a denial. `reads`, given where no
+entry points are named, says by kind which values of a question can change its answer, `{"paths": [["sender", "role"],
+…]}`, or why nobody can tell, `{"obstacle": "…"}` (`reads.py`). The revision of a decision is the one in the data that
+was evaluated, `data.hub.revision`. An evaluation that fails, is undefined or answers in another form than
+`{"allow": boolean, "reasons": [text]}` is a denial with its reason. Whatever an `error` says, it is no decision.
+
+With `"marks": true` in the request the reply has the `marks` that were printed by modules that have some (`marks.py`),
+or null where the worker could not keep them all: it keeps no others from then on, and should be ended.
 
 Before the first request the worker empties its environment, limits its memory, forbids itself to open any file or
 socket, and turns its standard streams away from the frames, because the Rego library prints to them.
@@ -139,6 +143,8 @@ def _answer(operations: "Operations", frame: bytes) -> Reply:
     if isinstance(deadline_s, int | float) and deadline_s > 0:
         signal.setitimer(signal.ITIMER_REAL, deadline_s + SELF_DESTRUCT_AFTER_S)
     try:
+        if request.get("marks") is True:
+            return {"id": request.get("id"), **operations.with_marks(lambda: _serve(operations, request))}
         return {"id": request.get("id"), **_serve(operations, request)}
     except KeyError as exc:
         return {"id": request.get("id"), "error": f"the request has no {exc}"}

@@ -76,6 +76,10 @@ def test_the_last_resort_is_what_the_kind_says() -> None:
     admission = world.answer(kind="admission")
     assert (admission.decision.allow, admission.decision.engine, admission.fallback) == (False, "none", True)
     assert [name for name, _ in admission.failures] == ["opa", "embedded"]
+    assert admission.decision.reasons == (
+        "no policy engine can answer (opa: opa is down; embedded: embedded is down), "
+        "and the last resort for admission is to deny",
+    )
 
 
 def test_a_kind_without_a_policy_is_the_built_in_rules_and_no_fallback() -> None:

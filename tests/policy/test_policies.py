@@ -80,7 +80,6 @@ ALIKE = [
 STRICTER = [
     ("message", sending("a.b", PERFORMER, GRANT)),
     ("message", sending("a.b", TOPIC, GRANT, sensitivity="confidential")),
-    ("message", sending("a.b", WRITER, GRANT, size_bytes=2**30)),
     ("task", task_question(task={"source": "inbox", "uid": 1000}, agent={"role": "performer"})),
     ("task", task_question(task={"source": "inbox", "uid": 1000, "sensitivity": "confidential"})),
     ("task", {**task_question(task={"labels": {"hours": "business"}}), "time": "2026-11-21T09:00:00Z"}),

@@ -62,7 +62,12 @@ def test_it_says_first_that_it_is_ready(worker: Pipes) -> None:
 
 
 def test_a_bundle_is_loaded_and_decides_with_its_revision(worker: Pipes) -> None:
-    assert worker.ask(id=1, **LOAD) == {"id": 1, "revision": BUNDLE.digest, "kinds": ["message"]}
+    assert worker.ask(id=1, **LOAD) == {
+        "id": 1,
+        "revision": BUNDLE.digest,
+        "kinds": ["message"],
+        "reads": {"message": {"paths": [["message", "size_bytes"]]}},
+    }
     question = message_question(message={"size_bytes": 5})
     assert worker.ask(id=2, op="decide", kind="message", question=question, deadline_s=1) == {
         "id": 2,

@@ -1,10 +1,12 @@
-"""Activating the policies of a revision, whole. The router gets the same bundle with its configuration."""
+"""Activating the policies of a revision, whole, and running OPA. The router gets the same bundle."""
 
 from reconciler.core.change import Action, Change
 from reconciler.core.outcome import Applied, Outcome
 from reconciler.crashpoint import effect
 from reconciler.kinds.kind import Desired, World
-from reconciler.kinds.policy.observe import ACTIVE
+from reconciler.kinds.policy.observe import ACTIVE, OPA_WAS_RUNNING
+from reconciler.kinds.policy.plan import OPA
+from reconciler.policy.opa_process import start_opa, stop_opa
 from reconciler.ports import PolicyBundle
 
 NO_POLICIES = PolicyBundle(modules={}, data={}, digest="")
@@ -12,10 +14,22 @@ NO_POLICIES = PolicyBundle(modules={}, data={}, digest="")
 
 def apply(change: Change, world: World, _desired: Desired) -> Outcome:
     """Raises PolicyEngineError; the last good bundle goes on answering then."""
+    if change.name == OPA:
+        return _apply_opa(change, world)
     if change.action is Action.REMOVE:
         effect("policy.deactivate", world.policy.activate, NO_POLICIES)
         effect("policy.record", world.store.set_meta, ACTIVE, "")
         return Applied()
     effect("policy.activate", world.policy.activate, change.spec.bundle)
     effect("policy.record", world.store.set_meta, ACTIVE, change.spec_digest)
+    return Applied()
+
+
+def _apply_opa(change: Change, world: World) -> Outcome:
+    if change.action is Action.REMOVE:
+        effect("opa.stop", stop_opa, world.run)
+        world.store.set_meta(OPA_WAS_RUNNING, "")
+        return Applied()
+    effect("opa.start", start_opa, world.run, world.state, change.spec)
+    world.store.set_meta(OPA_WAS_RUNNING, "yes")
     return Applied()

@@ -1,12 +1,27 @@
-"""Which policy bundle answers: by the record, and by the engine of this process."""
+"""Which policy bundle answers: by the record, and by the engine of this process; and the OPA that the hub runs."""
 
 from dataclasses import dataclass
 
 from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.kind import World
+from reconciler.policy.opa_process import digest_start, find_opa, find_program
 from reconciler.ports import RouterReport
 
 ACTIVE = "active_policy"
+OPA_WAS_RUNNING = "opa_was_running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpaState:
+    """`running` is the digest of what the server that runs was started with, `wanted` of what one would be now.
+
+    Both are empty where there is none; `wanted` also as long as the router has not said where it listens.
+    """
+
+    program: str | None = None
+    running: str = ""
+    wanted: str = ""
+    was_running: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +30,24 @@ class PolicyState:
 
     recorded: str = ""
     in_engine: str = ""
+    opa: OpaState = OpaState()
 
 
 def observe(world: World, _report: Reading[RouterReport]) -> Reading[PolicyState]:
     """Raises StoreError."""
-    return Ok(PolicyState(recorded=world.store.get_meta(ACTIVE) or "", in_engine=world.policy.revision))
+    return Ok(
+        PolicyState(
+            recorded=world.store.get_meta(ACTIVE) or "", in_engine=world.policy.revision, opa=_observe_opa(world)
+        )
+    )
+
+
+def _observe_opa(world: World) -> OpaState:
+    program = find_program(world.operator.policy.opa_binary)
+    running = find_opa(world.run)
+    return OpaState(
+        program=program,
+        running=running.digest if running else "",
+        wanted=digest_start(world.state, program) if program else "",
+        was_running=bool(world.store.get_meta(OPA_WAS_RUNNING)),
+    )

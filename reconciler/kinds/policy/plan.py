@@ -1,15 +1,22 @@
-"""Whether another bundle must become the one that answers: one change, for policies are activated whole. Pure."""
+"""What policies lack: another bundle, activated whole, and the OPA that the hub is to run. Pure."""
 
 from collections.abc import Sequence
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.kinds.kind import Desired, Facts
-from reconciler.kinds.policy.observe import PolicyState
+from reconciler.kinds.policy.observe import OpaState, PolicyState
 from reconciler.kinds.policy.spec import NAME
+
+OPA = "opa"
+_LOOK_AGAIN_S = 1.0
 
 
 def plan(desired: Desired, observed: PolicyState, _facts: Facts) -> Sequence[Change]:
-    """One change of the resource `policies`; none where git has no policies and none are active."""
+    """One change of the resource `policies`, and one of `opa` where the hub is to run it; none of what is not there."""
+    return [*_plan_bundle(desired, observed), *_plan_opa(desired, observed.opa)]
+
+
+def _plan_bundle(desired: Desired, observed: PolicyState) -> Sequence[Change]:
     wanted = desired.of("policy").get(NAME)
     if wanted is None:
         if not observed.recorded:
@@ -25,6 +32,37 @@ def plan(desired: Desired, observed: PolicyState, _facts: Facts) -> Sequence[Cha
     if observed.in_engine != wanted.bundle.digest:
         return [_change(Action.UPDATE, Cause.START, "to be loaded into the engine", wanted.bundle.digest, wanted)]
     return [_change(Action.KEEP, Cause.COMMIT, "as in git", wanted.bundle.digest, wanted)]
+
+
+def _plan_opa(desired: Desired, observed: OpaState) -> Sequence[Change]:
+    opa = desired.hub.policy.opa
+    if opa is None or not opa.managed or OPA not in desired.hub.policy.engines:
+        gone = _opa_change(Action.REMOVE, Cause.COMMIT, "hub.yaml does not ask for it any more", observed)
+        return [gone] if observed.running else []
+    if observed.program is None:
+        reason = "there is no program opa on this host; the next engine answers"
+        return [_opa_change(Action.KEEP, Cause.COMMIT, reason, observed)]
+    if not observed.wanted:
+        return [_opa_change(Action.HOLD, Cause.START, "waits until the router serves the policies", observed)]
+    if not observed.running:
+        cause = Cause.CRASH if observed.was_running else Cause.START
+        return [_opa_change(Action.CREATE, cause, "it is not running", observed)]
+    if observed.running != observed.wanted:
+        return [_opa_change(Action.RESTART, Cause.DRIFT, "its program or its configuration changed", observed)]
+    return [_opa_change(Action.KEEP, Cause.COMMIT, "as in hub.yaml", observed)]
+
+
+def _opa_change(action: Action, cause: Cause, reason: str, observed: OpaState) -> Change:
+    return Change(
+        kind="policy",
+        name=OPA,
+        action=action,
+        cause=cause,
+        reason=reason,
+        spec_digest=observed.wanted,
+        spec=observed.program,
+        wait_s=_LOOK_AGAIN_S if action is Action.HOLD else None,
+    )
 
 
 def _change(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reconciler.core.problem import Problem, sort_problems
-from reconciler.core.yaml import load_documents
+from reconciler.core.yaml import load_documents, locate
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.tree import ParseCache, Tree
@@ -37,20 +37,31 @@ def load(tree: Tree, hub: HubSpec) -> Loaded[Any]:
     content = tree.file(data_file)
     if not files:
         return Loaded(by_name={}, problems=sort_problems(problems))
-    data: object = None
-    if isinstance(content, Problem):
-        problems.append(content)
-    elif content is not None:
-        documents = load_documents(content, data_file)
-        problems.extend(documents.problems)
-        data = documents.values[0] if documents.values else None
-    built = build_bundle(files, data, data_file=data_file)
+    data, faults = _parse_data(data_file, content)
+    problems.extend(faults)
+    built = build_bundle(
+        files,
+        data,
+        data_file=data_file,
+        locate=lambda path: locate(content, 0, path) if isinstance(content, bytes) else (0, 0),
+    )
     problems.extend(built.problems)
     if built.bundle is None or problems:
         return Loaded(by_name={}, problems=sort_problems(problems))
     tests = sum(is_test(path) for path in files)
     summary = f"{len(files) - tests} modules, {tests} test files"
     return Loaded(by_name={NAME: Policies(bundle=built.bundle, summary=summary)}, problems=())
+
+
+def _parse_data(file: str, content: bytes | Problem | None) -> tuple[object, Sequence[Problem]]:
+    """The value of the data file, None where there is none."""
+    if content is None or isinstance(content, Problem):
+        return None, [content] if content else []
+    documents = load_documents(content, file)
+    if len(documents.values) > 1:
+        message = f"holds {len(documents.values)} documents; it may hold one"
+        return None, [Problem(file=file, message=message)]
+    return documents.values[0] if documents.values else None, documents.problems
 
 
 def verify(desired: Desired, engine: Callable[[], PolicyEngine], cache: ParseCache) -> Sequence[Problem]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
+from reconciler.kinds.route_entry import show_rate
 from reconciler.kinds.tree import Tree
-from reconciler.settings import HubSpec
+from reconciler.settings import HubSpec, Policy
 
 REQUEST_TIMEOUT_S = 60.0
 
@@ -17,7 +18,7 @@ def load(_tree: Tree, _hub: HubSpec) -> Loaded[Any]:
 
 
 def contribute(desired: Desired) -> Mapping[str, Any]:
-    """The sections `limits`, `log` and `rules` of the router's configuration."""
+    """The sections `limits`, `log`, `rules` and `opa` of the router's configuration."""
     router, hub = desired.hub.router, desired.hub
     return {
         "limits": {
@@ -27,6 +28,8 @@ def contribute(desired: Desired) -> Mapping[str, Any]:
             "ttl_s": router.ttl,
             "max_body_bytes": router.max_body,
             "request_timeout_s": REQUEST_TIMEOUT_S,
+            "rate": show_rate(router.rate.messages, router.rate.bytes),
+            "rate_by_type": {name: show_rate(rate.messages, rate.bytes) for name, rate in router.rate.per_type.items()},
         },
         "log": {
             "payload": router.log.payload,
@@ -35,7 +38,22 @@ def contribute(desired: Desired) -> Mapping[str, Any]:
         },
         "rules": {
             "allow_cross_agent": hub.orchestrator.allow_cross_agent,
+            "crypto_required": hub.orchestrator.crypto_required,
             "engines": list(hub.policy.engines),
             "last_resort": hub.policy.last_resort.message,
+            "cache_entries": hub.policy.cache.entries,
         },
+        "opa": _show_opa(hub.policy),
+    }
+
+
+def _show_opa(policy: Policy) -> Mapping[str, Any] | None:
+    """None where it is not asked; without an address it is the hub's own."""
+    if policy.opa is None or "opa" not in policy.engines:
+        return None
+    return {
+        "url": policy.opa.address,
+        "timeout_s": policy.opa.timeout,
+        "failures": policy.opa.breaker.failures,
+        "half_open_after_s": policy.opa.breaker.half_open_after,
     }
