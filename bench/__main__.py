@@ -6,7 +6,7 @@ import time
 
 from bench.figure import Figure, report
 
-BENCHES = ("manifests", "passes", "engine", "memory")
+BENCHES = ("manifests", "passes", "engine", "memory", "route")
 
 
 def main() -> int:

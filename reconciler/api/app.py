@@ -33,6 +33,8 @@ class Operations(Protocol):
 
     def retry(self, name: str, actor: str) -> Mapping[str, Any]: ...
 
+    def send(self, content: bytes, actor: str) -> Mapping[str, Any]: ...
+
     def confirm(self, digest: str, actor: str) -> Mapping[str, Any]: ...
 
     def take_down(self, *, drain: bool, actor: str) -> Mapping[str, Any]: ...
@@ -63,6 +65,10 @@ def build_app(hub: Operations) -> Starlette:
         content = await _body(request)
         return JSONResponse(await run_in_threadpool(hub.submit, content, _actor(request)), status_code=202)
 
+    async def send(request: Request) -> Response:
+        content = await _body(request)
+        return JSONResponse(await run_in_threadpool(hub.send, content, _actor(request)), status_code=202)
+
     async def cancel(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.cancel, request.path_params["name"], _actor(request)))
 
@@ -90,6 +96,7 @@ def build_app(hub: Operations) -> Starlette:
             Route("/api/v1/tasks", submit, methods=["POST"]),
             Route("/api/v1/tasks/{name}/cancel", cancel, methods=["POST"]),
             Route("/api/v1/tasks/{name}/retry", retry, methods=["POST"]),
+            Route("/api/v1/messages", send, methods=["POST"]),
             Route("/api/v1/plans/{digest}/confirm", confirm, methods=["POST"]),
             Route("/api/v1/down", down, methods=["POST"]),
             Route("/api/v1/wake", wake, methods=["POST"]),

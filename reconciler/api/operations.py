@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.api.app import RefusedRequest
+from reconciler.api.messages import read_message
+from reconciler.errors import RouterError
 from reconciler.kinds.kind import World
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
 from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
+from reconciler.router.channel import RefusedByRouterError
 from reconciler.store import records
 from reconciler.store.audit import append
 from reconciler.store.records import TaskRecord
@@ -93,6 +96,17 @@ class HubOperations:
         self._record(run, "retry", actor, again)
         self.wake()
         return {"task": run.name, "run": run.run}
+
+    def send(self, content: bytes, actor: str) -> Mapping[str, Any]:
+        order = read_message(content, actor)
+        try:
+            self._world.router.send(order)
+        except RefusedByRouterError as exc:
+            raise RefusedRequest(str(exc), status=exc.status) from exc
+        except RouterError as exc:
+            raise RefusedRequest(f"{exc}; try again when `reconciler status` shows no RouterDown", status=502) from exc
+        self._note("message", order["message"]["id"], "send", actor)
+        return {"id": order["message"]["id"]}
 
     def confirm(self, digest: str, actor: str) -> Mapping[str, Any]:
         last = self._hub.last

@@ -48,6 +48,7 @@ class ApiServer:
             self._socket.bind(str(self.path))
         finally:
             os.umask(before)
+        self._socket.listen()
         self._thread.start()
 
     def stop(self) -> None:

@@ -25,7 +25,8 @@ def write_token(folder: Path, token: str, uid: int) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o400)
     with os.fdopen(descriptor, "w", encoding="ascii") as out:
         out.write(token)
-    give_to(temporary, uid)
+        if os.geteuid() == 0:
+            os.fchown(out.fileno(), uid, uid)
     temporary.rename(folder / TOKEN_FILE)
 
 

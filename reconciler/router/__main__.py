@@ -1,16 +1,16 @@
 """`python -m reconciler.router --run RUN --data DATA --fleet FLEET`: the router process.
 
-Exit code 0 after a clean stop, 1 when it cannot start; why stands on standard error.
+Exit code 0 after a clean stop, 1 when it cannot start or cannot go on; why stands on standard error.
 """
 
 import argparse
+import logging
+import os
 import sys
 from pathlib import Path
 
-import uvloop
-
 from reconciler.errors import ReconcilerError
-from reconciler.router.process import serve, set_up_logging
+from reconciler.router.writer import start_writer
 
 
 def main() -> int:
@@ -19,14 +19,35 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data directory: traffic.db")
     parser.add_argument("--fleet", required=True, help="fleet id")
     given = parser.parse_args()
-    set_up_logging()
+    _set_up_logging()
+    os.umask(0o077)
     try:
-        uvloop.run(serve(given.run.absolute(), given.data.absolute(), given.fleet))
+        return _run(given.run.absolute(), given.data.absolute(), given.fleet)
     except (ReconcilerError, OSError, ValueError) as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
         print(f"the router cannot start: {error}{cause}", file=sys.stderr)  # noqa: T201 - why it ends
         return 1
-    return 0
+
+
+def _run(run: Path, data: Path, fleet: str) -> int:
+    """The writer is forked before all else is loaded, so that it stays small."""
+    writer = start_writer(data)
+    import uvloop
+
+    from reconciler.router.process import serve
+
+    return 0 if uvloop.run(serve(run, data, fleet, writer)) else 1
+
+
+def _set_up_logging() -> None:
+    """To standard error, which is the router's log file. uvicorn's own talk about bad requests is left out."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ def _read_report(answer: Mapping[str, Any]) -> RouterReport:
         inbox_seq=answer["inbox_seq"],
         uptime_s=answer["uptime_s"],
         log_unavailable="log_unavailable" in answer["modes"],
+        policy_engine=answer["policy"]["engine"],
+        policy_fault=answer["policy"]["fault"],
         instances={name: _read_instance(name, entry) for name, entry in answer["instances"].items()},
     )
 

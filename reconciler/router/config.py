@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from reconciler.router.audience import Audience
+from reconciler.router.buckets import Limit
 from reconciler.router.message import DOTTED
 
 NAME = r"^[a-z0-9](?:[-a-z0-9]{0,58}[a-z0-9])?\Z"
@@ -15,6 +17,7 @@ TOPIC_PATTERN = r"^(?:[a-z0-9_-]+|\*)(?:\.(?:[a-z0-9_-]+|\*))*(?:\.>)?\Z|^>\Z"
 
 Name = Annotated[str, msgspec.Meta(pattern=NAME)]
 Dotted = Annotated[str, msgspec.Meta(max_length=100, pattern=DOTTED)]
+Address = Annotated[str, msgspec.Meta(max_length=100, pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)?\Z")]
 TopicPattern = Annotated[str, msgspec.Meta(max_length=100, pattern=TOPIC_PATTERN)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -29,10 +32,19 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pass
 
 
+class QuotaEntry(_Strict, frozen=True):
+    """As much of a limit as a manifest says; the rest is the configuration's `rate`."""
+
+    messages_per_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    bytes_per_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 class Limits(_Strict, frozen=True):
     """`max_report_bytes` bounds what agents report of tasks to the hub, `max_body_bytes` all other messages.
 
     `ttl_s` bounds how long a message may wait in a mailbox; `lease_s` how long a reader may take to acknowledge.
+    `rate` is what an instance may send where its agent has no quota, None for any amount; `rate_by_type` the same of
+    single types.
     """
 
     mailbox_messages: Count = 1000
@@ -42,6 +54,8 @@ class Limits(_Strict, frozen=True):
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 2**20
     max_report_bytes: Annotated[int, msgspec.Meta(ge=1024, le=64 * 2**20)] = 4 * 2**20
     request_timeout_s: Seconds = 120.0
+    rate: Limit | None = None
+    rate_by_type: dict[Dotted, QuotaEntry] = {}
 
 
 class LogRules(_Strict, frozen=True):
@@ -53,11 +67,26 @@ class LogRules(_Strict, frozen=True):
 
 
 class PolicyRules(_Strict, frozen=True):
-    """`engines` are asked in this order; `last_resort` says whether builtin may answer for one that cannot."""
+    """`engines` are asked in this order; `last_resort` says whether builtin may answer for one that cannot.
+
+    `cache_entries` is how many decisions are remembered; 0 for none. With `crypto_required` agents message each other
+    only where they sign.
+    """
 
     allow_cross_agent: bool = True
+    crypto_required: bool = False
     engines: tuple[EngineName, ...] = ("builtin",)
     last_resort: Literal["builtin", "deny"] = "builtin"
+    cache_entries: Annotated[int, msgspec.Meta(ge=0)] = 100_000
+
+
+class OpaEntry(_Strict, frozen=True):
+    """Where OPA answers, how long a question may take, and its breaker. Without `url` it is the hub's own OPA."""
+
+    url: str | None = None
+    timeout_s: Seconds = 0.05
+    failures: Count = 5
+    half_open_after_s: Seconds = 2.0
 
 
 class Grant(_Strict, frozen=True):
@@ -76,7 +105,11 @@ class Subscription(_Strict, frozen=True):
 
 
 class AgentEntry(_Strict, frozen=True):
-    """An agent as policies and the router see it. `trust` is between 0 and 1."""
+    """An agent as policies and the router see it. `trust` is between 0 and 1.
+
+    `quota` stands in for the configuration's `rate`, `quota_by_type` for its `rate_by_type`. `klp` is the public key
+    of a peer that signs.
+    """
 
     labels: dict[str, str] = {}
     role: str = ""
@@ -85,6 +118,9 @@ class AgentEntry(_Strict, frozen=True):
     trust: float = 1.0
     sends: tuple[Grant, ...] = ()
     subscribes: tuple[Subscription, ...] = ()
+    quota: QuotaEntry = QuotaEntry()
+    quota_by_type: dict[Dotted, QuotaEntry] = {}
+    klp: str | None = None
 
 
 class PolicyEntry(_Strict, frozen=True):
@@ -106,6 +142,7 @@ class Config(_Strict, frozen=True):
     agents: dict[Name, AgentEntry] = {}
     schemas: dict[Dotted, Any] = {}
     policy: PolicyEntry | None = None
+    opa: OpaEntry | None = None
 
 
 class TokenEntry(_Strict, frozen=True):
@@ -123,11 +160,11 @@ class InstanceEntry(_Strict, frozen=True):
 
 
 class HubMessage(_Strict, frozen=True):
-    """A message of the hub's own to one instance. Without `id` the router gives it one."""
+    """A message of the hub's own, or of an operator's. Without `id` the router gives it one."""
 
     type: Dotted
     payload: msgspec.Raw
-    pattern: Literal["request", "event"] = "event"
+    pattern: Literal["request", "event", "broadcast"] = "event"
     id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")] | None = None
     correlation_id: str | None = None
     ttl_s: Seconds | None = None
@@ -136,10 +173,17 @@ class HubMessage(_Strict, frozen=True):
 
 
 class HubSend(_Strict, frozen=True):
-    """Body of `POST /messages`."""
+    """Body of `POST /messages`: to exactly one of an instance, `to` an agent or agent/instance, a topic, an audience.
 
-    instance: Name
+    `actor` is the operator who sends it; empty where it is the hub's own.
+    """
+
     message: HubMessage
+    instance: Name | None = None
+    to: Address | None = None
+    topic: Dotted | None = None
+    audience: Audience | None = None
+    actor: str = ""
 
 
 class InboxCursor(_Strict, frozen=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from reconciler.router.answer import Answer
 from reconciler.router.config import (
     Config,
     HubSend,
@@ -19,7 +20,7 @@ from reconciler.router.config import (
     read_json,
 )
 from reconciler.router.pipeline import report_exception
-from reconciler.router.rim import Call, Receive, Scope, Send
+from reconciler.router.rim import Call, Receive, Scope, Send, asgi_call, send_answer
 from reconciler.router.switchboard import Switchboard
 
 MAX_HINT_WAIT_S = 600.0
@@ -35,7 +36,7 @@ class ControlPlane:
     def __init__(self, switchboard: Switchboard, stop: Callable[[], None]) -> None:
         self._switchboard = switchboard
         self._stop = stop
-        self._endpoints: Mapping[tuple[str, str], Callable[[Call, str], Awaitable[None]]] = {
+        self._endpoints: Mapping[tuple[str, str], Callable[[Call, str], Awaitable[Answer]]] = {
             ("PUT", "/config"): self._configure,
             ("PUT", "/instances"): self._put_instance,
             ("DELETE", "/instances"): self._remove_instance,
@@ -48,69 +49,71 @@ class ControlPlane:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send)
-        head, _, name = scope["path"][1:].partition("/")
-        endpoint = self._endpoints.get((scope["method"], f"/{head}"))
+        call = asgi_call(scope, receive)
         try:
-            if endpoint is None or bool(name) != (head == "instances"):
-                await _refuse(call, 404, f"there is no {scope['method']} {scope['path']}")
-            elif call.size_bytes is None or call.size_bytes > _MAX_BODY:
-                await _refuse(call, 413, f"the body needs Content-Length, at most {_MAX_BODY}")
-            else:
-                await endpoint(call, name)
+            await send_answer(send, call, await self._answer(call))
         except ConnectionError:
             call.line.drop()
+
+    async def _answer(self, call: Call) -> Answer:
+        head, _, name = call.path[1:].partition("/")
+        endpoint = self._endpoints.get((call.method, f"/{head}"))
+        try:
+            if endpoint is None or bool(name) != (head == "instances"):
+                return _refuse(404, f"there is no {call.method} {call.path}")
+            if call.size_bytes is None or call.size_bytes > _MAX_BODY:
+                return _refuse(413, f"the body needs Content-Length, at most {_MAX_BODY}")
+            return await endpoint(call, name)
+        except ConnectionError:
+            raise
         except RefusedError as error:
-            await _refuse(call, 400, str(error))
+            return _refuse(400, str(error))
         except Exception as error:  # noqa: BLE001 - the rim: control is told, and the router goes on
-            report_exception(error, f"control plane, {scope['method']} {scope['path']}")
-            await _refuse(call, 500, f"the router failed at this call ({type(error).__name__}); see its log")
+            report_exception(error, f"control plane, {call.method} {call.path}")
+            return _refuse(500, f"the router failed at this call ({type(error).__name__}); see its log")
 
-    async def _configure(self, call: Call, _: str) -> None:
+    async def _configure(self, call: Call, _: str) -> Answer:
         await self._switchboard.configure(read_json(await call.read(), Config, "config"))
-        await call.answer(200, _OK)
+        return Answer(200, _OK)
 
-    async def _put_instance(self, call: Call, name: str) -> None:
+    async def _put_instance(self, call: Call, name: str) -> Answer:
         entry = read_json(await call.read(), InstanceEntry, f"instances: {name}")
         _check_name(name)
         await self._switchboard.put_instance(name, entry)
-        await call.answer(200, _OK)
+        return Answer(200, _OK)
 
-    async def _remove_instance(self, call: Call, name: str) -> None:
+    async def _remove_instance(self, _call: Call, name: str) -> Answer:
         await self._switchboard.remove_instance(name)
-        await call.answer(200, _OK)
+        return Answer(200, _OK)
 
-    async def _send(self, call: Call, _: str) -> None:
-        own = read_json(await call.read(), HubSend, "messages")
-        recipient = self._switchboard.registry.by_name.get(own.instance)
-        if recipient is None:
-            await _refuse(call, 404, f"there is no instance {own.instance}")
-            return
-        answer = await self._switchboard.send_own(recipient, own.message)
-        await call.answer(answer.status, answer.body)
+    async def _send(self, call: Call, _: str) -> Answer:
+        order = read_json(await call.read(), HubSend, "messages")
+        try:
+            return await self._switchboard.send_own(order)
+        except LookupError as error:
+            return _refuse(404, str(error.args[0]))
 
-    async def _set_cancels(self, call: Call, _: str) -> None:
+    async def _set_cancels(self, call: Call, _: str) -> Answer:
         self._switchboard.set_cancels(read_json(await call.read(), dict[str, list[Any]], "cancels"))
-        await call.answer(200, _OK)
+        return Answer(200, _OK)
 
-    async def _set_cursor(self, call: Call, _: str) -> None:
+    async def _set_cursor(self, call: Call, _: str) -> Answer:
         self._switchboard.log.inbox_cursor = read_json(await call.read(), InboxCursor, "inbox-cursor").seq
-        await call.answer(200, _OK)
+        return Answer(200, _OK)
 
-    async def _report(self, call: Call, _: str) -> None:
-        await call.answer(200, _encoder.encode(self._switchboard.report()))
+    async def _report(self, _call: Call, _: str) -> Answer:
+        return Answer(200, _encoder.encode(self._switchboard.report()))
 
-    async def _hints(self, call: Call, _: str) -> None:
+    async def _hints(self, call: Call, _: str) -> Answer:
         wait_s = call.query_number("wait", 0.0, MAX_HINT_WAIT_S)
         if wait_s is None:
-            await _refuse(call, 400, "wait is a number of seconds")
-            return
+            return _refuse(400, "wait is a number of seconds")
         kinds = await self._switchboard.hints.collect(call.line, wait_s)
-        await call.answer(200, _encoder.encode({"kinds": kinds}))
+        return Answer(200, _encoder.encode({"kinds": kinds}))
 
-    async def _end(self, call: Call, _: str) -> None:
-        await call.answer(200, _OK)
+    async def _end(self, _call: Call, _: str) -> Answer:
         self._stop()
+        return Answer(200, _OK)
 
 
 def _check_name(name: str) -> None:
@@ -120,5 +123,5 @@ def _check_name(name: str) -> None:
         raise RefusedError(f"instances: {name[:80]!a} is not a name; use a-z, 0-9 and '-'") from error
 
 
-async def _refuse(call: Call, status: int, reason: str) -> None:
-    await call.answer(status, _encoder.encode({"reason": reason}))
+def _refuse(status: int, reason: str) -> Answer:
+    return Answer(status, _encoder.encode({"reason": reason}))

@@ -5,7 +5,9 @@ full mailbox is a verdict too; `hand_over` after it. A request goes to one ready
 agent or to all. Never back to the instance that sent it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
 
 import msgspec
 
@@ -22,7 +24,7 @@ _RETRY_S = 2
 _encoder = msgspec.json.Encoder()
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, gc=False):
     """Where a message goes: `instance` when it names one, `request` when it is a reply to one."""
 
     addressee: Addressee
@@ -30,7 +32,7 @@ class Target(msgspec.Struct, frozen=True):
     request: Request | None = None
 
 
-class Places(msgspec.Struct, frozen=True):
+class Places(msgspec.Struct, frozen=True, gc=False):
     """Reserved places of `size_bytes` each in the mailboxes of `instances`."""
 
     instances: Sequence[Instance]
@@ -43,13 +45,13 @@ def address(registry: Registry, requests: Requests, sender: Instance, message: M
     if envelope.pattern == "reply":
         return _address_reply(requests, sender, envelope.correlation_id or "", envelope.to, now)
     if envelope.topic is not None:
-        return Target(Addressee(kind="topic", name=envelope.topic))
+        return Target(_show("topic", envelope.topic))
     agent, _, instance = (envelope.to or "").partition("/")
     if agent == HUB:
-        return Target(Addressee(kind="hub", name=HUB, is_known=not instance))
+        return Target(_show("hub", HUB, is_known=not instance))
     known = registry.of_agent(agent)
     is_known = any(i.name == instance for i in known) if instance else bool(known)
-    return Target(Addressee(kind="agent", name=agent, is_known=is_known), instance or None)
+    return Target(_show("agent", agent, is_known=is_known), instance or None)
 
 
 def reserve(
@@ -66,11 +68,12 @@ def reserve(
         return _reserve_reply(rules, target.request, size_bytes)
     limits = rules.config.limits
     if target.addressee.kind == "agent":
-        found = [i for i in registry.of_agent(target.addressee.name) if i is not sender]
-        if target.instance is not None:
-            found = [i for i in found if i.name == target.instance]
-        if message.envelope.pattern == "request":
-            found = [i for i in found if i.hello is not None]
+        name, is_request = target.instance, message.envelope.pattern == "request"
+        found = [
+            i
+            for i in registry.of_agent(target.addressee.name)
+            if i is not sender and (name is None or i.name == name) and (i.hello is not None or not is_request)
+        ]
         chosen = _reserve_one(found, rules, size_bytes, now)
         return Places((chosen,), size_bytes) if chosen else _full("no instance of it is ready, or has room")
     places: list[Instance] = []
@@ -116,7 +119,9 @@ def hand_over_reply(request: Request, places: Places, letter: Letter) -> None:
     hand_over(places, letter)
 
 
-def write_body(message: Message, sender: str, *, to: str | None, time_s: float, seq: int, ttl_s: float) -> bytes:
+def write_body(
+    message: Message, sender: str, *, to: str | None, time_s: float, seq: int, ttl_s: float, traceparent: str
+) -> bytes:
     """The message as its recipient reads it. `to` stands in for the recipient of a reply, which may leave it out."""
     envelope = message.envelope
     return _encoder.encode(
@@ -132,10 +137,16 @@ def write_body(message: Message, sender: str, *, to: str | None, time_s: float, 
             seq=seq,
             ttl_s=ttl_s,
             sensitivity=envelope.sensitivity,
-            traceparent=envelope.traceparent,
+            traceparent=traceparent,
+            tracestate=envelope.tracestate,
             payload=envelope.payload,
         )
     )
+
+
+@lru_cache(maxsize=4096)
+def _show(kind: Literal["agent", "topic", "hub"], name: str, *, is_known: bool = True) -> Addressee:
+    return Addressee(kind=kind, name=name, is_known=is_known)
 
 
 def _address_reply(requests: Requests, sender: Instance, id_: str, to: str | None, now: float) -> Target | Deny:
@@ -168,11 +179,12 @@ def _reserve_reply(rules: Rules, request: Request, size_bytes: int) -> Places | 
     return _full("the mailbox of who asked is full")
 
 
-def _reserve_one(found: Iterable[Instance], rules: Rules, size_bytes: int, now: float) -> Instance | None:
+def _reserve_one(found: Sequence[Instance], rules: Rules, size_bytes: int, now: float) -> Instance | None:
     """The first with room: those that said hello and were heard of lately first, then those with least to do."""
     limits = rules.config.limits
-    best = sorted(found, key=lambda i: (i.hello is None, now - i.last_seen > _NOT_POLLED_S, i.load))
-    for instance in best:
+    if len(found) > 1:
+        found = sorted(found, key=lambda i: (i.hello is None, now - i.last_seen > _NOT_POLLED_S, i.load))
+    for instance in found:
         if instance.mailbox.reserve(size_bytes, messages=limits.mailbox_messages, bytes_=limits.mailbox_bytes):
             return instance
     return None

@@ -18,6 +18,7 @@ import msgspec
 from reconciler.core.backoff import backoff_s
 from reconciler.core.decision import Decision
 from reconciler.errors import PolicyEngineError
+from reconciler.policy.reads import Reads, reads_from_json
 from reconciler.policy.worker import command, frame_size
 from reconciler.router.config import PolicyEntry, RefusedError
 
@@ -129,6 +130,7 @@ class EmbeddedEngine:
 
     def __init__(self, policy: PolicyEntry, deadline_s: float) -> None:
         self.revision = policy.digest
+        self.reads: Reads | None = None
         self._policy = policy
         self._deadline_s = deadline_s
         self._worker: _Worker | None = None
@@ -136,6 +138,14 @@ class EmbeddedEngine:
         self._reviving: asyncio.Task[None] | None = None
         self._failures = 0
         self._is_closing = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self._worker is not None
+
+    @property
+    def fault(self) -> str:
+        return "" if self._worker else "the policy worker is being started again"
 
     async def decide(self, entry_point: str, question: dict[str, Any]) -> Decision:
         """Raises PolicyEngineError: no worker, the deadline, or an answer of another revision."""
@@ -173,6 +183,8 @@ class EmbeddedEngine:
         if "error" in reply or reply.get("revision") != self.revision:
             worker.kill("it does not take the policy")
             raise RefusedError(f"policy: {reply.get('error', 'its digest is not hub.revision')}")
+        found = reply["reads"].get("message")
+        self.reads = reads_from_json(found) if found else None
         self._worker = worker
         worker.lost.add_done_callback(self._revive)
         return {str(kind) for kind in reply["kinds"]}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from reconciler.core.decision import Decision
+from reconciler.policy.reads import Reads
 from reconciler.router.config import AgentEntry
 
 
@@ -15,6 +16,21 @@ class Engine(Protocol):
 
     @property
     def revision(self) -> str: ...
+
+    @property
+    def reads(self) -> Reads | None:
+        """What its policy can read of a question about a message; None where it cannot tell."""
+        ...
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a question now would be answered, as far as it knows."""
+        ...
+
+    @property
+    def fault(self) -> str:
+        """Why it cannot answer, for people; empty while it can, and while it is only being made ready."""
+        ...
 
     async def decide(self, entry_point: str, question: dict[str, Any]) -> Decision:
         """Raises PolicyEngineError when it cannot answer, within a time of its own."""

@@ -4,23 +4,42 @@ Used where no Rego is in force, and as the last resort for other engines. Which 
 answers a request that was made, is seen to by other steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.core.decision import Decision
+from reconciler.policy.reads import Reads
 from reconciler.router.topics import matches
+
+_READS = Reads(
+    paths=(
+        ("grants", "sends"),
+        ("message", "pattern"),
+        ("message", "type"),
+        ("recipient", "kind"),
+        ("recipient", "name"),
+        ("sender", "agent"),
+    )
+)
 
 
 class GrantsEngine:
     """Decides `message` from the question alone."""
 
     name = "builtin"
+    is_ready = True
+    fault = ""
 
     def __init__(self, revision: str) -> None:
+        self.reads = _READS
         self._allow = Decision(allow=True, engine=self.name, revision=revision)
         self.revision = revision
 
     async def decide(self, entry_point: str, question: dict[str, Any]) -> Decision:
+        """As `answer`."""
+        return self.answer(entry_point, question)
+
+    def answer(self, entry_point: str, question: dict[str, Any]) -> Decision:
         """Never raises; another entry point than `message` is a denial."""
         if entry_point != "message":
             return self._deny(f"builtin has no rule for {entry_point}")
@@ -28,7 +47,7 @@ class GrantsEngine:
         type_ = question["message"]["type"]
         if kind == "hub" or question["message"]["pattern"] == "reply":
             return self._allow
-        if any(_permits(grant, kind, name, type_) for grant in question["grants"]["sends"]):
+        if find_grant(question) is not None:
             return self._allow
         where = f"topic {name}" if kind == "topic" else name
         return self._deny(f"messaging.sends of {question['sender']['agent']} does not name {type_} to {where}")
@@ -38,6 +57,14 @@ class GrantsEngine:
 
     def _deny(self, reason: str) -> Decision:
         return Decision(allow=False, reasons=(reason,), engine=self.name, revision=self.revision)
+
+
+def find_grant(question: Mapping[str, Any]) -> int | None:
+    """The index of the first grant of the sender's that names the message; None where there is none."""
+    kind, name = question["recipient"]["kind"], question["recipient"]["name"]
+    type_ = question["message"]["type"]
+    grants = question["grants"]["sends"]
+    return next((nth for nth, grant in enumerate(grants) if _permits(grant, kind, name, type_)), None)
 
 
 def _permits(grant: dict[str, Any], kind: str, name: str, type_: str) -> bool:

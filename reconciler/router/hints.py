@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection
 
-from reconciler.router.listener import Line
+from reconciler.router.line import Line
 
 
 class Hints:

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 from reconciler.router.message import Deny, Envelope
 from reconciler.router.registry import Instance
 
+SIGNED = b"application/klp+json"
 _MAX_TOKEN = 4096
 
 
 def check(instance: Instance, headers: Sequence[tuple[bytes, bytes]], wall_s: float) -> Deny | None:
     """None when one of the instance's tokens was shown. All are compared, each in constant time."""
-    shown = [value for name, value in headers if name == b"authorization"]
-    if len(shown) != 1:
-        return _deny("send one header 'Authorization: Bearer <token>'")
-    scheme, _, token = shown[0].partition(b" ")
+    shown = b""
+    for name, value in headers:
+        if name == b"authorization":
+            if shown:
+                return _deny("send one header 'Authorization: Bearer <token>'")
+            shown = value
+    scheme, _, token = shown.partition(b" ")
     if scheme.lower() != b"bearer" or not 0 < len(token) <= _MAX_TOKEN:
         return _deny("send one header 'Authorization: Bearer <token>'")
     digest = hashlib.sha256(token.strip()).digest()
@@ -35,6 +39,23 @@ def check_sender(instance: Instance, envelope: Envelope) -> Deny | None:
     if envelope.from_ is None or envelope.from_ in (instance.address, instance.agent):
         return None
     reason = f"from says {envelope.from_}, but this token belongs to {instance.address}; leave from out"
+    return Deny(code="forbidden", step="identity", reason=reason)
+
+
+def is_signed(content_type: bytes) -> bool:
+    """Whether a Content-Type says that the body is a KLP message."""
+    return content_type.partition(b";")[0].strip().lower() == SIGNED
+
+
+def deny_stranger(instance: Instance) -> Deny:
+    """It signs, and nobody knows its key."""
+    return _deny(f"the manifest of {instance.agent} names no messaging.klp.publicKey to check a signature with")
+
+
+def deny_unsigned(instance: Instance, *, is_peer: bool) -> Deny:
+    """It does not sign what has to be signed."""
+    why = f"{instance.agent} is a peer that signs" if is_peer else "orchestrator.cryptoRequired is true"
+    reason = f"{why}: what it sends to others comes as {SIGNED.decode()}"
     return Deny(code="forbidden", step="identity", reason=reason)
 
 

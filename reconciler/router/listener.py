@@ -1,7 +1,4 @@
-"""A unix socket and its connections: uvicorn's HTTP protocol on a socket that this module makes, owns and removes.
-
-Each connection is a `Line`, which knows the door it came in by and wakes whoever waits on it when it is lost.
-"""
+"""A unix socket that this module makes, owns and removes. Its connections are lines (`line.py`)."""
 
 import asyncio
 import contextlib
@@ -10,75 +7,19 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from uvicorn.config import Config as HttpConfig
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from reconciler.router.answer import Answer
+from reconciler.router.eager import Eager
+from reconciler.router.line import AnswerPlain, HttpConfig, Line
 
 MAX_PATH_BYTES = 107
 _BACKLOG = 256
-_MAX_HEAD_BYTES = 64 * 1024
 _CLOSING_S = 2.0
 
 
-class Line(HttpToolsProtocol):
-    """One connection. One past the door's bound is closed at once; so is one with endless headers."""
-
-    def __init__(self, door: "Door", config: HttpConfig) -> None:
-        super().__init__(config, door.state, {"line": self}, _loop=door.loop)
-        self.door = door
-        self.is_lost = False
-        self._is_in_head = False
-        self._head_bytes = 0
-        self._waiter: asyncio.Future[Any] | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > self.door.max_lines or self.door.is_closed:
-            transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        super().connection_lost(exc)
-        self.app_state = {}
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self.drop()
-
-    def on_message_begin(self) -> None:
-        self._is_in_head = True
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        super().on_headers_complete()
-
-    def drop(self) -> None:
-        """Close without waiting for what is still to be written."""
-        self.transport.abort()
-
-    async def wait(self, waiter: "asyncio.Future[Any]", timeout_s: float) -> None:
-        """Until `waiter` has a result: None after the time-out, or when the connection is lost."""
-        if self.is_lost:
-            _give_up(waiter)
-            return
-        self._waiter = waiter
-        timer = self.loop.call_later(timeout_s, _give_up, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-
 class Door:
-    """One listening socket. `subject` is what its lines are about."""
+    """One listening socket. `subject` is what its lines are about, `running` the plain requests under way."""
 
     def __init__(self, path: Path, config: HttpConfig, subject: Any = None, *, max_lines: int) -> None:
         self.path = path
@@ -87,6 +28,7 @@ class Door:
         self.is_closed = False
         self.loop = asyncio.get_running_loop()
         self.state = ServerState()
+        self.running: set[Eager[Answer]] = set()
         self._config = config
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] | None = None
@@ -118,10 +60,19 @@ class Door:
         for line in list(self.state.connections):
             line.shutdown()
 
+    def drop_slow(self, loop_s: float) -> None:
+        """Close lines on which the head of a request does not come to its end."""
+        for line in list(self.state.connections):
+            if isinstance(line, Line):
+                line.drop_slow(loop_s)
+
     async def finish(self, timeout_s: float = _CLOSING_S) -> None:
         """Wait until running requests are answered; what takes longer is cancelled, and all lines are dropped."""
-        if self.state.tasks:
-            _, late = await asyncio.wait(self.state.tasks, timeout=timeout_s)
+        under_way = [*self.state.tasks, *(running.ended() for running in self.running)]
+        if under_way:
+            _, late = await asyncio.wait(under_way, timeout=timeout_s)
+            for running in list(self.running):
+                running.cancel()
             for task in late:
                 task.cancel()
             if late:
@@ -135,20 +86,27 @@ class Door:
 
 
 def bind_socket(path: Path, uid: int | None) -> socket.socket:
-    """A unix socket bound to `path`, in place of what stood there."""
+    """A unix socket bound to `path`, in place of what stood there.
+
+    The directory of one with a `uid` is that user's, who could put a link in its place before it has its owner; so it
+    is made beside that directory, and moved in when all is set.
+    """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ValueError(
             f"the socket path {path} has {len(os.fsencode(path))} bytes, and a unix socket at most "
             f"{MAX_PATH_BYTES}; use a shorter run directory"
         )
+    made = path if uid is None else path.parent.with_name(f".{path.parent.name}.new")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        listening.bind(str(path))
-        path.chmod(0o600)
+            made.unlink()
+        listening.bind(str(made))
+        made.chmod(0o600)
         if uid is not None and os.geteuid() == 0:
-            os.chown(path, uid, uid)
+            os.chown(made, uid, uid)
+        if made != path:
+            made.rename(path)
         listening.setblocking(False)
     except OSError:
         listening.close()
@@ -156,8 +114,8 @@ def bind_socket(path: Path, uid: int | None) -> socket.socket:
     return listening
 
 
-def make_http_config(app: Any) -> HttpConfig:
-    """uvicorn's settings, of which the protocol class reads only these."""
+def make_http_config(app: Any, answer_plain: AnswerPlain | None = None) -> HttpConfig:
+    """uvicorn's settings, of which the protocol class reads only these. Without `answer_plain` all goes to `app`."""
     config = HttpConfig(
         app,
         interface="asgi3",
@@ -171,13 +129,9 @@ def make_http_config(app: Any) -> HttpConfig:
         date_header=False,
         timeout_keep_alive=75,
     )
+    config.answer_plain = answer_plain
     config.load()
     return config
-
-
-def _give_up(waiter: "asyncio.Future[Any]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _identify(path: Path) -> tuple[int, int] | None:

@@ -1,80 +1,86 @@
-"""Step 5: the message log and hub_inbox, written by one thread that commits all that queued up meanwhile.
+"""Step 5: the message log and hub_inbox, as the event loop sees them: a ticket per row, settled when it is on disk.
 
-`record` and `count` are called on the event loop; a future tells when the row is on disk. A full disk costs a reserve
-file first, and is then answered with False until rows can be written again.
+Rows go to the writer process many at a time (`writer.py`): what came up while it was at the batch before. A full disk
+costs a reserve file first, and is then answered with False until rows can be written again.
 """
 
 import asyncio
 import contextlib
 import logging
-import queue
-import sqlite3
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
-from reconciler.router.reserve import Reserve
-from reconciler.router.traffic import InboxEntry, Row, TrafficDatabase, is_disk_error
+from reconciler.router.eager import Ticket
+from reconciler.router.traffic import InboxEntry, Row
+from reconciler.router.writer import READ_BYTES, Batch, Keep, Progress, Writer, take_frame, to_frame, wait_for_end
 
 _LARGEST_BATCH = 512
-_MAINTENANCE_S = 2.0
-_DELETING_S = 0.1
-
-# Besides a failing disk: a value that SQLite cannot hold. Whatever it is, nobody may wait for ever.
-_NOT_WRITTEN = (sqlite3.Error, ValueError, OverflowError)
+_LARGEST_BATCH_BYTES = 4 * 2**20
+_UNDER_WAY = 2
+_WORTH_A_SECOND = 32
 
 _LOG = logging.getLogger("reconciler.router.log")
 
 
-class _Item(msgspec.Struct):
+class _Item(msgspec.Struct, gc=False):
     row: Row
     inbox: InboxEntry | None = None
-    recorded: asyncio.Future[bool] | None = None
+    recorded: Ticket | None = None
 
 
 class TrafficLog:
-    """The only writer of traffic.db. `on_change` is called on the loop when writing begins or ceases to fail.
+    """What the router writes to traffic.db, all through one writer.
 
-    `retention_s` and `inbox_kept_s` say how long rows stay, the latter from their arrival and only up to
-    `inbox_cursor`.
+    `on_change` is called when writing begins or ceases to fail, or to use the reserve; `on_lost` when the writer has
+    ended by itself, after which nothing can be recorded. `retention_s` and `inbox_kept_s` say how long rows stay, the
+    latter from their arrival and only up to `inbox_cursor`.
     """
 
-    def __init__(self, folder: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]) -> None:
-        """Opens or makes `folder`/traffic.db. Raises StoreError."""
-        self.retention_s = 30 * 86400.0
-        self.inbox_kept_s = 600.0
-        self.inbox_cursor = 0
+    def __init__(
+        self,
+        writer: Writer,
+        loop: asyncio.AbstractEventLoop,
+        on_change: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        kept = Keep()
+        self.retention_s = kept.retention_s
+        self.inbox_kept_s = kept.inbox_kept_s
+        self.inbox_cursor = kept.inbox_cursor
+        self.inbox_seq = writer.first.inbox_seq
         self.is_unavailable = False
+        self.is_reserve_used = writer.first.is_reserve_used
+        self.is_lost = False
         self._loop = loop
         self._on_change = on_change
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._on_lost = on_lost
+        self._pid = writer.pid
+        self._link = writer.link
+        self._told = kept
+        self._collected: list[_Item] = []
+        self._under_way: deque[list[Ticket]] = deque()
+        self._is_due = False
+        self._unsent = b""
+        self._is_full = False
+        self._received = bytearray()
         self._counts: dict[tuple[str, str, str, str], int] = {}
-        self._database = TrafficDatabase(folder / "traffic.db")
-        self._reserve = Reserve(folder / "traffic.reserve")
-        self._thread = threading.Thread(target=self._run, name="traffic-log")
-        self._thread.start()
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(Progress)
+        self._link.setblocking(False)
+        loop.add_reader(self._link, self._read)
 
-    @property
-    def inbox_seq(self) -> int:
-        """The seq of the last entry of hub_inbox."""
-        return self._database.inbox_seq
-
-    @property
-    def is_reserve_used(self) -> bool:
-        return self._reserve.is_used
-
-    def record(self, row: Row, inbox: InboxEntry | None = None) -> asyncio.Future[bool]:
+    def record(self, row: Row, inbox: InboxEntry | None = None) -> Ticket:
         """Queue a row and, in one transaction with it, an inbox entry. True means on disk, False not written."""
-        recorded: asyncio.Future[bool] = self._loop.create_future()
-        self._queue.put(_Item(row, inbox, recorded))
+        recorded = Ticket(self._loop)
+        self._collect(_Item(row, inbox, recorded))
         return recorded
 
     def note(self, row: Row) -> None:
         """Queue a row that nothing waits for."""
-        self._queue.put(_Item(row))
+        self._collect(_Item(row))
 
     def count(self, instance: str, agent: str, code: str, step: str) -> None:
         """Count a verdict; each `flush_counts` writes one row per instance and code."""
@@ -98,91 +104,144 @@ class TrafficLog:
             if code == "duplicate":
                 row.verdict = "allow"
             self.note(row)
+        if self._keep != self._told and not self._collected and not self.is_lost:
+            self._send([])
 
     def close(self) -> None:
-        """Write what is queued and end the thread."""
+        """Write what is queued, and let the writer end."""
         self.flush_counts()
-        self._queue.put(None)
-        self._thread.join()
+        self._hand_over()
+        if not self.is_lost:
+            self._link.setblocking(True)
+        while self._under_way:
+            self._flush()
+            self._read()
+        if self.is_lost:
+            return
+        self._flush()
+        self._loop.remove_reader(self._link)
+        self._loop.remove_writer(self._link)
+        self._link.close()
+        wait_for_end(self._pid)
 
-    # --- the writer's thread ---
+    def _collect(self, item: _Item) -> None:
+        """What one turn of the loop made goes together, if the writer is free."""
+        self._collected.append(item)
+        if not self._is_due and self._is_writer_free():
+            self._is_due = True
+            self._loop.call_soon(self._hand_over)
 
-    def _run(self) -> None:
-        next_maintenance = time.monotonic() + _MAINTENANCE_S
-        is_open = True
-        while is_open:
-            batch, is_open = self._take_batch(max(0.0, next_maintenance - time.monotonic()))
-            if batch:
-                self._settle(batch, is_recorded=self._write(batch))
-            if is_open and time.monotonic() >= next_maintenance:
-                self._maintain()
-                next_maintenance = time.monotonic() + _MAINTENANCE_S
-        self._database.close()
+    # --- to the writer ---
 
-    def _take_batch(self, timeout_s: float) -> tuple[list[_Item], bool]:
-        """All that is queued, once there is something; False when nothing will come any more."""
+    def _hand_over(self) -> None:
+        self._is_due = False
+        if self.is_lost:
+            self._refuse()
+        while self._collected and self._is_writer_free():
+            self._send(self._take())
+
+    def _is_writer_free(self) -> bool:
+        """A second batch waits for it beside the first only where it is large: each costs as much as several rows."""
+        under_way = len(self._under_way)
+        return not under_way or (under_way < _UNDER_WAY and len(self._collected) >= _WORTH_A_SECOND)
+
+    def _take(self) -> list[_Item]:
+        """The next batch, of bounded size."""
+        size_bytes = count = 0
+        for item in self._collected[:_LARGEST_BATCH]:
+            count += 1
+            size_bytes += item.row.size or 0
+            if size_bytes > _LARGEST_BATCH_BYTES:
+                break
+        batch, self._collected = self._collected[:count], self._collected[count:]
+        return batch
+
+    def _send(self, items: Sequence[_Item]) -> None:
+        waiting = [item.recorded for item in items if item.recorded is not None]
+        entries = [item.inbox for item in items if item.inbox is not None]
+        keep = self._keep
         try:
-            item = self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return [], True
-        batch: list[_Item] = []
-        while item is not None:
-            batch.append(item)
-            if len(batch) >= _LARGEST_BATCH or not self._queue.qsize():
-                return batch, True
-            item = self._queue.get()
-        return batch, False
+            frame = to_frame(self._encoder.encode(Batch([item.row for item in items], entries, keep)))
+        except (ValueError, OverflowError) as error:  # a text or number that has no form
+            _LOG.error("%d rows cannot be written: %s", len(items), error)
+            _settle(waiting, is_recorded=False)
+            return
+        self._told = keep
+        if items:
+            self._under_way.append(waiting)
+        self._unsent += frame
+        self._write()
 
-    def _write(self, batch: Sequence[_Item]) -> bool:
-        rows = [item.row for item in batch]
-        entries = [item.inbox for item in batch if item.inbox is not None]
+    @property
+    def _keep(self) -> Keep:
+        return Keep(self.retention_s, self.inbox_kept_s, self.inbox_cursor)
+
+    def _write(self) -> None:
+        """What the socket takes now; the rest when it takes more."""
         try:
-            self._database.commit(rows, entries)
-        except _NOT_WRITTEN as error:
-            if not (is_disk_error(error) and self._reserve.release()):
-                return self._report(error)
-            self._call(self._on_change)
-            try:
-                self._database.commit(rows, entries)
-            except _NOT_WRITTEN as again:
-                return self._report(again)
-        return self._report(None)
-
-    def _report(self, error: Exception | None) -> bool:
-        is_unavailable = error is not None
-        if is_unavailable != self.is_unavailable:
-            self.is_unavailable = is_unavailable
-            if is_unavailable:
-                _LOG.error("the message log cannot be written, messages are refused: %s", error)
+            self._unsent = self._unsent[self._link.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self._unsent = b""  # `_read` finds the end
+        if bool(self._unsent) is not self._is_full:
+            self._is_full = not self._is_full
+            if self._is_full:
+                self._loop.add_writer(self._link, self._write)
             else:
-                _LOG.warning("the message log can be written again")
-            self._call(self._on_change)
-        return not is_unavailable
+                self._loop.remove_writer(self._link)
 
-    def _settle(self, batch: Sequence[_Item], *, is_recorded: bool) -> None:
-        waiting = [item.recorded for item in batch if item.recorded is not None]
-        if waiting:
-            self._call(lambda: _resolve(waiting, is_recorded))
+    def _flush(self) -> None:
+        """All of it, on a socket that blocks."""
+        with contextlib.suppress(ConnectionError):  # `_read` finds the end
+            self._link.sendall(self._unsent)
+        self._unsent = b""
 
-    def _call(self, callback: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whoever waited
-            self._loop.call_soon_threadsafe(callback)
+    # --- from the writer ---
 
-    def _maintain(self) -> None:
-        """Delete what is older than the retention, and inbox entries that were taken in a while ago."""
-        now = time.time()
-        until = time.monotonic() + _DELETING_S
+    def _read(self) -> None:
         try:
-            self._database.delete_inbox(now - self.inbox_kept_s, self.inbox_cursor)
-            while self._database.delete_log(now - self.retention_s) and time.monotonic() < until:
-                pass
-        except sqlite3.Error as error:
-            _LOG.warning("deleting old rows of the message log: %s", error)
-        if self._reserve.is_used:
-            self._reserve.fill()
+            data = self._link.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        self._received += data
+        while (frame := take_frame(self._received)) is not None:
+            self._note_progress(self._decoder.decode(frame))
+
+    def _note_progress(self, progress: Progress) -> None:
+        self.inbox_seq = progress.inbox_seq
+        state = (not progress.is_recorded, progress.is_reserve_used)
+        if state != (self.is_unavailable, self.is_reserve_used):
+            self.is_unavailable, self.is_reserve_used = state
+            self._on_change()
+        if progress.is_answer:
+            waiting = self._under_way.popleft()
+            self._hand_over()  # before the answers are worked out, so that the writer is busy meanwhile
+            _settle(waiting, is_recorded=progress.is_recorded)
+
+    def _lose(self) -> None:
+        """The writer is gone, and with it whatever it was at."""
+        self._loop.remove_reader(self._link)
+        self._loop.remove_writer(self._link)
+        self._link.close()
+        self.is_lost = self.is_unavailable = True
+        _LOG.error("the writer of the message log is gone, and the router ends: %s", wait_for_end(self._pid))
+        for waiting in self._under_way:
+            _settle(waiting, is_recorded=False)
+        self._under_way.clear()
+        self._refuse()
+        self._on_lost()
+
+    def _refuse(self) -> None:
+        items, self._collected = self._collected, []
+        _settle([item.recorded for item in items if item.recorded is not None], is_recorded=False)
 
 
-def _resolve(waiting: Sequence[asyncio.Future[bool]], is_recorded: bool) -> None:
+def _settle(waiting: Sequence[Ticket], *, is_recorded: bool) -> None:
     for recorded in waiting:
-        if not recorded.done():
-            recorded.set_result(is_recorded)
+        recorded.settle(is_recorded)

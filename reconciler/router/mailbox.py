@@ -63,7 +63,7 @@ class Mailbox:
     @property
     def waiting(self) -> int:
         """Messages in it and on their way to it."""
-        return len(self) + self._reserved
+        return len(self._ready) + len(self._leased) + self._reserved
 
     def reserve(self, size_bytes: int, *, messages: int, bytes_: int) -> bool:
         """Keep a place until `release`; False when `messages` or `bytes_`, the bounds, would be passed."""

@@ -6,6 +6,7 @@ The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknow
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -14,13 +15,15 @@ HUB = "hub"
 MAX_DEPTH = 64
 RESERVED = ("agent.", "task.", "delegation.", "capability.", "policy.", "security.", "hub.")
 
-Pattern = Literal["request", "reply", "event"]
+Pattern = Literal["request", "reply", "event", "broadcast"]
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
 
 DOTTED = r"^[a-z0-9_-]+(\.[a-z0-9_-]+)*\Z"
 _Id = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
 _Dotted = Annotated[str, msgspec.Meta(max_length=100, pattern=DOTTED)]
-_Address = Annotated[str, msgspec.Meta(max_length=100, pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)?\Z")]
+ADDRESS = r"^[a-z0-9-]+(/[a-z0-9-]+)?\Z"
+_Address = Annotated[str, msgspec.Meta(max_length=100, pattern=ADDRESS)]
+_DOTTED, _ADDRESS = re.compile(DOTTED), re.compile(ADDRESS)
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
@@ -59,20 +62,35 @@ TITLE_BY_CODE: Mapping[str, str] = {
 class Envelope(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
     """What a sender writes. `payload` is the exact slice of the body, so that what is signed stays as it is."""
 
+    id: str
+    type: str
+    pattern: Pattern
+    to: str | None = None
+    topic: str | None = None
+    from_: str | None = msgspec.field(default=None, name="from")
+    correlation_id: str | None = None
+    ttl_s: float | None = None
+    sensitivity: Sensitivity = "internal"
+    traceparent: str | None = None
+    tracestate: str | None = None
+    payload: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _StrictEnvelope(Envelope, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The same with all that a value must be; slower, and used where a look does not tell."""
+
     id: _Id
     type: _Dotted
-    pattern: Pattern
     to: _Address | None = None
     topic: _Dotted | None = None
     from_: _Address | None = msgspec.field(default=None, name="from")
     correlation_id: _Id | None = None
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=31_536_000)] | None = None
-    sensitivity: Sensitivity = "internal"
     traceparent: Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[!-~]+\Z")] | None = None
-    payload: msgspec.Raw = msgspec.Raw(b"null")
+    tracestate: Annotated[str, msgspec.Meta(max_length=512)] | None = None
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A well-formed message: its envelope, its payload as Python values, and the size of the whole body in bytes."""
 
     envelope: Envelope
@@ -94,7 +112,8 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     seq: int
     ttl_s: float
     sensitivity: str
-    traceparent: str | None = None
+    traceparent: str
+    tracestate: str | None = None
     payload: msgspec.Raw
 
 
@@ -109,11 +128,13 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: int | None = None
     engine: str = ""
     policy_revision: str = ""
+    cached: bool = False
 
 
 Parsed: TypeAlias = Message | Deny
 
 _envelope_decoder = msgspec.json.Decoder(Envelope)
+_strict_decoder = msgspec.json.Decoder(_StrictEnvelope)
 _any_decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 _ESCAPED_COLON = re.compile(rb"\\u003a", re.IGNORECASE)
@@ -137,6 +158,8 @@ def parse_message(body: bytes) -> Parsed:
         return _malformed(f"the key {twice[:64]!a} stands twice in one object")
     try:
         envelope = _envelope_decoder.decode(body)
+        if not _is_plain(envelope):
+            envelope = _strict_decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _malformed(str(error))
     if (wrong := _find_contradiction(envelope)) is not None:
@@ -187,12 +210,45 @@ def _children(node: object) -> list[Any]:
     return list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
-def _find_duplicate_key(body: bytes, tree: object) -> str | None:
+def _is_plain(envelope: Envelope) -> bool:
+    """Whether all that it says is surely well-formed. What is rarely said is left to the strict decoder."""
+    return (
+        _is_id(envelope.id)
+        and _is_dotted(envelope.type)
+        and (envelope.to is None or _is_address(envelope.to))
+        and (envelope.topic is None or _is_dotted(envelope.topic))
+        and (envelope.correlation_id is None or _is_id(envelope.correlation_id))
+        and envelope.from_ is None
+        and envelope.ttl_s is None
+        and envelope.traceparent is None
+        and envelope.tracestate is None
+    )
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text
+
+
+@lru_cache(maxsize=4096)
+def _is_dotted(text: str) -> bool:
+    return len(text) <= 100 and _DOTTED.match(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def _is_address(text: str) -> bool:
+    return len(text) <= 100 and _ADDRESS.match(text) is not None
+
+
+def _find_duplicate_key(body: bytes, tree: Mapping[str, Any]) -> str | None:
     """A key that stands twice in one object, or None.
 
-    The decoder keeps the last of two equal keys, so what is encoded again has fewer colons than the body, except where
+    Each key has a colon, so there is none to spare where the body has no more colons than keys are known. Otherwise:
+    the decoder keeps the last of two equal keys, so what is encoded again has fewer colons than the body, except where
     a string of the body hides a colon in an escape. Only when the counts differ is the slow way worth its time.
     """
+    payload = tree.get("payload")
+    if body.count(b":") == len(tree) + (len(payload) if type(payload) is dict else 0):
+        return None
     encoded = _encoder.encode(tree)
     if body.count(b":") == encoded.count(b":") and not _ESCAPED_COLON.search(body):
         return None
@@ -211,6 +267,8 @@ def _find_duplicate_key(body: bytes, tree: object) -> str | None:
 
 
 def _find_contradiction(envelope: Envelope) -> str | None:
+    if envelope.pattern == "broadcast":
+        return "only the hub broadcasts; send an event to an agent or to a topic"
     if is_reserved(envelope.type) and envelope.to != HUB:
         return f"{envelope.type} is a type of the hub's own and can only go to the hub"
     if envelope.pattern == "reply":

@@ -1,23 +1,58 @@
-"""Messages of the hub's own, which come over the control socket: logged like any other, then in the mailbox.
+"""Messages of the hub's own and of operators, which come over the control socket: logged, then in the mailboxes.
 
 They are not asked of policy, which is the hub's. An instance need not have said hello, and its mailbox takes them past
-its bounds, up to twice, so that no flood keeps a `task.cancel` away.
+its bounds, up to twice, so that no flood keeps a `task.cancel` away. What an operator sends conforms to the schema of
+its type.
 """
 
 import secrets
 import time
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-from reconciler.router import deliver
+import msgspec
+
+from reconciler.router import audience, deliver, schema
+from reconciler.router.answer import Answer
 from reconciler.router.clock import boottime_s
-from reconciler.router.config import HubMessage
+from reconciler.router.config import HubMessage, HubSend, RefusedError
 from reconciler.router.deliver import Places
 from reconciler.router.log import TrafficLog
 from reconciler.router.mailbox import Letter
 from reconciler.router.message import HUB, Deny, Envelope, Message
-from reconciler.router.registry import Instance
+from reconciler.router.registry import Instance, Registry
 from reconciler.router.rules import Rules
+from reconciler.router.trace import new_traceparent
 from reconciler.router.traffic import Row
-from reconciler.router.verdict import Answer, accepted, describe_message, refused, unlogged
+from reconciler.router.verdict import accepted, describe_message, refused, unlogged
+
+
+class Recipients(NamedTuple):
+    """`shown` is for the row, `to` for the reader where the message names an agent or an instance."""
+
+    instances: Sequence[Instance]
+    shown: str
+    to: str | None = None
+
+
+def find_recipients(registry: Registry, rules: Rules, order: HubSend) -> Recipients:
+    """Whom an order names. Raises RefusedError for an order without a recipient, LookupError for an unknown one."""
+    if sum(value is not None for value in (order.instance, order.to, order.topic, order.audience)) != 1:
+        raise RefusedError("messages: exactly one of instance, to, topic and audience is needed")
+    if order.audience is not None:
+        return Recipients(_find_audience(registry, rules, order.audience), audience.show(order.audience))
+    if order.topic is not None:
+        return Recipients(_find_subscribers(registry, rules, order.topic), f"topic:{order.topic}")
+    agent, _, name = order.to.partition("/") if order.to is not None else ("", "", order.instance)
+    if name:
+        instance = registry.by_name.get(name)
+        if instance is None or agent not in ("", instance.agent):
+            raise LookupError(f"there is no instance {order.to or name}")
+        return Recipients((instance,), instance.address, instance.address)
+    found = registry.of_agent(agent)
+    if not found:
+        raise LookupError(f"there is no instance of {agent}")
+    return Recipients((_choose(found),), agent, agent)
 
 
 class OwnMessages:
@@ -27,26 +62,70 @@ class OwnMessages:
         self._log = log
         self._seq = 0
 
-    async def send(self, rules: Rules, recipient: Instance, own: HubMessage) -> Answer:
-        """202 when it is on disk and in the mailbox."""
+    async def send(self, rules: Rules, recipients: Recipients, own: HubMessage, actor: str = "") -> Answer:
+        """202 when it is on disk and in the mailboxes that have room. Raises RefusedError for what nobody may send."""
+        message = _to_message(own)
+        if actor:
+            if (wrong := audience.check_operator(own.type)) is not None:
+                raise RefusedError(f"messages: {wrong}")
+            denied = schema.check_payload(rules.validators, own.type, msgspec.json.decode(own.payload))
+            if denied is not None:
+                return refused(denied, rules)
         limits, wall_s, now = rules.config.limits, time.time(), boottime_s()
         ttl_s = own.ttl_s or limits.ttl_s
-        message = _to_message(own)
+        traceparent = own.traceparent or new_traceparent()
         self._seq += 1
-        row = Row(time=wall_s, instance=HUB, agent=HUB, verdict="allow", config_digest=rules.config.digest)
-        describe_message(row, message, rules)
-        row.recipient, row.delivered, row.sender_seq = recipient.address, recipient.name, self._seq
         body = deliver.write_body(
-            message, HUB, to=recipient.address, time_s=round(wall_s, 3), seq=self._seq, ttl_s=ttl_s
+            message,
+            audience.OPERATOR if actor else HUB,
+            to=recipients.to,
+            time_s=round(wall_s, 3),
+            seq=self._seq,
+            ttl_s=ttl_s,
+            traceparent=traceparent,
         )
-        bounds = (2 * limits.mailbox_messages, 2 * limits.mailbox_bytes + limits.max_body_bytes)
-        if not recipient.mailbox.reserve(len(body), messages=bounds[0], bytes_=bounds[1]):
+        places = _reserve(recipients.instances, rules, len(body))
+        if recipients.instances and not places.instances:
             return refused(Deny(code="mailbox_full", step="deliver", reason="its mailbox is full twice over"), rules)
+        row = Row(time=wall_s, instance=actor or HUB, agent=HUB, verdict="allow", config_digest=rules.config.digest)
+        describe_message(row, message, rules)
+        row.recipient, row.delivered = recipients.shown, " ".join(i.name for i in places.instances)
+        row.sender_seq, row.traceparent = self._seq, traceparent
         if not await self._log.record(row):
-            recipient.mailbox.release(len(body))
+            deliver.release(places)
             return unlogged(rules)
-        deliver.hand_over(Places((recipient,), len(body)), Letter(body, now + ttl_s, message.envelope.id, HUB))
+        deliver.hand_over(places, Letter(body, now + ttl_s, message.envelope.id, HUB))
         return accepted(message.envelope.id)
+
+
+def _find_audience(registry: Registry, rules: Rules, wanted: audience.Audience) -> Sequence[Instance]:
+    return [
+        instance
+        for name, agent in sorted(rules.config.agents.items())
+        if audience.fits(wanted, agent.role, agent.labels, agent.capabilities)
+        for instance in registry.of_agent(name)
+    ]
+
+
+def _find_subscribers(registry: Registry, rules: Rules, topic: str) -> Sequence[Instance]:
+    found: list[Instance] = []
+    for agent, is_all in rules.topics.find(topic):
+        instances = registry.of_agent(agent)
+        found.extend(instances if is_all or not instances else (_choose(instances),))
+    return found
+
+
+def _choose(instances: Collection[Instance]) -> Instance:
+    """One that has said hello, with the least to do."""
+    return min(instances, key=lambda i: (i.hello is None, i.load))
+
+
+def _reserve(instances: Sequence[Instance], rules: Rules, size_bytes: int) -> Places:
+    """Places where there is room."""
+    limits = rules.config.limits
+    messages, bytes_ = 2 * limits.mailbox_messages, 2 * limits.mailbox_bytes + limits.max_body_bytes
+    taken = [i for i in instances if i.mailbox.reserve(size_bytes, messages=messages, bytes_=bytes_)]
+    return Places(taken, size_bytes)
 
 
 def _to_message(own: HubMessage) -> Message:

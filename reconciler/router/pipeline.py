@@ -9,39 +9,49 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from reconciler.core.decision import Decision
 from reconciler.router import deliver, hub, identity, rate, schema
+from reconciler.router.answer import Answer
+from reconciler.router.capabilities import find_agents
 from reconciler.router.clock import boottime_s
 from reconciler.router.deliver import Places, Target
+from reconciler.router.formats import read_message
 from reconciler.router.log import TrafficLog
 from reconciler.router.mailbox import Letter
 from reconciler.router.message import (
     HUB,
     Deny,
+    Envelope,
     Message,
-    parse_message,
 )
-from reconciler.router.policy import Judge
+from reconciler.router.policy import Addressee, Judge
 from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Request, Requests
 from reconciler.router.rules import Rules
+from reconciler.router.trace import new_traceparent
 from reconciler.router.traffic import InboxEntry, Row
 from reconciler.router.verdict import (
-    Answer,
     accepted,
     describe_decision,
     describe_denial,
     describe_message,
     refused,
+    row_of_lost,
     unlogged,
 )
 
+if TYPE_CHECKING:
+    from reconciler.identity.klp import Opened
+    from reconciler.router.peers import Peers
+
 _TIMER_SLACK_S = 0.02
+FLOOD = "hub.flood"
+"""What stands in hub_inbox for control when an instance goes on and on over its rate."""
 
 _LOG = logging.getLogger("reconciler.router.pipeline")
 
@@ -65,21 +75,44 @@ class Inbound(Protocol):
         """The body. Raises ConnectionError when the sender is gone before its end."""
         ...
 
+    def note_denial(self, now: float) -> None:
+        """The sender is over its rate; when that goes on, its connection is not read from for a while."""
+        ...
+
     async def wait(self, waiter: asyncio.Future[bytes | None], timeout_s: float) -> bytes | None:
         """What the waiter is given; None after the time-out, or when the sender is gone."""
         ...
 
 
-class _Passage(msgspec.Struct):
-    """How far a message has come, for the row and for the rim."""
+class Parcel(msgspec.Struct, frozen=True, gc=False):
+    """What will be delivered: a letter, with places for it in mailboxes; of a reply, the request that it answers."""
+
+    letter: Letter
+    places: Places
+    request: Request | None
+
+
+class _Passage(msgspec.Struct, gc=False):
+    """How far a message has come: what the steps found, for those that follow, for the row and for the rim.
+
+    `now` is seconds of CLOCK_BOOTTIME, `wall_s` epoch seconds; both since the body is here.
+    """
 
     sender: Instance
     rules: Rules
+    inbound: Inbound
+    now: float
+    wall_s: float
     step: str = "identity"
     size_bytes: int = 0
+    opened: "Opened | None" = None
     message: Message | None = None
+    traceparent: str | None = None
     decision: Decision | None = None
+    found: Mapping[str, Any] | None = None
     seq: int | None = None
+    parcel: Parcel | None = None
+    is_delivered: bool = False
 
 
 class Route:
@@ -99,14 +132,23 @@ class Route:
         self.requests = requests
         self.log = log
         self.judge = Judge(on_change=lambda: hint("router"))
+        self.peers: Peers | None = None
         self._intake = rate.Intake()
         self._hint = hint
 
     async def route(self, sender: Instance, inbound: Inbound) -> Answer:
         """The answer to one message. Raises ConnectionError when there is nobody to answer any more."""
-        passage = _Passage(sender, self.rules)
+        passage = _Passage(sender, self.rules, inbound, boottime_s(), time.time())
         try:
-            answer = await self._take_in(passage, inbound)
+            denied = self._admit(passage)
+            if denied is not None:
+                return await self._turn_away(passage, denied)
+            try:
+                answer = await self._pass(passage, await inbound.read())
+            finally:
+                self._intake.leave(sender, inbound.size_bytes)
+                if passage.opened is not None and not passage.is_delivered and self.peers is not None:
+                    self.peers.forget(sender.agent, passage.opened)
             if isinstance(answer, Request):
                 return await self._wait_for_reply(passage, inbound, answer)
             return answer
@@ -119,142 +161,203 @@ class Route:
                 Deny(code="internal", step=passage.step, reason="this is not the sender's fault"),
             )
 
-    async def _take_in(self, passage: _Passage, inbound: Inbound) -> Answer | Request:
-        sender, limits = passage.sender, passage.rules.config.limits
-        denied = identity.check(sender, inbound.headers, time.time())
+    def _admit(self, passage: _Passage) -> Deny | None:
+        """Identity and rate: all that can be said before the body is here."""
+        sender, rules, size_bytes = passage.sender, passage.rules, passage.inbound.size_bytes
+        denied = identity.check(sender, passage.inbound.headers, passage.wall_s)
         if denied is not None:
-            return self._count(passage, denied)
-        sender.last_seen = boottime_s()
+            return denied
+        sender.last_seen = passage.now
 
         passage.step = "rate"
-        denied = self._intake.admit(sender, inbound.size_bytes, limits.max_report_bytes)
+        quotas = rules.find_quotas(sender.agent)
+        if quotas is not None:
+            allowance = rate.find_allowance(sender, quotas, passage.now)
+            denied = allowance.admit(quotas, passage.now, size_bytes or 0)
+        return denied or self._intake.admit(sender, size_bytes, rules.config.limits.max_report_bytes)
+
+    async def _pass(self, passage: _Passage, body: bytes) -> Answer | Request:
+        """The steps from schema to deliver; a Request where the sender wants to wait for its reply."""
+        passage.now, passage.wall_s = boottime_s(), time.time()
+
+        passage.step, passage.size_bytes = "schema", len(body)
+        sender, headers = passage.sender, passage.inbound.headers
+        message, passage.opened = read_message(body, headers, sender, self.peers, passage.wall_s)
+        denied = self._charge(passage, message)
+        if denied is not None:
+            return await self._turn_away(passage, denied)
+        if isinstance(message, Deny):
+            return await self._refuse(passage, message)
+        passage.message = message
+        denied = schema.check_size(message, len(body), passage.rules.config.limits.max_body_bytes)
         if denied is not None:
             return self._count(passage, denied)
+        denied = schema.check(passage.rules.validators, passage.sender, message)
+        if denied is None and passage.opened is None:
+            denied = self._check_unsigned(passage, message)
+        if denied is not None:
+            return await self._refuse(passage, denied)
+        repeated = self._recognise(passage, message)
+        if repeated is not None:
+            return repeated
+        passage.traceparent = message.envelope.traceparent or new_traceparent()
+
         try:
-            body = await inbound.read()
+            passage.step = "policy"
+            target = deliver.address(self.registry, self.requests, passage.sender, message, passage.now)
+            if isinstance(target, Deny):
+                return await self._refuse(passage, target)
+            decision = await self._judge(passage, message, target)
+            if isinstance(decision, Deny):
+                return await self._refuse(passage, decision)
+            passage.decision = decision
 
-            passage.step, passage.size_bytes = "schema", len(body)
-            message = parse_message(body)
-            if isinstance(message, Deny):
-                return await self._refuse(passage, message)
-            passage.message = message
-            denied = schema.check_size(message, len(body), limits.max_body_bytes)
-            if denied is not None:
-                return self._count(passage, denied)
-            denied = schema.check(passage.rules.validators, sender, message)
-            if denied is not None:
-                return await self._refuse(passage, denied)
-            return await self._pass_once(passage, message, inbound.wait_s)
+            if message.envelope.type == hub.QUERY:
+                passage.found = await self._find_agents(passage, message)
+            if target.addressee.kind != HUB:
+                passage.step = "deliver"
+                denied = self._pack(passage, message, target)
+                if denied is not None:
+                    return await self._refuse(passage, denied)
+
+            passage.step = "log"
+            if not (_is_unlogged(passage, message) or await self._record(passage, message)):
+                return unlogged(passage.rules)
+
+            passage.step = "deliver"
+            passage.is_delivered = True
+            return self._deliver(passage, message)
         finally:
-            self._intake.leave(sender, inbound.size_bytes)
+            self._let_go(passage, message)
 
-    async def _pass_once(self, passage: _Passage, message: Message, wait_s: float) -> Answer | Request:
-        """A repeated id is not delivered again; one that was refused may come again."""
+    def _check_unsigned(self, passage: _Passage, message: Message) -> Deny | None:
+        """Peers sign what they send to others, and so does everybody where that is required."""
+        is_peer = self.peers is not None and passage.sender.agent in self.peers
+        if message.envelope.to == HUB or not (is_peer or passage.rules.config.rules.crypto_required):
+            return None
+        return identity.deny_unsigned(passage.sender, is_peer=is_peer)
+
+    def _charge(self, passage: _Passage, message: Message | Deny) -> Deny | None:
+        """Take it from the sender's quota, well-formed or not."""
+        sender, now = passage.sender, passage.now
+        quotas = passage.rules.find_quotas(sender.agent)
+        if quotas is None:
+            return None
+        type_ = message.envelope.type if isinstance(message, Message) else ""
+        return rate.find_allowance(sender, quotas, now).charge(quotas, now, type_, passage.size_bytes)
+
+    def _recognise(self, passage: _Passage, message: Message) -> Answer | Request | None:
+        """The answer to an id that came before; None for a new one. One that was refused may come again."""
         sender, id_ = passage.sender, message.envelope.id
         if message.envelope.type in schema.HUB_IN_MEMORY:
-            return await self._judge(passage, message, wait_s)
-        now = boottime_s()
-        match sender.seen.begin(id_, now):
+            return None
+        match sender.seen.begin(id_, passage.now):
+            case "new":
+                return None
             case "accepted":
                 self.log.count(sender.name, sender.agent, "duplicate", "schema")
-                waiting = self.requests.of_requester(sender, id_) if wait_s else None
+                waiting = self.requests.of_requester(sender, id_) if passage.inbound.wait_s else None
                 return waiting or accepted(id_, "duplicate")
             case "pending":
                 reason = "the same message is on its way; send it again to learn what became of it"
                 return self._count(passage, Deny(code="rate_limited", step="schema", reason=reason, retry_after_s=1))
-        try:
-            answer = await self._judge(passage, message, wait_s)
-            if isinstance(answer, Request) or answer.status < 300:
-                sender.seen.accept(id_, now + passage.rules.config.limits.ttl_s)
-            return answer
-        finally:
-            sender.seen.forget(id_)
 
-    async def _judge(self, passage: _Passage, message: Message, wait_s: float) -> Answer | Request:
-        passage.step = "policy"
-        sender, rules = passage.sender, passage.rules
-        target = deliver.address(self.registry, self.requests, sender, message, boottime_s())
-        if isinstance(target, Deny):
-            return await self._refuse(passage, target)
-        decision = await self.judge.check(rules, sender, target.addressee, message)
-        if isinstance(decision, Deny):
-            return await self._refuse(passage, decision)
-        passage.decision = decision
-        if target.addressee.kind == HUB:
-            return await self._give_to_hub(passage, message)
-        return await self._deliver(passage, message, target, wait_s)
+    async def _judge(self, passage: _Passage, message: Message, target: Target) -> Decision | Deny:
+        decision = self.judge.decide_now(passage.rules, passage.sender, target.addressee, message)
+        if decision is not None:
+            return decision
+        asking = self.judge.check(passage.rules, passage.sender, target.addressee, message)
+        return await asyncio.get_running_loop().create_task(asking)
 
-    async def _give_to_hub(self, passage: _Passage, message: Message) -> Answer:
-        passage.step = "log"
-        sender, wall_s = passage.sender, time.time()
-        type_ = message.envelope.type
-        is_dropped = type_ == hub.HEARTBEAT and passage.rules.config.log.per_type.get(type_) == "drop"
-        if not is_dropped:
-            inbox = hub.to_inbox(sender, message, wall_s)
-            if not await self._record(passage, inbox=inbox, delivered=HUB):
-                return unlogged(passage.rules)
-        passage.step = "deliver"
-        status, body, kind = hub.receive(sender, message, boottime_s(), wall_s)
-        if kind is not None:
-            self._hint(kind)
-        return Answer(status, body)
+    async def _find_agents(self, passage: _Passage, message: Message) -> Mapping[str, Any]:
+        """Whom the query finds; asked of policy as for messages of the sensitivity of the query."""
 
-    async def _deliver(self, passage: _Passage, message: Message, target: Target, wait_s: float) -> Answer | Request:
-        passage.step = "deliver"
-        sender, rules, envelope, now = passage.sender, passage.rules, message.envelope, boottime_s()
+        async def may_send(agent: str, type_: str) -> bool:
+            envelope = Envelope(
+                id="", type=type_, pattern="request", to=agent, sensitivity=message.envelope.sensitivity
+            )
+            target = Target(Addressee(kind="agent", name=agent))
+            return isinstance(await self._judge(passage, Message(envelope, None, 0), target), Decision)
+
+        config, asker = passage.rules.config, passage.sender.agent
+        finding = find_agents(message.payload, asker, config, self.registry, may_send)
+        return await asyncio.get_running_loop().create_task(finding)
+
+    def _pack(self, passage: _Passage, message: Message, target: Target) -> Deny | None:
+        """Reserve places for the message, as its recipients will read it."""
+        sender, rules, envelope = passage.sender, passage.rules, message.envelope
         ttl_s = min(envelope.ttl_s or rules.config.limits.ttl_s, rules.config.limits.ttl_s)
-        seq = sender.seq + 1
         body = deliver.write_body(
             message,
             sender.address,
             to=target.addressee.name if target.request else None,
-            time_s=round(time.time(), 3),
-            seq=seq,
+            time_s=round(passage.wall_s, 3),
+            seq=sender.seq + 1,
             ttl_s=ttl_s,
+            traceparent=passage.traceparent or "",
         )
-        places = deliver.reserve(self.registry, rules, sender, message, target, len(body), now)
+        places = deliver.reserve(self.registry, rules, sender, message, target, len(body), passage.now)
         if isinstance(places, Deny):
-            return await self._refuse(passage, places)
-
-        passage.step = "log"
-        sender.seq = passage.seq = seq
+            return places
+        sender.seq += 1
+        passage.seq = sender.seq
         if target.request is not None:
             self.requests.answer(target.request)
-        is_recorded = False
-        try:
-            is_recorded = await self._record(passage, delivered=" ".join(i.name for i in places.instances))
-        finally:
-            if not is_recorded:
-                deliver.release(places)
-                if target.request is not None:
-                    self.requests.take_back(target.request)
-        if not is_recorded:
-            return unlogged(passage.rules)
+        letter = Letter(body, passage.now + ttl_s, envelope.id, sender.name)
+        passage.parcel = Parcel(letter, places, target.request)
+        return None
 
-        passage.step = "deliver"
-        letter = Letter(body, now + ttl_s, envelope.id, sender.name)
-        if target.request is not None:
-            deliver.hand_over_reply(target.request, places, letter)
-            return accepted(envelope.id)
-        if envelope.pattern != "request":
-            deliver.hand_over(places, letter)
-            return accepted(envelope.id)
-        return self._ask(passage, message, places, letter, wait_s)
+    def _record(self, passage: _Passage, message: Message) -> Awaitable[bool]:
+        """True once it is on disk; of a message to the hub also what control will read."""
+        row, parcel = _start_row(passage), passage.parcel
+        if parcel is not None:
+            row.delivered = " ".join([i.name for i in parcel.places.instances])
+            return self.log.record(row)
+        row.delivered = HUB
+        return self.log.record(row, hub.to_inbox(passage.sender, message, passage.wall_s))
 
-    def _ask(
-        self, passage: _Passage, message: Message, places: Places, letter: Letter, wait_s: float
-    ) -> Answer | Request:
+    def _deliver(self, passage: _Passage, message: Message) -> Answer | Request:
+        """What is on disk goes to the hub, to who waits for a reply, or into mailboxes."""
+        parcel = passage.parcel
+        if parcel is None:
+            status, body, kind = hub.receive(passage.sender, message, passage.now, passage.wall_s, passage.found)
+            if kind is not None:
+                self._hint(kind)
+            return Answer(status, body)
+        if parcel.request is not None:
+            deliver.hand_over_reply(parcel.request, parcel.places, parcel.letter)
+        elif message.envelope.pattern == "request":
+            return self._ask(passage, message, parcel)
+        else:
+            deliver.hand_over(parcel.places, parcel.letter)
+        return accepted(message.envelope.id)
+
+    def _ask(self, passage: _Passage, message: Message, parcel: Parcel) -> Answer | Request:
         """Deliver a request, and remember who may answer it until when."""
         limits = passage.rules.config.limits
         request = Request(
             id=message.envelope.id,
             requester=passage.sender,
-            responder=places.instances[0],
+            responder=parcel.places.instances[0],
             deadline=boottime_s() + min(message.envelope.ttl_s or limits.request_timeout_s, limits.request_timeout_s),
         )
         self.requests.open(request)
-        deliver.hand_over(places, letter)
-        return request if wait_s else accepted(message.envelope.id)
+        deliver.hand_over(parcel.places, parcel.letter)
+        return request if passage.inbound.wait_s else accepted(message.envelope.id)
+
+    def _let_go(self, passage: _Passage, message: Message) -> None:
+        """Remember the id of what was delivered; give back what was kept for all else."""
+        parcel, is_delivered = passage.parcel, passage.is_delivered
+        if message.envelope.type not in schema.HUB_IN_MEMORY:
+            seen, id_ = passage.sender.seen, message.envelope.id
+            if is_delivered:
+                seen.accept(id_, passage.now + passage.rules.config.limits.ttl_s)
+            else:
+                seen.forget(id_)
+        if parcel is not None and not is_delivered:
+            deliver.release(parcel.places)
+            if parcel.request is not None:
+                self.requests.take_back(parcel.request)
 
     async def _wait_for_reply(self, passage: _Passage, inbound: Inbound, request: Request) -> Answer:
         """The reply; `accepted` when the sender's patience ends first, `expired` when the request's time does."""
@@ -281,20 +384,17 @@ class Route:
             return refused(denied, passage.rules)
         return accepted(request.id)
 
+    def note_unsigned(self, recipient: Instance, letters: Sequence[Letter]) -> None:
+        """One row for each message that a peer does not get, since it cannot be signed."""
+        for letter in letters:
+            reason = f"a message of {letter.sender} cannot be signed: an inexact number, or too many values"
+            self.log.note(row_of_lost(recipient.name, recipient.agent, letter, "invalid_payload", reason, time.time()))
+
     def note_expired(self, recipient: Instance, letters: Sequence[Letter]) -> None:
         """One row for each message that nobody took in time."""
         for letter in letters:
-            row = Row(
-                time=time.time(),
-                instance=recipient.name,
-                agent=recipient.agent,
-                verdict="expired",
-                code="expired",
-                step="deliver",
-                reason=f"a message of {letter.sender} was not taken in time",
-                msg_id=letter.message_id,
-            )
-            self.log.note(row)
+            reason = f"a message of {letter.sender} was not taken in time"
+            self.log.note(row_of_lost(recipient.name, recipient.agent, letter, "expired", reason, time.time()))
 
     # --- verdicts ---
 
@@ -302,21 +402,51 @@ class Route:
         self.log.count(passage.sender.name, passage.sender.agent, denied.code, denied.step)
         return refused(denied, passage.rules)
 
+    async def _turn_away(self, passage: _Passage, denied: Deny) -> Answer:
+        """Counted. Who is over its rate is told what it may send; who goes on is read from less, and told of."""
+        answer, sender, now = self._count(passage, denied), passage.sender, passage.now
+        quotas = passage.rules.find_quotas(sender.agent)
+        if denied.code != "rate_limited" or quotas is None:
+            return answer
+        passage.inbound.note_denial(now)
+        if sender.denials.note(now):
+            await self._tell_of_flood(passage)
+        fields = rate.show_fields(sender, quotas, now)
+        return msgspec.structs.replace(answer, headers=(*answer.headers, *fields))
+
+    async def _tell_of_flood(self, passage: _Passage) -> None:
+        """One row, and one entry for control."""
+        row = _start_row(passage)
+        reason = "30 messages over the rate within a minute; told again after a minute without"
+        describe_denial(row, Deny(code="rate_limited", step="rate", reason=reason))
+        entry = InboxEntry(
+            time=passage.wall_s,
+            instance=passage.sender.name,
+            agent=passage.sender.agent,
+            type=FLOOD,
+            msg_id=f"flood-{passage.now:.3f}",
+            body="{}",
+        )
+        if await self.log.record(row, entry):
+            self._hint("task")
+
     async def _refuse(self, passage: _Passage, denied: Deny) -> Answer:
         """A denial with a row of its own. One that cannot be logged is not told, since it did not happen."""
         row = _start_row(passage)
         describe_denial(row, denied)
         return refused(denied, passage.rules) if await self.log.record(row) else unlogged(passage.rules)
 
-    async def _record(self, passage: _Passage, *, delivered: str, inbox: InboxEntry | None = None) -> bool:
-        row = _start_row(passage)
-        row.delivered = delivered
-        return await self.log.record(row, inbox)
+
+def _is_unlogged(passage: _Passage, message: Message) -> bool:
+    """Of all messages heartbeats alone may go without a row, where the configuration drops them."""
+    type_ = message.envelope.type
+    is_for_hub = passage.parcel is None
+    return is_for_hub and type_ == hub.HEARTBEAT and passage.rules.config.log.per_type.get(type_) == "drop"
 
 
 def _start_row(passage: _Passage) -> Row:
     row = Row(
-        time=time.time(),
+        time=passage.wall_s,
         instance=passage.sender.name,
         agent=passage.sender.agent,
         verdict="allow",
@@ -328,6 +458,7 @@ def _start_row(passage: _Passage) -> Row:
         describe_decision(row, passage.decision)
     if passage.message is not None:
         describe_message(row, passage.message, passage.rules)
+        row.traceparent = passage.traceparent or row.traceparent
     return row
 
 

@@ -1,19 +1,23 @@
 """Step 4: one question, one answer; the engines are asked in order, and what cannot answer is passed over.
 
 An engine that cannot answer raises PolicyEngineError; then the next one is asked, and builtin only where the
-configuration permits it as the last resort. An answer, a denial as well as an undefined one, is final.
+configuration permits it as the last resort. An answer, a denial as well as an undefined one, is final. It is remembered
+by what the policy can read of the question (`cache.py`), and given again before any last resort, also while no engine
+can answer. What a last resort says is never remembered, nor is a denial for want of an evaluation that went well.
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from reconciler.core.decision import Decision
 from reconciler.errors import PolicyEngineError
+from reconciler.router.cache import Decisions, Key, Keys
 from reconciler.router.clock import Minutes
 from reconciler.router.engine import NO_FACE
+from reconciler.router.grants import GrantsEngine
 from reconciler.router.message import HUB, Deny, Message
 from reconciler.router.registry import Instance
 from reconciler.router.rules import Rules
@@ -21,6 +25,7 @@ from reconciler.router.rules import Rules
 _LOG = logging.getLogger("reconciler.router.policy")
 _UNKNOWN = "there is no such recipient, or sending this to it is not allowed"
 _MAX_REASON = 1000
+_FAILED = "data.hub.message.decision failed:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,28 +38,65 @@ class Addressee:
 
 
 class Judge:
-    """The chain. `on_change` is called when the first engine stops answering, and when it answers again."""
+    """The chain. `on_change` is called when the first engine stops answering, and when it answers again.
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
+    `wall_s` is the clock from which policies have their time.
+    """
+
+    def __init__(self, on_change: Callable[[], None], wall_s: Callable[[], float] = time.time) -> None:
         self._on_change = on_change
+        self._wall_s = wall_s
         self._minutes = Minutes()
+        self._remembered = Decisions()
         self.is_falling_back = False
 
+    def decide_now(
+        self, rules: Rules, sender: Instance, addressee: Addressee, message: Message
+    ) -> Decision | Deny | None:
+        """The same as `check` where nobody has to be waited for; None where `check` must be asked."""
+        keys = rules.keys
+        if keys is not None:
+            minute = self._minutes.show(self._wall_s()) if keys.reads_time else None
+            found = self._remembered.get(keys.make(sender, addressee, message, minute))
+            if found is not None:
+                if self.is_falling_back and rules.engines[0].is_ready:
+                    self._set_falling_back(False)
+                return found if found.allow and addressee.is_known else _deny(found, addressee)
+        return self._decide_alone(rules, sender, addressee, message)
+
     async def check(self, rules: Rules, sender: Instance, addressee: Addressee, message: Message) -> Decision | Deny:
-        """The allowing decision, or the denial as the sender may see it."""
+        """The allowing decision, or the denial as the sender may see it; asks the engines whatever is remembered."""
+        answer = self._decide_alone(rules, sender, addressee, message)
+        if answer is not None:
+            return answer
+        minute = self._minutes.show(self._wall_s())
+        question = write_question(rules, sender, addressee, message, minute)
+        keys = rules.keys
+        key = keys.make(sender, addressee, message, minute if keys.reads_time else None) if keys else None
+        decision = await self._decide(rules, question, key)
+        return _unavailable(rules.policy_revision) if decision is None else _answer(decision, addressee)
+
+    def _decide_alone(
+        self, rules: Rules, sender: Instance, addressee: Addressee, message: Message
+    ) -> Decision | Deny | None:
+        """What needs no engine that has to be waited for; None where one is needed."""
         if addressee.kind != HUB and not rules.config.rules.allow_cross_agent:
             rule = "orchestrator.allowCrossAgent is false: agents may message only the hub"
             decision = Decision(allow=False, reasons=(rule,), engine="builtin", revision=rules.policy_revision)
             return _deny(decision, addressee)
-        answer = await self._decide(rules, self._ask(rules, sender, addressee, message))
-        if answer is None:
-            return _unavailable(rules.policy_revision)
-        return answer if answer.allow and addressee.is_known else _deny(answer, addressee)
+        first = rules.engines[0] if rules.engines else None
+        if not isinstance(first, GrantsEngine):
+            return None
+        minute = self._minutes.show(self._wall_s())
+        decision = first.answer("message", write_question(rules, sender, addressee, message, minute))
+        if rules.keys is not None:
+            self._remember(rules.keys, rules.keys.make(sender, addressee, message, None), decision)
+        self._set_falling_back(False)
+        return _answer(decision, addressee)
 
-    async def _decide(self, rules: Rules, question: dict[str, Any]) -> Decision | None:
-        last_resort = rules.config.rules.last_resort
+    async def _decide(self, rules: Rules, question: dict[str, Any], key: Key | None) -> Decision | None:
         for nth, engine in enumerate(rules.engines):
-            if nth and engine.name == "builtin" and last_resort != "builtin":
+            if nth and engine.name == "builtin":
                 continue
             try:
                 decision = await engine.decide("message", question)
@@ -63,31 +105,56 @@ class Judge:
                     _LOG.warning("policy engine %s cannot answer: %s", engine.name, error)
                 continue
             self._set_falling_back(nth > 0)
+            if rules.keys is not None and key is not None and not _has_failed(decision):
+                self._remember(rules.keys, key, decision)
             return decision
         self._set_falling_back(True)
-        return None
+        return (self._remembered.get(key) if key else None) or await _ask_last_resort(rules, question)
+
+    def _remember(self, keys: Keys, key: Key, decision: Decision) -> None:
+        self._remembered.put(key, replace(decision, cached=True), keys.limit)
 
     def _set_falling_back(self, is_falling_back: bool) -> None:
         if is_falling_back != self.is_falling_back:
             self.is_falling_back = is_falling_back
             self._on_change()
 
-    def _ask(self, rules: Rules, sender: Instance, addressee: Addressee, message: Message) -> dict[str, Any]:
-        own = rules.faces.get(sender.agent, NO_FACE)
-        other = rules.faces.get(addressee.name, NO_FACE) if addressee.kind == "agent" else NO_FACE
-        envelope = message.envelope
-        return {
-            "sender": {"agent": sender.agent, "instance": sender.name, **own.sender},
-            "recipient": {"kind": addressee.kind, "name": addressee.name, **other.recipient},
-            "message": {
-                "type": envelope.type,
-                "pattern": envelope.pattern,
-                "size_bytes": message.size_bytes,
-                "sensitivity": envelope.sensitivity,
-            },
-            "grants": own.grants,
-            "time": self._minutes.show(time.time()),
-        }
+
+async def _ask_last_resort(rules: Rules, question: dict[str, Any]) -> Decision | None:
+    for engine in rules.engines:
+        if engine.name == "builtin" and rules.config.rules.last_resort == "builtin":
+            return await engine.decide("message", question)
+    return None
+
+
+def write_question(
+    rules: Rules, sender: Instance, addressee: Addressee, message: Message, minute: str
+) -> dict[str, Any]:
+    """What a policy is asked about a message; `minute` is the time."""
+    own = rules.faces.get(sender.agent, NO_FACE)
+    other = rules.faces.get(addressee.name, NO_FACE) if addressee.kind == "agent" else NO_FACE
+    envelope = message.envelope
+    return {
+        "sender": {"agent": sender.agent, "instance": sender.name, **own.sender},
+        "recipient": {"kind": addressee.kind, "name": addressee.name, **other.recipient},
+        "message": {
+            "type": envelope.type,
+            "pattern": envelope.pattern,
+            "size_bytes": message.size_bytes,
+            "sensitivity": envelope.sensitivity,
+        },
+        "grants": own.grants,
+        "time": minute,
+    }
+
+
+def _has_failed(decision: Decision) -> bool:
+    """Whether an engine says that it could not evaluate the policy, which may be otherwise the next time."""
+    return not decision.allow and any(reason.startswith(_FAILED) for reason in decision.reasons)
+
+
+def _answer(decision: Decision, addressee: Addressee) -> Decision | Deny:
+    return decision if decision.allow and addressee.is_known else _deny(decision, addressee)
 
 
 def _deny(decision: Decision, addressee: Addressee) -> Deny:
@@ -101,6 +168,7 @@ def _deny(decision: Decision, addressee: Addressee) -> Deny:
         private_reason=why if addressee.is_known else "there is no such recipient",
         engine=decision.engine,
         policy_revision=decision.revision,
+        cached=decision.cached,
     )
 
 

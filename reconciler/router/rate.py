@@ -1,9 +1,12 @@
-"""Step 2: how many bytes may be on their way in, before any of them is parsed.
+"""Step 2: how many bytes may be on their way in, and how much an instance may send at all.
 
 Counted are bodies from their announcement until their verdict, per instance and over all, so that
-memory is bounded however many agents write at once. A body of unknown length is refused.
+memory is bounded however many agents write at once. A body of unknown length is refused. Quotas
+(`buckets.py`) are looked at before anything is parsed, and charged as soon as the type is known.
 """
 
+from reconciler.router.answer import Header
+from reconciler.router.buckets import Allowance, Quotas, show_policy
 from reconciler.router.message import Deny
 from reconciler.router.registry import Instance
 
@@ -40,3 +43,16 @@ class Intake:
         size_bytes = size_bytes or 0
         instance.in_flight_bytes -= size_bytes
         self.in_flight_bytes -= size_bytes
+
+
+def find_allowance(instance: Instance, quotas: Quotas, now: float) -> Allowance:
+    """What is left of the instance's quotas; all of them when it is first asked for."""
+    if instance.allowance is None:
+        instance.allowance = Allowance(quotas, now)
+    return instance.allowance
+
+
+def show_fields(instance: Instance, quotas: Quotas, now: float) -> tuple[Header, ...]:
+    """The fields `RateLimit` and `RateLimit-Policy` of an answer."""
+    left = find_allowance(instance, quotas, now).show_left(now)
+    return ((b"ratelimit", left.encode()), (b"ratelimit-policy", show_policy(quotas.own).encode()))

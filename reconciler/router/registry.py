@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from reconciler.router.buckets import Allowance, InstanceDenials
 from reconciler.router.config import InstanceEntry
 from reconciler.router.mailbox import Letter, Mailbox
 from reconciler.router.seen import SeenIds
@@ -26,7 +27,9 @@ class Instance:
     __slots__ = (
         "address",
         "agent",
+        "allowance",
         "cancels",
+        "denials",
         "digest",
         "heartbeat",
         "heartbeat_at",
@@ -55,6 +58,8 @@ class Instance:
         self.seq = 0
         self.outstanding = 0
         self.in_flight_bytes = 0
+        self.allowance: Allowance | None = None
+        self.denials = InstanceDenials()
         self.cancels: Sequence[Any] = ()
         self.readers: list[asyncio.Future[None]] = []
         self.is_removed = False

@@ -1,17 +1,19 @@
 """Step 3: the envelope, then the payload against the JSON Schema (2020-12) of its type.
 
-Schemas of the fleet's types come with the configuration; those of the hub's own types stand here. No remote reference
-is followed, patterns run in linear time, and no value of a payload gets into a reason.
+Schemas of the fleet's types come with the configuration; the hub's own types have theirs (`own_schemas.py`). No remote
+reference is followed, patterns run in linear time, and no value of a payload gets into a reason.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, Protocol
 
 import jsonschema_rs
 
-from reconciler.router import identity
+from reconciler.router import identity, trace
 from reconciler.router.config import RefusedError
 from reconciler.router.message import HUB, Deny, Message
+from reconciler.router.own_schemas import own_schemas
 from reconciler.router.registry import Instance
 
 _SHOWN_ERRORS = 5
@@ -26,35 +28,6 @@ class Validator(Protocol):
     def iter_errors(self, instance: Any) -> Any: ...
 
 
-_ATTEMPT = {
-    "task": {"type": "string", "minLength": 1, "maxLength": 200},
-    "run": {"type": "string", "minLength": 1, "maxLength": 200},
-    "generation": {"type": "integer", "minimum": 0},
-}
-
-
-def _attempt(required: tuple[str, ...] = (), **properties: object) -> dict[str, object]:
-    needed = ["task", "run", "generation", *required]
-    return {"type": "object", "properties": {**_ATTEMPT, **properties}, "required": needed}
-
-
-_DURATION = {"type": "number", "minimum": 0}
-_ARTEFACT = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "minLength": 1, "maxLength": 255},
-        "size": {"type": "integer", "minimum": 0},
-        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        "content_base64": {"type": "string"},
-    },
-    "required": ["name", "size", "sha256", "content_base64"],
-}
-_HELD = {
-    "type": "object",
-    "properties": {"task": {"type": "string"}, "generation": {"type": "integer"}},
-    "required": ["task", "generation"],
-}
-
 HUB_PATTERN_BY_TYPE: Final[Mapping[str, str]] = {
     "agent.hello": "request",
     "agent.heartbeat": "event",
@@ -63,51 +36,20 @@ HUB_PATTERN_BY_TYPE: Final[Mapping[str, str]] = {
     "task.completed": "event",
     "task.failed": "event",
     "security.alert": "event",
+    "capability.query": "request",
 }
-HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat"})
-_HUB_SCHEMAS: Final[Mapping[str, object]] = {
-    "agent.hello": {
-        "type": "object",
-        "properties": {
-            "version": {"type": "string", "maxLength": 200},
-            "capabilities": {
-                "type": "array",
-                "items": {"type": "string", "maxLength": 100},
-                "maxItems": 1000,
-            },
-            "executor": {"type": "string", "maxLength": 100},
-        },
-        "required": ["version", "capabilities", "executor"],
-    },
-    "agent.heartbeat": {
-        "type": "object",
-        "properties": {"tasks": {"type": "array", "items": _HELD, "maxItems": 1000}},
-        "required": ["tasks"],
-    },
-    "task.started": _attempt(),
-    "task.progress": _attempt(("text",), text={"type": "string"}),
-    "task.completed": _attempt(
-        ("exit_code", "result", "artefacts"),
-        exit_code={"type": "integer"},
-        stdout_truncated={"type": "boolean"},
-        artefacts={"type": "array", "items": _ARTEFACT, "maxItems": 100},
-        duration_s=_DURATION,
-    ),
-    "task.failed": _attempt(
-        ("reason",),
-        exit_code={"type": ["integer", "null"]},
-        reason={"type": "string", "maxLength": 100},
-        error={"type": "string"},
-        stderr_tail={"type": "string"},
-        duration_s=_DURATION,
-    ),
-    "security.alert": {"type": "object"},
-}
+HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat", "capability.query"})
+"""What is not for hub_inbox: the router itself answers, or keeps it in memory; a repeated one is answered again."""
 
 
 def compile_schemas(schemas: Mapping[str, object]) -> Mapping[str, Validator]:
     """Validators by message type; the hub's own stand for themselves. Raises RefusedError that names the type."""
-    return {type_: _compile(type_, schema) for type_, schema in {**schemas, **_HUB_SCHEMAS}.items()}
+    return {**{type_: _compile(type_, schema) for type_, schema in schemas.items()}, **_compile_own()}
+
+
+@cache
+def _compile_own() -> Mapping[str, Validator]:
+    return {type_: _compile(type_, schema) for type_, schema in own_schemas().items()}
 
 
 REPORTS = frozenset({"task.completed", "task.failed"})
@@ -129,10 +71,19 @@ def check(validators: Mapping[str, Validator], sender: Instance, message: Messag
         return denied
     if envelope.to == HUB and (denied := _check_for_hub(message)) is not None:
         return denied
-    validator = validators.get(envelope.type)
-    if validator is None or validator.is_valid(message.payload):
+    if envelope.traceparent is not None or envelope.tracestate is not None:
+        wrong = trace.check(envelope.traceparent, envelope.tracestate)
+        if wrong is not None:
+            return Deny(code="invalid_envelope", step="schema", reason=wrong)
+    return check_payload(validators, envelope.type, message.payload)
+
+
+def check_payload(validators: Mapping[str, Validator], type_: str, payload: Any) -> Deny | None:
+    """None for a payload that conforms to the schema of its type, if it has one."""
+    validator = validators.get(type_)
+    if validator is None or validator.is_valid(payload):
         return None
-    return Deny(code="invalid_payload", step="schema", reason=_explain(validator, message.payload))
+    return Deny(code="invalid_payload", step="schema", reason=_explain(validator, payload))
 
 
 def _check_for_hub(message: Message) -> Deny | None:

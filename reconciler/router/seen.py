@@ -23,11 +23,12 @@ class SeenIds:
     def begin(self, id_: str, now: float) -> Seen:
         """Whether the id is new; then it is `pending` until `accept` or `forget`."""
         until = self._until.get(id_)
-        if until == _PENDING:
-            return "pending"
-        if until is not None and until > now:
-            return "accepted"
-        self._until.pop(id_, None)
+        if until is not None:
+            if until == _PENDING:
+                return "pending"
+            if until > now:
+                return "accepted"
+            del self._until[id_]
         self._until[id_] = _PENDING
         self._drop_oldest(now)
         return "new"

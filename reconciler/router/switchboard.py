@@ -8,22 +8,27 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from reconciler.errors import StoreError
+from reconciler.router.answer import Answer
+from reconciler.router.audience import Audience
+from reconciler.router.bundles import BundleService
 from reconciler.router.clock import boottime_s
-from reconciler.router.config import Config, EngineName, HubMessage, InstanceEntry, RefusedError
+from reconciler.router.config import Config, EngineName, HubMessage, HubSend, InstanceEntry, RefusedError
 from reconciler.router.engine import Engine
 from reconciler.router.hints import Hints
 from reconciler.router.listener import Door
 from reconciler.router.log import TrafficLog
-from reconciler.router.own import OwnMessages
+from reconciler.router.own import OwnMessages, find_recipients
 from reconciler.router.pipeline import Route
 from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Requests
 from reconciler.router.rules import Rules, StartEngine, compile_rules
-from reconciler.router.verdict import Answer
 from reconciler.router.version import code_version
 
 MAX_LINES = 256
@@ -37,21 +42,26 @@ class Switchboard:
         self,
         *,
         run: Path,
+        data: Path,
         fleet: str,
         epoch: str,
         route: Route,
         hints: Hints,
         start_engine: Mapping[EngineName, StartEngine],
+        bundles: BundleService,
     ) -> None:
         self.route = route
         self.hints = hints
         self.epoch = epoch
         self._run = run
+        self._data = data
         self._fleet = fleet
         self._own = OwnMessages(route.log)
         self._start_engine = start_engine
+        self._bundles = bundles
         self._code_version = code_version()
         self._started_at = boottime_s()
+        self._started_wall_s = time.time()
         self._doors: dict[str, Door] = {}
         self._swap = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -77,11 +87,16 @@ class Switchboard:
         """Swap all at once, or nothing. Raises RefusedError."""
         async with self._swap:
             old = self.route.rules
+            use_peers = self._prepare_peers(config)
             new = await compile_rules(config, old, self._start_engine)
             self.route.rules = new
+            use_peers()
             self.log.retention_s = config.log.retention_s
             self.log.inbox_kept_s = config.limits.ttl_s
             self._close_unused(old, new)
+            await self._bundles.apply(config)
+        if new.policy_revision != old.policy_revision and self.registry.by_name:
+            await self._tell_policy_change(new)
 
     async def put_instance(self, name: str, entry: InstanceEntry) -> None:
         """Register or change; its socket listens when this returns. Raises RefusedError."""
@@ -115,9 +130,36 @@ class Switchboard:
             door.close()
             await door.finish()
 
-    async def send_own(self, recipient: Instance, own: HubMessage) -> Answer:
-        """A message of the hub's own to an instance."""
-        return await self._own.send(self.route.rules, recipient, own)
+    async def send_own(self, order: HubSend) -> Answer:
+        """A message of the hub's own, or of an operator's. Raises RefusedError, LookupError."""
+        rules = self.route.rules
+        recipients = find_recipients(self.registry, rules, order)
+        return await self._own.send(rules, recipients, order.message, order.actor)
+
+    def _prepare_peers(self, config: Config) -> Callable[[], None]:
+        """What swaps in the keys of external peers. The first peer of all makes the hub's own. Raises RefusedError."""
+        if self.route.peers is None and not any(agent.klp for agent in config.agents.values()):
+            return lambda: None
+        from reconciler.router.peers import Peers, read_keys
+
+        keys = read_keys(config.agents)
+        try:
+            peers = self.route.peers or Peers(self._data, self._started_wall_s)
+        except StoreError as error:
+            raise RefusedError(str(error)) from error
+
+        def use() -> None:
+            peers.use(keys)
+            self.route.peers = peers
+
+        return use
+
+    async def _tell_policy_change(self, rules: Rules) -> None:
+        """Broadcast `policy.changed`; who does not get it learns of it from the next answer."""
+        payload = msgspec.Raw(msgspec.json.encode({"revision": rules.policy_revision}))
+        message = HubMessage(type="policy.changed", pattern="broadcast", payload=payload)
+        order = HubSend(message=message, audience=Audience())
+        await self._own.send(rules, find_recipients(self.registry, rules, order), message)
 
     def set_cancels(self, cancels: Mapping[str, Sequence[Any]]) -> None:
         """What the heartbeats of the named instances are told from now on; unknown ones are passed over."""
@@ -140,6 +182,7 @@ class Switchboard:
             "policy_revision": rules.policy_revision,
             "inbox_seq": self.log.inbox_seq,
             "open_requests": len(self.requests),
+            "policy": {"engine": rules.answering_engine, "fault": self._policy_fault()},
             "modes": self._modes(),
             "instances": {
                 name: {**_show(instance), "lines": len(self._doors[name].state.connections)}
@@ -148,8 +191,10 @@ class Switchboard:
         }
 
     def tick(self) -> None:
-        """Once per second: counted rows, requests and messages whose time is over, tokens that ran out."""
+        """Once per second: slow lines, counted rows, requests and messages whose time is over, tokens that ran out."""
         now, wall_s = boottime_s(), time.time()
+        for door in self._doors.values():
+            door.drop_slow(door.loop.time())
         self.log.flush_counts()
         self.requests.sweep(now)
         for instance in self.registry.by_name.values():
@@ -170,6 +215,7 @@ class Switchboard:
         await asyncio.gather(*(door.finish() for door in doors))
         for engine in self.route.rules.engines:
             await engine.close()
+        await self._bundles.close()
         if self._closing:
             await asyncio.wait(self._closing)
 
@@ -187,11 +233,20 @@ class Switchboard:
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
 
+    def _policy_fault(self) -> str:
+        """Why the first engine cannot answer; empty while it can, and while it is only being made ready."""
+        first = self.route.rules.engines[0] if self.route.rules.engines else None
+        if first is None:
+            return ""
+        is_fetching = first.name == "opa" and not first.is_ready
+        reasons = [first.fault, self._bundles.fault if is_fetching else ""]
+        return f"{first.name}: {'; '.join(filter(None, reasons))}" if any(reasons) else ""
+
     def _modes(self) -> Sequence[str]:
         modes = {
             "log_unavailable": self.log.is_unavailable,
             "log_reserve": self.log.is_reserve_used,
-            "policy_fallback": self.route.judge.is_falling_back,
+            "policy_fallback": bool(self._policy_fault()),
         }
         return [name for name, is_on in modes.items() if is_on]
 

@@ -1,7 +1,7 @@
 """traffic.db: its tables, and the few statements on them. Rows go in, many in one transaction.
 
-WAL with synchronous=FULL: what `commit` has written survives a power cut. A batch of one kind is
-one statement, since each statement costs the writer's thread the interpreter's lock twice.
+WAL with synchronous=FULL: what `commit` has written survives a power cut. Nothing is moved from the WAL into the file
+but by `checkpoint` and `move_rest`, since that takes longer than many commits.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ from reconciler.errors import StoreError
 
 VERSION = 1
 _DELETED_AT_ONCE = 1000
-_CHUNKS = (64, 32, 16, 8, 4, 2, 1)
 
 _SCHEMA = """
 CREATE TABLE message_log (
@@ -44,7 +43,7 @@ CREATE TABLE hub_inbox (
 """
 
 
-class Row(msgspec.Struct, kw_only=True, gc=False):
+class Row(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One verdict, in the order of the columns. `time` is wall clock.
 
     `verdict` is `allow`, `deny`, or `expired` for a message that nobody took in time. `recipient`
@@ -77,7 +76,7 @@ class Row(msgspec.Struct, kw_only=True, gc=False):
     count: int = 1
 
 
-class InboxEntry(msgspec.Struct, kw_only=True, gc=False):
+class InboxEntry(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     """One message to the hub; `body` is its payload as JSON.
 
     A second one with the same instance and id is dropped, as long as the first is kept.
@@ -91,9 +90,9 @@ class InboxEntry(msgspec.Struct, kw_only=True, gc=False):
     body: str
 
 
-_PLACES = "(NULL," + ",".join("?" * len(Row.__struct_fields__)) + ")"
-_INSERT_BY_COUNT = {n: "INSERT INTO message_log VALUES " + ",".join([_PLACES] * n) for n in _CHUNKS}  # noqa: S608 - no input
+_INSERT = f"INSERT INTO message_log VALUES (NULL,{','.join('?' * len(Row.__struct_fields__))})"  # noqa: S608 - no input
 _INSERT_INBOX = "INSERT OR IGNORE INTO hub_inbox VALUES (NULL,?,?,?,?,?,?)"
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 _OLD_LOG = "SELECT max(seq) FROM (SELECT seq, time FROM message_log ORDER BY seq LIMIT ?) WHERE time < ?"
 _OLD_INBOX = "SELECT max(seq) FROM (SELECT seq, time FROM hub_inbox WHERE seq <= ? ORDER BY seq LIMIT ?) WHERE time < ?"
 
@@ -112,10 +111,7 @@ class TrafficDatabase:
     def commit(self, rows: Sequence[Row], entries: Sequence[InboxEntry]) -> None:
         """Write all in one transaction, or nothing."""
         point("router.record.before")
-        if not entries and len(rows) in _INSERT_BY_COUNT:
-            self._insert(rows)
-        else:
-            self._commit_many(rows, entries)
+        self._commit(rows, entries)
         point("router.record.after")
 
     def delete_log(self, before: float) -> bool:
@@ -131,19 +127,20 @@ class TrafficDatabase:
         if last is not None:
             self._connection.execute("DELETE FROM hub_inbox WHERE seq <= ?", (last,))
 
+    def move_rest(self) -> None:
+        """Move what a `checkpoint` has left in the WAL, so that the next commit begins it anew."""
+        self._connection.execute(_CHECKPOINT)
+
     def close(self) -> None:
+        """Where nobody reads, nothing stays in the WAL."""
         self._connection.close()
 
-    def _commit_many(self, rows: Sequence[Row], entries: Sequence[InboxEntry]) -> None:
+    def _commit(self, rows: Sequence[Row], entries: Sequence[InboxEntry]) -> None:
         execute = self._connection.execute
         inbox_seq = self.inbox_seq
         execute("BEGIN IMMEDIATE")
         try:
-            at = 0
-            for size in _CHUNKS:
-                while len(rows) - at >= size:
-                    self._insert(rows[at : at + size])
-                    at += size
+            self._connection.executemany(_INSERT, map(msgspec.structs.astuple, rows))
             for entry in entries:
                 cursor = execute(_INSERT_INBOX, msgspec.structs.astuple(entry))
                 if cursor.rowcount == 1 and cursor.lastrowid is not None:
@@ -155,13 +152,18 @@ class TrafficDatabase:
             raise
         self.inbox_seq = inbox_seq
 
-    def _insert(self, rows: Sequence[Row]) -> None:
-        values = [value for row in rows for value in msgspec.structs.astuple(row)]
-        self._connection.execute(_INSERT_BY_COUNT[len(rows)], values)
-
     def _read_inbox_seq(self) -> int:
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name='hub_inbox'").fetchone()
         return int(row[0]) if row else 0
+
+
+def checkpoint(path: Path) -> None:
+    """Move what is in the WAL by now into the file; commits go on meanwhile, where this is another thread.
+
+    Raises sqlite3.Error.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(_CHECKPOINT)
 
 
 def is_disk_error(error: Exception) -> bool:
@@ -173,11 +175,12 @@ def is_disk_error(error: Exception) -> bool:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA busy_timeout=2000")
     connection.execute("PRAGMA journal_size_limit=67108864")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise StoreError(f"{path} was written by a newer release: format {version}, not {VERSION}")

@@ -1,23 +1,18 @@
 """A verdict in its two forms: the answer to the sender, and the row of the message log. Pure."""
 
 import hashlib
+from http import HTTPStatus
 
 import msgspec
 
 from reconciler.core.decision import Decision
+from reconciler.router.answer import PROBLEM, Answer, Header
+from reconciler.router.mailbox import Letter
 from reconciler.router.message import Deny, Message, problem_body, problem_status
 from reconciler.router.rules import Rules
 from reconciler.router.traffic import Row
 
 _encoder = msgspec.json.Encoder()
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What the sender is told. From status 400 on, `body` is a problem (RFC 9457)."""
-
-    status: int
-    body: bytes
-    retry_after_s: int | None = None
 
 
 def accepted(id_: str, status: str = "accepted") -> Answer:
@@ -27,13 +22,33 @@ def accepted(id_: str, status: str = "accepted") -> Answer:
 
 def refused(denied: Deny, rules: Rules) -> Answer:
     """A denial as the sender sees it."""
-    return Answer(problem_status(denied), problem_body(denied, rules.policy_revision), denied.retry_after_s)
+    status = problem_status(denied)
+    headers: tuple[Header, ...] = ()
+    if denied.retry_after_s is not None:
+        headers += ((b"retry-after", b"%d" % denied.retry_after_s),)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers += ((b"www-authenticate", b"Bearer"),)
+    return Answer(status, problem_body(denied, rules.policy_revision), headers, PROBLEM)
 
 
 def unlogged(rules: Rules) -> Answer:
     """What cannot be recorded is neither delivered nor denied."""
     reason = "the disk of the hub is full or broken; nothing was delivered"
     return refused(Deny(code="log_unavailable", step="log", reason=reason, retry_after_s=2), rules)
+
+
+def row_of_lost(instance: str, agent: str, letter: Letter, code: str, reason: str, wall_s: float) -> Row:
+    """The row of a message that was delivered to an instance, and that it never gets."""
+    return Row(
+        time=wall_s,
+        instance=instance,
+        agent=agent,
+        verdict="expired",
+        code=code,
+        step="deliver",
+        reason=reason,
+        msg_id=letter.message_id,
+    )
 
 
 def describe_message(row: Row, message: Message, rules: Rules) -> None:
@@ -60,4 +75,4 @@ def describe_denial(row: Row, denied: Deny) -> None:
     row.verdict, row.code, row.step = "deny", denied.code, denied.step
     row.reason = denied.private_reason or denied.reason
     if denied.engine:
-        row.engine, row.policy_revision = denied.engine, denied.policy_revision
+        row.engine, row.policy_revision, row.cached = denied.engine, denied.policy_revision, denied.cached

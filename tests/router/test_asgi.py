@@ -64,7 +64,9 @@ def test_what_is_no_cursor_is_refused(fleet: Fleet, body: bytes) -> None:
     assert reviewer.call("POST", "/api/hub/messages/ack", body).code == "invalid_envelope"
 
 
-@pytest.mark.parametrize("query", ["wait=x", "wait=-1", "wait=nan", "max=0", "max=x", "ack=nothing"])
+@pytest.mark.parametrize(
+    "query", ["wait=x", "wait=-1", "wait=nan", "max=0", "max=x", "ack=nothing", "ack=", "wait=", "wiat=5"]
+)
 def test_a_query_that_makes_no_sense_is_refused(fleet: Fleet, query: str) -> None:
     reviewer = fleet.register("reviewer-0")
     assert reviewer.call("GET", f"/api/hub/messages?{query}").code == "invalid_envelope"

@@ -1,6 +1,7 @@
 """Rego in the router's own worker: real decisions, swaps, a rule that never ends, and a worker that dies."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -13,6 +14,7 @@ from reconciler.errors import PolicyEngineError
 from reconciler.router.channel import RefusedByRouterError
 from reconciler.router.config import PolicyEntry, RefusedError
 from reconciler.router.embedded import EmbeddedEngine, start_embedded
+from reconciler.router.writer import PROCESS_NAME
 from tests.router.fleet import Fleet, until
 
 ALLOW_PUBLIC = """package hub.message
@@ -140,16 +142,20 @@ def test_the_router_asks_rego_and_swaps_it(fleet: Fleet) -> None:
     fleet.configure(policy=policy(ALLOW_PUBLIC.replace('"public"', '"internal"'), "p3"))
     assert fleet.report().policy_revision == "p3"
     assert writer.send("review.note", to="reviewer").status == 202
-    assert len(reviewer.receive()) == 2
+    assert [m["type"] for m in reviewer.receive() if m["from"] != "hub"] == ["any.type", "review.note"]
 
 
 def test_when_the_worker_is_gone_builtin_answers_until_it_is_back(fleet: Fleet) -> None:
-    fleet.configure(rules={"engines": ["embedded", "builtin"]}, policy=policy(ALLOW_PUBLIC, "p1"))
+    fleet.configure(rules={"engines": ["embedded", "builtin"]}, policy=policy(ALLOW_PUBLIC, "gone"))
     writer, _ = fleet.register("writer-0"), fleet.register("reviewer-0")
     fleet.link.wait_hint(0)
-    (worker,) = children(fleet.report().pid)
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: writer.send("review.note", to="reviewer").status == 202)
+    router = fleet.report().pid
+
+    def is_passed_on() -> bool:
+        kill_workers(router)
+        return writer.send("review.note", to="reviewer").status == 202
+
+    until(is_passed_on)
     assert fleet.rows("type='review.note' AND verdict='allow'")[0]["engine"] == "builtin"
     until(lambda: writer.send("any.type", to="reviewer", sensitivity="public").status == 202)
     assert fleet.rows("type='any.type' AND verdict='allow'")[-1]["engine"] == "embedded"
@@ -157,19 +163,46 @@ def test_when_the_worker_is_gone_builtin_answers_until_it_is_back(fleet: Fleet) 
     assert "router" in fleet.link.wait_hint(1)
 
 
+def test_what_was_decided_before_is_given_while_the_worker_is_gone(fleet: Fleet) -> None:
+    fleet.configure(rules={"engines": ["embedded", "builtin"]}, policy=policy(ALLOW_PUBLIC, "kept"))
+    writer, _ = fleet.register("writer-0"), fleet.register("reviewer-0")
+    questions = {"any.type": ("public", 202), "review.note": ("internal", 403)}
+    for type_, (sensitivity, status) in questions.items():
+        assert writer.send(type_, to="reviewer", sensitivity=sensitivity).status == status
+    for type_, (sensitivity, status) in questions.items():
+        kill_workers(fleet.report().pid)
+        assert writer.send(type_, to="reviewer", sensitivity=sensitivity).status == status
+        assert [(r["engine"], r["policy_revision"], r["cached"]) for r in fleet.rows("type=?", type_)] == [
+            ("embedded", "kept", 0),
+            ("embedded", "kept", 1),
+        ]
+
+
 def test_the_worker_ends_with_its_policy(fleet: Fleet) -> None:
     fleet.configure(rules={"engines": ["embedded", "builtin"]}, policy=policy(ALLOW_PUBLIC, "p1"))
     pid = fleet.report().pid
-    assert len(children(pid)) == 1
+    assert len(workers(pid)) == 1
     fleet.configure(policy=None)
-    until(lambda: children(pid) == [])
+    until(lambda: workers(pid) == [])
     assert fleet.report().policy_revision == "builtin"
 
 
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] + [
-        int(word)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        if task.name != str(pid)
-        for word in (task / "children").read_text().split()
+def kill_workers(pid: int) -> None:
+    for worker in workers(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+
+
+def workers(pid: int) -> list[int]:
+    """The policy workers among the router's children, which the log's writer is one of."""
+    children = [
+        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
     ]
+    return [child for child in children if not _is_writer(child)]
+
+
+def _is_writer(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == f"{PROCESS_NAME}\n"
+    except OSError:
+        return False

@@ -70,7 +70,7 @@ def test_task_events_are_in_the_inbox_when_they_are_accepted(fleet: Fleet) -> No
     assert complete(writer).status == 202
     failed = {**ATTEMPT, "exit_code": None, "reason": "timeout", "error": "e", "stderr_tail": "", "duration_s": 1}
     assert writer.send("task.failed", to="hub", payload=failed).status == 202
-    assert writer.send("security.alert", to="hub", payload={"what": "odd"}).status == 202
+    assert writer.send("security.alert", to="hub", payload={"severity": "low", "summary": "odd"}).status == 202
     types = [type_ for type_, _ in inbox(fleet, writer)]
     assert types == ["task.started", "task.progress", "task.completed", "task.failed", "security.alert"]
     assert fleet.report().inbox_seq == fleet.inbox_since + 5

@@ -140,7 +140,7 @@ def test_many_shallow_objects_are_not_deep() -> None:
         ({"id": "a\n"}, "$.id"),
         ({"type": "Review Request"}, "$.type"),
         ({"type": "t\n"}, "$.type"),
-        ({"pattern": "broadcast"}, "$.pattern"),
+        ({"pattern": "broadcast"}, "only the hub broadcasts"),
         ({"to": "../etc"}, "$.to"),
         ({"to": "a/b/c"}, "$.to"),
         ({"to": None, "topic": "docs.*"}, "$.topic"),

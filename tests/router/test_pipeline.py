@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.core.decision import Decision
+from reconciler.router.answer import Answer
 from reconciler.router.config import Config, InstanceEntry
 from reconciler.router.pipeline import Route
 from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Requests
 from reconciler.router.rules import Rules, compile_rules, initial_rules
 from reconciler.router.traffic import InboxEntry, Row
-from reconciler.router.verdict import Answer
 from tests.router.fleet import basic_config, instance_entry
 
 TOKEN = "t" * 43

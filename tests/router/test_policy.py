@@ -8,6 +8,8 @@ import pytest
 
 from reconciler.core.decision import Decision
 from reconciler.errors import PolicyEngineError
+from reconciler.policy.reads import Reads
+from reconciler.router.cache import compile_keys
 from reconciler.router.config import AgentEntry, Config, Grant, InstanceEntry, PolicyRules
 from reconciler.router.engine import Engine, show_face
 from reconciler.router.grants import GrantsEngine
@@ -31,35 +33,48 @@ AGENTS = {
 BODY = b'{"id":"m","type":"review.note","pattern":"event","to":"reviewer","sensitivity":"public"}'
 SENDER = Instance("writer-0", InstanceEntry(agent="writer"))
 REVIEWER = Addressee(kind="agent", name="reviewer")
+ANSWER = Decision(allow=True, reasons=("because",), engine="embedded", revision="r1", cached=True)
 
 
 class ToldEngine:
     """Answers what it is told, or cannot answer; keeps the questions."""
 
-    def __init__(self, name: str, allow: bool | None, revision: str = "r1") -> None:
+    reads = Reads(paths=(("sender", "agent"),))
+    fault = ""
+
+    def __init__(self, name: str, allow: bool | None, revision: str = "r1", because: str = "because") -> None:
         self.name = name
+        self.because = because
         self.revision = revision
         self.allow = allow
         self.questions: list[dict[str, Any]] = []
+
+    @property
+    def is_ready(self) -> bool:
+        return self.allow is not None
 
     async def decide(self, entry_point: str, question: dict[str, Any]) -> Decision:
         assert entry_point == "message"
         self.questions.append(question)
         if self.allow is None:
             raise PolicyEngineError("told so")
-        return Decision(allow=self.allow, reasons=("because",), engine=self.name, revision=self.revision)
+        return Decision(allow=self.allow, reasons=(self.because,), engine=self.name, revision=self.revision)
 
     async def close(self) -> None:
         pass
 
 
 def rules(engines: Sequence[Engine], **policy: Any) -> Rules:
+    config = Config(digest="c", revision="r", rules=PolicyRules(**policy), agents=AGENTS)
+    faces = {name: show_face(agent) for name, agent in AGENTS.items()}
+    reads = engines[0].reads if engines else None
     return Rules(
-        config=Config(digest="c", revision="r", rules=PolicyRules(**policy), agents=AGENTS),
+        config=config,
         validators={},
         topics=TopicIndex(()),
         engines=engines,
-        faces={name: show_face(agent) for name, agent in AGENTS.items()},
+        faces=faces,
+        keys=compile_keys(engines[0], reads, faces, config.rules) if reads else None,
     )
 
 
@@ -71,6 +86,10 @@ def message() -> Message:
 
 def check(judge: Judge, rules_: Rules, addressee: Addressee = REVIEWER) -> Decision | Deny:
     return asyncio.run(judge.check(rules_, SENDER, addressee, message()))
+
+
+def decide_now(judge: Judge, rules_: Rules, addressee: Addressee = REVIEWER) -> Decision | Deny | None:
+    return judge.decide_now(rules_, SENDER, addressee, message())
 
 
 def test_the_question_holds_what_a_policy_may_read_and_nothing_else() -> None:
@@ -162,10 +181,72 @@ def test_allow_cross_agent_false_is_above_every_engine() -> None:
     assert isinstance(check(Judge(lambda: None), rules([engine], allow_cross_agent=False), hub), Decision)
 
 
+def test_only_what_an_engine_must_be_asked_has_to_be_waited_for() -> None:
+    judge, engine = Judge(lambda: None), ToldEngine("embedded", True)
+    assert decide_now(judge, rules([engine])) is None
+    assert isinstance(decide_now(judge, rules([engine], allow_cross_agent=False)), Deny)
+    assert decide_now(judge, rules([GrantsEngine("r")])) == Decision(allow=True, engine="builtin", revision="r")
+    assert decide_now(judge, rules([])) is None
+    check(judge, rules([engine]))
+    assert decide_now(judge, rules([engine])) == ANSWER
+    assert len(engine.questions) == 1
+
+
+def test_what_was_remembered_is_given_while_no_engine_can_answer() -> None:
+    judge, engine = Judge(lambda: None), ToldEngine("embedded", True)
+    chain = rules([engine, GrantsEngine("r1")])
+    check(judge, chain)
+    engine.allow = None
+    assert decide_now(judge, chain) == ANSWER
+    assert check(judge, chain) == ANSWER
+    assert judge.is_falling_back
+
+
+def test_what_a_last_resort_says_is_not_remembered() -> None:
+    judge, engine = Judge(lambda: None), ToldEngine("embedded", None)
+    chain = rules([engine, GrantsEngine("r1")])
+    assert check(judge, chain) == Decision(allow=True, engine="builtin", revision="r1")
+    assert decide_now(judge, chain) is None
+    engine.allow = False
+    assert isinstance(check(judge, chain), Deny)
+    assert isinstance(decide_now(judge, chain), Deny)
+
+
+def test_the_answer_of_another_engine_of_the_revision_is_remembered() -> None:
+    judge = Judge(lambda: None)
+    chain = rules([ToldEngine("opa", None), ToldEngine("embedded", True), GrantsEngine("r1")])
+    check(judge, chain)
+    assert decide_now(judge, chain) == ANSWER
+
+
+def test_a_recovery_is_seen_where_everything_is_remembered() -> None:
+    told: list[bool] = []
+    judge = Judge(lambda: told.append(judge.is_falling_back))
+    engine = ToldEngine("embedded", True)
+    chain = rules([engine])
+    check(judge, chain)
+    engine.allow = None
+    check(judge, chain)
+    decide_now(judge, chain)
+    assert told == [True]
+    engine.allow = True
+    decide_now(judge, chain)
+    assert told == [True, False]
+
+
+def test_a_denial_because_the_evaluation_failed_is_not_remembered() -> None:
+    judge = Judge(lambda: None)
+    engine = ToldEngine("embedded", False, because="data.hub.message.decision failed: out of luck (eval_error)")
+    assert isinstance(check(judge, rules([engine])), Deny)
+    assert decide_now(judge, rules([engine])) is None
+
+
 @pytest.mark.parametrize("fields", [{"to": "reviewer"}, {"topic": "docs.new"}])
-def test_an_allowed_message_has_a_row_that_says_who_allowed_it(fleet: Fleet, fields: dict[str, str]) -> None:
+def test_an_allowed_message_has_a_row_that_says_who_allowed_it(fleet: Fleet, fields: dict[str, Any]) -> None:
     writer, _ = fleet.register("writer-0"), fleet.register("reviewer-0")
     type_ = "docs.published" if "topic" in fields else "review.note"
-    assert writer.send(type_, **fields).status == 202
-    (row,) = fleet.rows("type=?", type_)
-    assert (row["verdict"], row["engine"], row["policy_revision"], row["cached"]) == ("allow", "builtin", "builtin", 0)
+    for _ in range(2):
+        assert writer.send(type_, **fields).status == 202
+    rows = fleet.rows("type=?", type_)
+    assert [(r["verdict"], r["engine"], r["policy_revision"]) for r in rows] == [("allow", "builtin", "builtin")] * 2
+    assert rows[1]["cached"] == 1

@@ -17,7 +17,18 @@ from reconciler.router.channel import call
 from reconciler.router.pidfile import read_process
 from tests.router.fleet import Fleet, Reply, until
 
-FORBIDDEN = ("sqlmodel", "sqlalchemy", "docker", "pydantic", "git", "starlette", "reconciler.store", "reconciler.kinds")
+FORBIDDEN = (
+    "sqlmodel",
+    "sqlalchemy",
+    "docker",
+    "pydantic",
+    "git",
+    "starlette",
+    "requests",
+    "opa_client",
+    "reconciler.store",
+    "reconciler.kinds",
+)
 
 
 def router_process(run: Path, data: Path) -> list[str]:
@@ -133,6 +144,7 @@ def test_the_process_loads_nothing_heavy() -> None:
     code = f"""
 import sys
 import reconciler.router.__main__
+import reconciler.router.process
 print([m for m in sys.modules for f in {FORBIDDEN!r} if m == f or m.startswith(f + '.')])
 """
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
