@@ -28,6 +28,7 @@ STANDARD = {
     "functools",
     "hashlib",
     "hmac",
+    "ipaddress",
     "itertools",
     "json",
     "math",

@@ -121,10 +121,15 @@ class FakeAgents:
         self._router.post(name, "task.completed", {**_said(work), **completed})
 
     def _cancel(self, name: str, daemon: Daemon, order: Mapping[str, Any]) -> None:
-        for work in [w for w in daemon.doing if (w.run, w.generation) == (order["run"], order["generation"])]:
+        work = Work(order["run"], order["task"], order["generation"])
+        key = (work.run, work.generation)
+        if work not in daemon.doing and key in daemon.known:
+            return
+        if work in daemon.doing:
             daemon.doing.remove(work)
-            cancelled = {"reason": "cancelled", "exit_code": None, "error": "", "stderr_tail": "", "duration_s": 1.0}
-            self._router.post(name, "task.failed", {**_said(work), **cancelled})
+        daemon.known.add(key)
+        cancelled = {"reason": "cancelled", "exit_code": None, "error": "", "stderr_tail": "", "duration_s": 1.0}
+        self._router.post(name, "task.failed", {**_said(work), **cancelled})
 
     def _look_for_twins(self) -> None:
         runs = [w.run for w in self.doing()]

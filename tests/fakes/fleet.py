@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.core.change import Action, Change
 from reconciler.core.fleet import AgentView
 from reconciler.kinds import KINDS
-from reconciler.kinds.kind import World
+from reconciler.kinds.kind import LOOK_S, World
 from reconciler.loop.inspections import Inspections
 from reconciler.loop.run import Loop, PassReport
 from reconciler.ports import ContainerSpec, Limits
@@ -116,6 +116,17 @@ class FakeFleet:
             self.agents.step()
             report = self.run()
         raise AssertionError(f"not converged after {max_passes} passes: {show(report)}")
+
+    def watch(self, seconds: float, *, are_calling: bool = False) -> list[PassReport]:
+        """Passes for so long, close enough to each other to know that the router answers."""
+        until = self.clock.boottime() + seconds
+        reports: list[PassReport] = []
+        while self.clock.boottime() < until:
+            if are_calling:
+                self.agents.step()
+            reports.append(self.run())
+            self.clock.advance(LOOK_S)
+        return reports
 
     # --- what is there ------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ class FakeRouter:
         self.is_running = False
         self.unreadable = ""
         self.is_log_full = False
+        self.policy_fault = ""
         self._clock = clock
         self._epoch = 0
         self._started = 0.0
@@ -66,6 +67,7 @@ class FakeRouter:
                     policy_revision="",
                     inbox_seq=self._seq,
                     log_unavailable=self.is_log_full,
+                    policy_fault=self.policy_fault,
                     uptime_s=self._clock.boottime() - self._started,
                     instances={
                         name: InstanceReport(
@@ -105,6 +107,7 @@ class FakeRouter:
     def remove_instance(self, name: str) -> None:
         with self._acting("remove_instance"):
             self.instances.pop(name, None)
+            self.cancels.pop(name, None)
 
     def set_cancels(self, instance: str, cancels: Sequence[Mapping[str, Any]]) -> None:
         with self._acting("set_cancels"):

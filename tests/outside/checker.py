@@ -61,7 +61,11 @@ def check_docker(repository: Path, fleet: str, revision: str = "main") -> list[s
     faults: list[str] = []
     seen: dict[str, str] = {}
     for summary in engine("GET", f"/containers/json?all=1&filters={_label(fleet)}"):
-        body = engine("GET", f"/containers/{summary['Id']}/json")
+        try:
+            body = engine("GET", f"/containers/{summary['Id']}/json")
+        except GoneError as gone:
+            faults.append(f"a container was removed while it was looked at: {gone}")
+            continue
         name = body["Config"]["Labels"].get("io.reconciler.instance", "?")
         if name in seen:
             faults.append(f"{name} has two containers: {seen[name][:12]} and {body['Id'][:12]}")
@@ -131,8 +135,12 @@ def _agentds(run: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield int(entry.name), environment
 
 
+class GoneError(AssertionError):
+    """The engine knows nothing of that name."""
+
+
 def engine(method: str, target: str) -> Any:
-    """One call on the engine's socket."""
+    """One call on the engine's socket. Raises AssertionError, GoneError."""
     connection = http.client.HTTPConnection("engine", timeout=30)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.sock.settimeout(30)
@@ -143,6 +151,8 @@ def engine(method: str, target: str) -> Any:
         content = response.read()
     finally:
         connection.close()
+    if response.status == 404:
+        raise GoneError(f"{method} {target}: {content[:200]!r}")
     if response.status >= 400:
         raise AssertionError(f"{method} {target}: {response.status} {content[:200]!r}")
     return json.loads(content) if content else None
