@@ -33,10 +33,14 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 
 class Places(msgspec.Struct, frozen=True, gc=False):
-    """Reserved places of `size_bytes` each in the mailboxes of `instances`."""
+    """Reserved places of `size_bytes` each in the mailboxes of `instances`.
+
+    `full` are the subscribers that go without, as agent/instance, or as agent where any of its instances would do.
+    """
 
     instances: Sequence[Instance]
     size_bytes: int = 0
+    full: Sequence[str] = ()
 
 
 def address(registry: Registry, requests: Requests, sender: Instance, message: Message, now: float) -> Target | Deny:
@@ -65,8 +69,7 @@ def reserve(
 ) -> Places | Deny:
     """Places for the message, or mailbox_full. A topic is served where there is room, and full if there is none."""
     if target.request is not None:
-        return _reserve_reply(rules, target.request, size_bytes)
-    limits = rules.config.limits
+        return _check_open(target.request, now) or _reserve_reply(rules, target.request, size_bytes)
     if target.addressee.kind == "agent":
         name, is_request = target.instance, message.envelope.pattern == "request"
         found = [
@@ -76,24 +79,7 @@ def reserve(
         ]
         chosen = _reserve_one(found, rules, size_bytes, now)
         return Places((chosen,), size_bytes) if chosen else _full("no instance of it is ready, or has room")
-    places: list[Instance] = []
-    is_refused = False
-    for agent, is_all in rules.topics.find(target.addressee.name):
-        found = [i for i in registry.of_agent(agent) if i is not sender]
-        if is_all:
-            taken = [
-                i
-                for i in found
-                if i.mailbox.reserve(size_bytes, messages=limits.mailbox_messages, bytes_=limits.mailbox_bytes)
-            ]
-        else:
-            chosen = _reserve_one(found, rules, size_bytes, now)
-            taken = [chosen] if chosen else []
-        places.extend(taken)
-        is_refused = is_refused or (bool(found) and not taken)
-    if is_refused and not places:
-        return _full("the mailboxes of all subscribers are full")
-    return Places(places, size_bytes)
+    return _reserve_topic(registry, rules, sender, target.addressee.name, size_bytes, now)
 
 
 def release(places: Places) -> None:
@@ -154,6 +140,14 @@ def _address_reply(requests: Requests, sender: Instance, id_: str, to: str | Non
     if request is None:
         reason = "nobody asked this instance anything under that correlation_id lately"
         return Deny(code="unknown_or_forbidden_recipient", step="deliver", reason=reason)
+    denied = _check_open(request, now)
+    if denied is not None:
+        return denied
+    return Target(Addressee(kind="agent", name=request.requester.agent), request.requester.name, request)
+
+
+def _check_open(request: Request, now: float) -> Deny | None:
+    """Asked when the reply comes, and again when policy has taken its time: another may have been faster."""
     if request.is_answered:
         return Deny(
             code="duplicate",
@@ -166,7 +160,7 @@ def _address_reply(requests: Requests, sender: Instance, id_: str, to: str | Non
             step="deliver",
             reason="the reply is late: the time of the request is over",
         )
-    return Target(Addressee(kind="agent", name=request.requester.agent), request.requester.name, request)
+    return None
 
 
 def _reserve_reply(rules: Rules, request: Request, size_bytes: int) -> Places | Deny:
@@ -177,6 +171,29 @@ def _reserve_reply(rules: Rules, request: Request, size_bytes: int) -> Places | 
     if request.waiter is not None and not request.waiter.done():
         return Places(())
     return _full("the mailbox of who asked is full")
+
+
+def _reserve_topic(
+    registry: Registry, rules: Rules, sender: Instance, topic: str, size_bytes: int, now: float
+) -> Places | Deny:
+    limits = rules.config.limits
+    places: list[Instance] = []
+    full: list[str] = []
+    for agent, is_all in rules.topics.find(topic):
+        found = [i for i in registry.of_agent(agent) if i is not sender]
+        if is_all:
+            for instance in found:
+                if instance.mailbox.reserve(size_bytes, messages=limits.mailbox_messages, bytes_=limits.mailbox_bytes):
+                    places.append(instance)
+                else:
+                    full.append(instance.address)
+        elif (chosen := _reserve_one(found, rules, size_bytes, now)) is not None:
+            places.append(chosen)
+        elif found:
+            full.append(agent)
+    if full and not places:
+        return _full("the mailboxes of all subscribers are full")
+    return Places(places, size_bytes, full)
 
 
 def _reserve_one(found: Sequence[Instance], rules: Rules, size_bytes: int, now: float) -> Instance | None:

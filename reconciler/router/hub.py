@@ -1,7 +1,8 @@
 """Messages to the hub itself: what the router keeps of them in memory, which of them go to hub_inbox, and the answer.
 
-`agent.hello` and `agent.heartbeat` live in memory until control asks for a report, and `capability.query` is answered
-at once; all others are rows of hub_inbox before they are answered.
+`agent.hello` and `agent.heartbeat` live in memory until control asks for a report, `capability.query` and
+`delegation.request` are answered at once; all others are rows of hub_inbox before they are answered. Beside them stand
+alerts that the router itself raises about a sender.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,15 @@ from reconciler.router.traffic import InboxEntry
 HEARTBEAT = "agent.heartbeat"
 HELLO = "agent.hello"
 QUERY = "capability.query"
+DELEGATION = "delegation.request"
+NO_DELEGATION = "delegation is not carried out in this release"
+
+FLOOD = "hub.flood"
+"""What stands in hub_inbox for control when an instance goes on and on over its rate."""
+FORGED = "hub.forged"
+"""The same for an instance that claims to be another."""
+
+_QUIET_S = 60.0
 
 _encoder = msgspec.json.Encoder()
 
@@ -36,6 +46,36 @@ def to_inbox(sender: Instance, message: Message, wall_s: float) -> InboxEntry | 
     )
 
 
+class Forgeries:
+    """Who gave a false sender lately. An instance is told of once, and again only after a minute without any."""
+
+    def __init__(self) -> None:
+        self._last_by_instance: dict[str, float] = {}
+
+    def note(self, instance: str, now: float) -> bool:
+        """One more. True when this is the one to be told of."""
+        self._last_by_instance = {i: at for i, at in self._last_by_instance.items() if now - at < _QUIET_S}
+        is_due = instance not in self._last_by_instance
+        self._last_by_instance[instance] = now
+        return is_due
+
+    def forget(self, instance: str) -> None:
+        """It could not be told; the next one will be."""
+        self._last_by_instance.pop(instance, None)
+
+
+def raise_alert(sender: Instance, type_: str, reason: str, now: float, wall_s: float) -> InboxEntry:
+    """The row for control. Its id has a space, so that no message of the sender can stand in its way."""
+    return InboxEntry(
+        time=wall_s,
+        instance=sender.name,
+        agent=sender.agent,
+        type=type_,
+        msg_id=f"{type_} {now:.3f}",
+        body=_encoder.encode({"reason": reason}).decode(),
+    )
+
+
 def receive(
     sender: Instance, message: Message, now: float, wall_s: float, found: Mapping[str, Any] | None
 ) -> tuple[int, bytes, str | None]:
@@ -49,6 +89,8 @@ def receive(
         return 200, _reply(sender, envelope, wall_s, {"ok": True, "instance": sender.name}), "agent"
     if envelope.type == QUERY and found is not None:
         return 200, _reply(sender, envelope, wall_s, found), None
+    if envelope.type == DELEGATION:
+        return 200, _reply(sender, envelope, wall_s, {"ok": False, "reason": NO_DELEGATION}), None
     answer: dict[str, Any] = {"id": envelope.id, "status": "accepted"}
     if envelope.type == HEARTBEAT:
         sender.heartbeat = message.payload

@@ -24,7 +24,7 @@ from reconciler.router.registry import Instance, Registry
 from reconciler.router.rules import Rules
 from reconciler.router.trace import new_traceparent
 from reconciler.router.traffic import Row
-from reconciler.router.verdict import accepted, describe_message, refused, unlogged
+from reconciler.router.verdict import accepted, describe_message, refused, row_of_dropped, unlogged
 
 
 class Recipients(NamedTuple):
@@ -91,6 +91,8 @@ class OwnMessages:
         describe_message(row, message, rules)
         row.recipient, row.delivered = recipients.shown, " ".join(i.name for i in places.instances)
         row.sender_seq, row.traceparent = self._seq, traceparent
+        for recipient in places.full:
+            self._log.note(row_of_dropped(row, recipient))
         if not await self._log.record(row):
             deliver.release(places)
             return unlogged(rules)
@@ -124,8 +126,14 @@ def _reserve(instances: Sequence[Instance], rules: Rules, size_bytes: int) -> Pl
     """Places where there is room."""
     limits = rules.config.limits
     messages, bytes_ = 2 * limits.mailbox_messages, 2 * limits.mailbox_bytes + limits.max_body_bytes
-    taken = [i for i in instances if i.mailbox.reserve(size_bytes, messages=messages, bytes_=bytes_)]
-    return Places(taken, size_bytes)
+    taken: list[Instance] = []
+    full: list[str] = []
+    for instance in instances:
+        if instance.mailbox.reserve(size_bytes, messages=messages, bytes_=bytes_):
+            taken.append(instance)
+        else:
+            full.append(instance.address)
+    return Places(taken, size_bytes, full)
 
 
 def _to_message(own: HubMessage) -> Message:

@@ -34,13 +34,14 @@ from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Request, Requests
 from reconciler.router.rules import Rules
 from reconciler.router.trace import new_traceparent
-from reconciler.router.traffic import InboxEntry, Row
+from reconciler.router.traffic import Row
 from reconciler.router.verdict import (
     accepted,
     describe_decision,
     describe_denial,
     describe_message,
     refused,
+    row_of_dropped,
     row_of_lost,
     unlogged,
 )
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
     from reconciler.router.peers import Peers
 
 _TIMER_SLACK_S = 0.02
-FLOOD = "hub.flood"
-"""What stands in hub_inbox for control when an instance goes on and on over its rate."""
 
 _LOG = logging.getLogger("reconciler.router.pipeline")
 
@@ -134,6 +133,7 @@ class Route:
         self.judge = Judge(on_change=lambda: hint("router"))
         self.peers: Peers | None = None
         self._intake = rate.Intake()
+        self._forgeries = hub.Forgeries()
         self._hint = hint
 
     async def route(self, sender: Instance, inbound: Inbound) -> Answer:
@@ -192,7 +192,9 @@ class Route:
         denied = schema.check_size(message, len(body), passage.rules.config.limits.max_body_bytes)
         if denied is not None:
             return self._count(passage, denied)
-        denied = schema.check(passage.rules.validators, passage.sender, message)
+        if (denied := identity.check_sender(sender, message.envelope)) is not None:
+            return await self._refuse_forged(passage, denied)
+        denied = schema.check(passage.rules.validators, message)
         if denied is None and passage.opened is None:
             denied = self._check_unsigned(passage, message)
         if denied is not None:
@@ -296,7 +298,7 @@ class Route:
             ttl_s=ttl_s,
             traceparent=passage.traceparent or "",
         )
-        places = deliver.reserve(self.registry, rules, sender, message, target, len(body), passage.now)
+        places = deliver.reserve(self.registry, rules, sender, message, target, len(body), boottime_s())
         if isinstance(places, Deny):
             return places
         sender.seq += 1
@@ -311,6 +313,8 @@ class Route:
         """True once it is on disk; of a message to the hub also what control will read."""
         row, parcel = _start_row(passage), passage.parcel
         if parcel is not None:
+            for recipient in parcel.places.full:
+                self.log.note(row_of_dropped(row, recipient))
             row.delivered = " ".join([i.name for i in parcel.places.instances])
             return self.log.record(row)
         row.delivered = HUB
@@ -419,16 +423,23 @@ class Route:
         row = _start_row(passage)
         reason = "30 messages over the rate within a minute; told again after a minute without"
         describe_denial(row, Deny(code="rate_limited", step="rate", reason=reason))
-        entry = InboxEntry(
-            time=passage.wall_s,
-            instance=passage.sender.name,
-            agent=passage.sender.agent,
-            type=FLOOD,
-            msg_id=f"flood-{passage.now:.3f}",
-            body="{}",
-        )
+        entry = hub.raise_alert(passage.sender, hub.FLOOD, reason, passage.now, passage.wall_s)
         if await self.log.record(row, entry):
             self._hint("task")
+
+    async def _refuse_forged(self, passage: _Passage, denied: Deny) -> Answer:
+        """A denial with a row of its own, and an entry for control unless it knows already."""
+        sender = passage.sender
+        if not self._forgeries.note(sender.name, passage.now):
+            return await self._refuse(passage, denied)
+        row = _start_row(passage)
+        describe_denial(row, denied)
+        entry = hub.raise_alert(sender, hub.FORGED, denied.reason, passage.now, passage.wall_s)
+        if not await self.log.record(row, entry):
+            self._forgeries.forget(sender.name)
+            return unlogged(passage.rules)
+        self._hint("task")
+        return refused(denied, passage.rules)
 
     async def _refuse(self, passage: _Passage, denied: Deny) -> Answer:
         """A denial with a row of its own. One that cannot be logged is not told, since it did not happen."""

@@ -10,11 +10,10 @@ from typing import Any, Final, Protocol
 
 import jsonschema_rs
 
-from reconciler.router import identity, trace
+from reconciler.router import trace
 from reconciler.router.config import RefusedError
 from reconciler.router.message import HUB, Deny, Message
 from reconciler.router.own_schemas import own_schemas
-from reconciler.router.registry import Instance
 
 _SHOWN_ERRORS = 5
 _MAX_REASON = 1000
@@ -37,8 +36,9 @@ HUB_PATTERN_BY_TYPE: Final[Mapping[str, str]] = {
     "task.failed": "event",
     "security.alert": "event",
     "capability.query": "request",
+    "delegation.request": "request",
 }
-HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat", "capability.query"})
+HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat", "capability.query", "delegation.request"})
 """What is not for hub_inbox: the router itself answers, or keeps it in memory; a repeated one is answered again."""
 
 
@@ -64,11 +64,9 @@ def check_size(message: Message, size_bytes: int, max_body_bytes: int) -> Deny |
     return Deny(code="too_large", step="schema", reason=reason)
 
 
-def check(validators: Mapping[str, Validator], sender: Instance, message: Message) -> Deny | None:
-    """None for a message with a true sender and a payload that conforms to the schema of its type, if it has one."""
+def check(validators: Mapping[str, Validator], message: Message) -> Deny | None:
+    """None for a well-formed message with a payload that conforms to the schema of its type, if it has one."""
     envelope = message.envelope
-    if (denied := identity.check_sender(sender, envelope)) is not None:
-        return denied
     if envelope.to == HUB and (denied := _check_for_hub(message)) is not None:
         return denied
     if envelope.traceparent is not None or envelope.tracestate is not None:

@@ -51,6 +51,21 @@ def row_of_lost(instance: str, agent: str, letter: Letter, code: str, reason: st
     )
 
 
+def row_of_dropped(row: Row, recipient: str) -> Row:
+    """The row of the copy that one subscriber does not get; `row` is that of the message, which others get."""
+    return msgspec.structs.replace(
+        row,
+        verdict="deny",
+        code="mailbox_full",
+        step="deliver",
+        reason="the mailbox of this subscriber is full; its copy was dropped",
+        recipient=recipient,
+        delivered=None,
+        payload=None,
+        payload_sha256=None,
+    )
+
+
 def describe_message(row: Row, message: Message, rules: Rules) -> None:
     """Fill the columns that say what the message is; its payload as the configuration wants it kept."""
     envelope = message.envelope

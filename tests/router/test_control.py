@@ -1,14 +1,16 @@
 """The control socket: what it refuses, what stays in force then, and what a swap does to a stream."""
 
+import json
 import stat
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 
 from reconciler.errors import RouterError
 from reconciler.router.channel import RefusedByRouterError, call
-from tests.router.fleet import Fleet, Reply, instance_entry, until
+from tests.router.fleet import Agent, Fleet, Reply, instance_entry, read_reply, until
 
 
 @pytest.mark.parametrize(
@@ -41,38 +43,56 @@ def test_an_invalid_configuration_is_refused_whole_and_the_old_one_stays(
     assert fleet.register("writer-0").call("GET", "/api/hub/self").status == 200
 
 
-def test_a_swap_under_a_stream_loses_nothing_and_drops_no_connection(fleet: Fleet) -> None:
-    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
-    total, statuses, received = 400, [], []
+def send_all(agent: Agent, numbers: Iterable[int], accepted: list[int]) -> None:
+    """One event for each number, over one connection; again while the mailbox is full."""
+    headers = {"Authorization": f"Bearer {agent.token}"}
+    with agent.connect() as connection:
+        for number in numbers:
+            body = json.dumps(
+                {"id": f"s-{number}", "type": "review.note", "pattern": "event", "to": "reviewer", "payload": number}
+            )
+            while True:
+                connection.request("POST", "/api/hub/messages", body=body, headers=headers)
+                reply = read_reply(connection.getresponse())
+                if reply.status != 429:
+                    break
+                assert reply.code == "mailbox_full"
+            assert reply.status == 202, reply
+            accepted.append(number)
 
-    def send() -> None:
-        with writer.connect() as connection:
-            for n in range(total):
-                body = f'{{"id":"s-{n}","type":"review.note","pattern":"event","to":"reviewer","payload":{n}}}'
-                connection.request(
-                    "POST", "/api/hub/messages", body=body, headers={"Authorization": f"Bearer {writer.token}"}
-                )
-                response = connection.getresponse()
-                response.read()
-                statuses.append(response.status)
+
+def test_twenty_swaps_under_ten_thousand_messages_lose_and_double_none(fleet: Fleet) -> None:
+    total, swaps, deadline = 10_000, 20, time.monotonic() + 120
+    senders = [fleet.register(f"writer-{number}") for number in range(8)]
+    reviewer = fleet.register("reviewer-0")
+    accepted: list[int] = []
+    received: list[int] = []
 
     def read() -> None:
-        while len(received) < total:
-            received.extend(m["payload"] for m in reviewer.receive(wait_s=5))
+        cursor = None
+        while len(received) < total and time.monotonic() < deadline:
+            polled = reviewer.poll(wait_s=1, ack=cursor)
+            cursor = polled.body["cursor"]
+            received.extend(message["payload"] for message in polled.body["messages"])
+        reviewer.poll(ack=cursor)
 
-    threads = [threading.Thread(target=target) for target in (send, read)]
+    threads = [
+        threading.Thread(target=send_all, args=(sender, range(first, total, len(senders)), accepted))
+        for first, sender in enumerate(senders)
+    ]
+    threads.append(threading.Thread(target=read))
     for thread in threads:
         thread.start()
-    swaps = 0
-    while threads[0].is_alive():
-        fleet.configure(revision=f"rev{swaps}")
-        swaps += 1
+    for swap in range(swaps):
+        sent = (swap + 1) * total // (swaps + 1)
+        until(lambda sent=sent: len(accepted) >= sent, timeout_s=60)  # type: ignore[misc]
+        fleet.configure(revision=f"rev{swap}")
     for thread in threads:
-        thread.join(timeout=20)
-    assert statuses == [202] * total
-    assert received == list(range(total))
-    assert swaps > 5
-    assert len({row["config_digest"] for row in fleet.rows("type='review.note'")}) > 1
+        thread.join(timeout=max(0.0, deadline - time.monotonic()))
+    assert sorted(accepted) == list(range(total))
+    assert sorted(received) == list(range(total))
+    assert reviewer.receive(wait_s=0) == []
+    assert len({row["config_digest"] for row in fleet.rows("type='review.note' AND verdict='allow'")}) > 1
 
 
 def test_a_swap_changes_who_may_send_at_once(fleet: Fleet) -> None:

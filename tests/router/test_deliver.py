@@ -232,6 +232,39 @@ def test_one_full_subscriber_does_not_keep_a_topic_from_the_others(fleet: Fleet)
     assert writer.send("docs.published", topic="docs.new").code == "mailbox_full"
 
 
+def test_a_full_subscriber_of_a_hundred_goes_without_and_is_named(fleet: Fleet) -> None:
+    grants = [{"to": "archive"}, {"topic": "docs.>"}]
+    fleet.configure(agents={**fleet.config["agents"], "writer": {"sends": grants}}, limits={"mailbox_messages": 2})
+    writer = fleet.register("writer-0")
+    readers = [fleet.register(f"archive-{number}", hello=False) for number in range(100)]
+    full = readers[42]
+    for _ in range(2):
+        assert writer.send("review.note", to=f"archive/{full.name}").status == 202
+    replies = [writer.send("docs.published", topic="docs.new", payload=number) for number in range(2)]
+    assert [reply.status for reply in replies] == [202, 202]
+    for reader in readers:
+        expected = [None, None] if reader is full else [0, 1]
+        assert [message["payload"] for message in reader.receive(wait_s=0)] == expected, reader.name
+    dropped = fleet.rows("code='mailbox_full'")
+    assert [(row["verdict"], row["step"], row["recipient"], row["instance"]) for row in dropped] == [
+        ("deny", "deliver", "archive/archive-42", "writer-0")
+    ] * 2
+    assert [row["msg_id"] for row in dropped] == [reply.body["id"] for reply in replies]
+    delivered = [row["delivered"].split() for row in fleet.rows("verdict='allow' AND type='docs.published'")]
+    assert delivered == [[reader.name for reader in readers if reader is not full]] * 2
+
+
+def test_an_agent_without_room_in_any_instance_is_named_as_one_that_goes_without(fleet: Fleet) -> None:
+    fleet.configure(limits={"mailbox_messages": 1})
+    writer, archive = fleet.register("writer-0"), fleet.register("archive-0")
+    for name in ("reviewer-0", "reviewer-1"):
+        fleet.register(name)
+        assert writer.send("review.note", to=f"reviewer/{name}").status == 202
+    assert writer.send("docs.published", topic="docs.new").status == 202
+    assert len(archive.receive(wait_s=0)) == 1
+    assert [row["recipient"] for row in fleet.rows("code='mailbox_full'")] == ["reviewer"]
+
+
 def test_an_unread_message_ends_with_its_time_to_live(fleet: Fleet) -> None:
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
     writer.send("review.note", to="reviewer", ttl_s=0.1)

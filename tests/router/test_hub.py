@@ -3,6 +3,7 @@
 import base64
 import hashlib
 
+from reconciler.router.hub import Forgeries
 from tests.router.fleet import Agent, Fleet, Reply
 
 ATTEMPT = {"task": "t", "run": "r1", "generation": 2}
@@ -116,3 +117,28 @@ def test_the_hub_is_reached_even_when_agents_may_message_nobody_else(fleet: Flee
     assert writer.send("task.started", to="hub", payload=ATTEMPT).status == 202
     assert writer.send("review.note", to="reviewer").code == "unknown_or_forbidden_recipient"
     assert writer.send("docs.published", topic="docs.new").code == "forbidden"
+
+
+def test_a_delegation_is_answered_at_once_that_it_is_not_carried_out(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0")
+    reply = writer.send("delegation.request", "request", wait_s=30, to="hub", payload={"agent": "reviewer"})
+    assert (reply.status, reply.body["pattern"], reply.body["from"]) == (200, "reply", "hub")
+    assert reply.body["payload"] == {"ok": False, "reason": "delegation is not carried out in this release"}
+    (row,) = fleet.rows("type='delegation.request'")
+    assert (row["verdict"], row["delivered"], row["msg_id"]) == ("allow", "hub", reply.body["correlation_id"])
+    assert inbox(fleet, writer) == []
+
+
+def test_a_delegation_to_nobody_is_refused_with_the_reason(fleet: Fleet) -> None:
+    reply = fleet.register("writer-0").send("delegation.request", "request", to="hub", payload={"prompt": "Count."})
+    assert (reply.status, reply.code) == (422, "invalid_payload")
+    assert len(fleet.rows("type='delegation.request' AND verdict='deny'")) == 1
+
+
+def test_forgeries_are_told_once_per_instance_until_a_minute_is_quiet() -> None:
+    forgeries = Forgeries()
+    assert [forgeries.note("a-0", now) for now in (0.0, 50.0, 100.0, 159.9)] == [True, False, False, False]
+    assert forgeries.note("b-0", 160.0)
+    assert forgeries.note("a-0", 219.9)
+    forgeries.forget("a-0")
+    assert forgeries.note("a-0", 220.0)

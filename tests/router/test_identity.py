@@ -93,6 +93,19 @@ def test_a_from_that_is_given_must_be_true(fleet: Fleet) -> None:
     assert len(fleet.rows("code='forbidden' AND step='identity' AND type='review.note'")) == 4
 
 
+def test_a_forged_from_is_told_to_control_once(fleet: Fleet) -> None:
+    writer = fleet.register("writer-30")
+    while fleet.link.wait_hint(0):
+        pass
+    for _ in range(3):
+        assert writer.send("review.note", to="reviewer", **{"from": "reviewer"}).status == 403
+    assert fleet.link.wait_hint(5) == ["task"]
+    (entry,) = [e for e in fleet.link.read_inbox(fleet.inbox_since, 10) if e.instance == "writer-30"]
+    reason = "from says reviewer, but this token belongs to writer/writer-30; leave from out"
+    assert (entry.type, entry.payload) == ("hub.forged", {"reason": reason})
+    assert len(fleet.rows("instance='writer-30' AND step='identity'")) == 3
+
+
 def test_refused_tokens_are_counted_into_one_row_per_second(fleet: Fleet) -> None:
     writer = fleet.register("writer-40", hello=False)
     for _ in range(40):

@@ -115,8 +115,11 @@ def test_a_full_mailbox_is_left_out_and_the_others_get_it(fleet: Fleet, agents: 
         send(fleet, to="writer/writer-0")
     send(fleet, audience={"roles": ["writer"]})
     assert waiting(agents) == {"writer-0": 2, "writer-1": 1}
-    (*_, row) = fleet.rows("pattern='broadcast'")
-    assert row["delivered"] == "writer-1"
+    rows = fleet.rows("pattern='broadcast'")
+    assert [(r["verdict"], r["code"], r["recipient"], r["delivered"]) for r in rows] == [
+        ("deny", "mailbox_full", "writer/writer-0", None),
+        ("allow", None, rows[1]["recipient"], "writer-1"),
+    ]
 
 
 def test_an_agent_cannot_broadcast(agents: dict[str, Agent]) -> None:

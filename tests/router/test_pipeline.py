@@ -89,6 +89,23 @@ class BrokenEngine:
         pass
 
 
+class SlowEngine:
+    """An engine that allows, once it is let."""
+
+    name = "embedded"
+    revision = "r"
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+
+    async def decide(self, entry_point: str, question: dict[str, Any]) -> Decision:
+        await self.gate.wait()
+        return Decision(allow=True, engine=self.name, revision=self.revision)
+
+    async def close(self) -> None:
+        pass
+
+
 class World:
     """A route with three instances that are ready."""
 
@@ -216,6 +233,52 @@ def test_two_replies_at_once_are_one_reply() -> None:
     run(scenario)
 
 
+def test_two_replies_that_policy_ponders_at_once_are_one_reply() -> None:
+    async def scenario(world: World) -> None:
+        await world.post(note(type="review.request", pattern="request"))
+        engine = SlowEngine()
+        world.route.rules = replace(world.route.rules, engines=(engine,))
+        reply = {"type": "x", "pattern": "reply", "correlation_id": "m"}
+        both = [asyncio.ensure_future(world.post({**reply, "id": i}, sender="reviewer-0")) for i in "ab"]
+        await asyncio.sleep(0.01)
+        engine.gate.set()
+        assert sorted(answer.status for answer in await asyncio.gather(*both)) == [202, 409]
+        assert len(world["writer-0"].mailbox) == 1
+
+    run(scenario)
+
+
+def test_a_reply_that_becomes_late_while_policy_ponders_is_refused_with_a_row() -> None:
+    async def scenario(world: World) -> None:
+        await world.post(note(type="review.request", pattern="request"))
+        engine = SlowEngine()
+        world.route.rules = replace(world.route.rules, engines=(engine,))
+        reply = {"id": "r", "type": "x", "pattern": "reply", "correlation_id": "m"}
+        posted = asyncio.ensure_future(world.post(reply, sender="reviewer-0"))
+        await asyncio.sleep(0.01)
+        request = world.route.requests.find(world["reviewer-0"], "m", None)
+        assert request is not None
+        request.deadline = 0.0
+        engine.gate.set()
+        assert ((await posted).status, world.waiting()) == (410, 1)
+        assert [(row.verdict, row.code) for row in world.log.rows][1:] == [("deny", "expired")]
+
+    run(scenario)
+
+
+def test_a_forgery_that_cannot_be_logged_is_told_of_the_next_time() -> None:
+    async def scenario(world: World) -> None:
+        forged = note(**{"from": "reviewer"})
+        world.log.is_broken = True
+        assert (await world.post(forged)).status == 503
+        assert (world.log.inbox, world.hints) == ([], [])
+        world.log.is_broken = False
+        assert [(await world.post(forged)).status for _ in range(2)] == [403, 403]
+        assert ([entry.type for entry in world.log.inbox], world.hints) == (["hub.forged"], ["task"])
+
+    run(scenario)
+
+
 envelopes = st.fixed_dictionaries(
     {
         "id": st.sampled_from(["a", "b", "c"]),
@@ -252,7 +315,8 @@ def test_no_delivery_without_an_allow_and_no_verdict_without_a_row(
             answer = await world.post(fields, sender=sender, token=token)
             new = world.log.rows[rows:]
             assert len(new) + len(world.log.counted) - counted == 1, "one verdict, one row or one count"
-            if world.waiting() > delivered or len(world.log.inbox) > inbox:
+            reported = [entry for entry in world.log.inbox[inbox:] if entry.type != "hub.forged"]
+            if world.waiting() > delivered or reported:
                 assert [row.verdict for row in new] == ["allow"]
                 assert answer.status == 202
             if answer.status >= 300:

@@ -69,7 +69,7 @@ def test_the_hubs_own_types_have_schemas_that_no_repository_can_widen(fleet: Fle
         ("agent.hello", "event", "invalid_envelope"),
         ("task.started", "request", "invalid_envelope"),
         ("task.assigned", "event", "forbidden"),
-        ("delegation.request", "request", "forbidden"),
+        ("delegation.request", "event", "invalid_envelope"),
         ("my.own", "event", "forbidden"),
     ],
 )

@@ -72,7 +72,7 @@ def receive(world: World, report: Reading[RouterReport]) -> int:
 
 def _take(row: InboxMessage, world: World) -> None:
     if not row.type.startswith("task."):
-        _note(world, row, "noted", row.type)
+        _note(world, row, "noted", _what_happened(row))
         return
     run = records.task(world.store, _text(row.payload.get("run")))
     if run is None:
@@ -96,6 +96,12 @@ def _take(row: InboxMessage, world: World) -> None:
             _failed(run, row, world)
         case _:
             _note(world, row, "refused", f"unknown report {row.type}", run)
+
+
+def _what_happened(row: InboxMessage) -> str:
+    """An alert in one line: what the router says of an instance, or what an agent found."""
+    text = _text(row.payload.get("reason" if row.type.startswith("hub.") else "summary"))
+    return f"{row.type}: {text}" if text else row.type
 
 
 def _started(run: TaskRecord, world: World) -> None:

@@ -172,11 +172,11 @@ def test_a_report_of_a_run_that_does_not_exist_is_refused(fleet: FakeFleet) -> N
 
 def test_an_unknown_report_and_other_messages_are_recorded_without_effect(fleet: FakeFleet) -> None:
     report(fleet, "task.invented")
-    fleet.router.post("writer-0", "security.alert", {"text": "a key was found"})
+    fleet.router.post("writer-0", "security.alert", {"summary": "a key was found"})
     assert take(fleet).state == "assigned"
     assert noted(fleet) == [
         ("task.invented", "refused", "unknown report task.invented"),
-        ("security.alert", "noted", "security.alert"),
+        ("security.alert", "noted", "security.alert: a key was found"),
     ]
 
 
