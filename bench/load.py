@@ -46,6 +46,7 @@ class Job(msgspec.Struct):
     """`first` is the number of the first message; `rate` is messages per second, None for as many as are answered.
 
     `warm_s` is how long traffic flows before anything is counted; `server` is the process that is under load.
+    `copies` is how many of the receivers get each message.
     """
 
     server: int
@@ -55,6 +56,7 @@ class Job(msgspec.Struct):
     first: int = 0
     rate: float | None = None
     warm_s: float = 0.5
+    copies: int = 1
 
 
 class Load(msgspec.Struct):
@@ -177,7 +179,7 @@ class _Run:
             server_busy=server / seconds,
             children_busy=sum(children) / seconds,
             own_busy=own / seconds,
-            unfinished=self._accepted - self._taken if self._receivers else 0,
+            unfinished=self._accepted * self._job.copies - self._taken if self._receivers else 0,
         )
 
     def _pump(self, start: float, until: float) -> None:
@@ -198,7 +200,8 @@ class _Run:
     def _drain(self, until: float) -> None:
         """Wait for what is under way."""
         while time.perf_counter() < until and (
-            len(self._free) < len(self._senders) or (self._receivers and self._taken < self._accepted)
+            len(self._free) < len(self._senders)
+            or (self._receivers and self._taken < self._accepted * self._job.copies)
         ):
             self._turn(0.01)
 
@@ -252,7 +255,8 @@ class _Run:
         parts = body.split(b'{"id":"')
         line.held = len(parts) - 1
         for part in parts[1:]:
-            due = self._due_by_number.pop(int(part[:ID_DIGITS]))
+            number = int(part[:ID_DIGITS])
+            due = self._due_by_number.pop(number) if self._job.copies == 1 else self._due_by_number[number]
             if self._is_counting:
                 self._delivery_s.append(now - due)
         line.poll(body[body.rfind(b'"cursor":"') + 10 : -2])

@@ -10,6 +10,7 @@ from time import perf_counter
 
 from bench.figure import Figure, timed
 from bench.repository import Repository
+from reconciler.core.reading import Ok
 from reconciler.kinds import KINDS
 from reconciler.kinds.tree import ParseCache
 from reconciler.loop.desired import load_desired
@@ -36,7 +37,11 @@ def _load(repository: Repository) -> list[Figure]:
 
     def load(cache: ParseCache) -> float:
         start = perf_counter()
-        snapshot = source.snapshot(source.head().value.id).value
+        head = source.head()
+        assert isinstance(head, Ok), head
+        read = source.snapshot(head.value.id)
+        assert isinstance(read, Ok), read
+        snapshot = read.value
         candidate = load_desired(snapshot, KINDS, OperatorSpec(), cache, no_engine)
         seconds = perf_counter() - start
         snapshot.close()

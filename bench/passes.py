@@ -1,6 +1,7 @@
 """The pass over 1,000 agents on the fake engine: nothing to do, and from a commit to the first mutating call."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -8,6 +9,7 @@ from bench.figure import Figure, timed
 from bench.repository import HUB, Repository
 from reconciler.bootstrap import build_policy
 from reconciler.kinds import KINDS
+from reconciler.kinds.kind import World
 from reconciler.loop.run import Loop
 from reconciler.ports import Limits
 from reconciler.settings import HubSpec, OperatorSpec
@@ -72,8 +74,6 @@ def _first_call(fleet: FakeFleet, repository: Repository) -> Figure:
     )
 
 
-def _with_source(fleet: FakeFleet, repository: Repository) -> object:
-    from dataclasses import replace
-
+def _with_source(fleet: FakeFleet, repository: Repository) -> World:
     source = LocalRepository(str(repository.folder), "main")
     return replace(fleet.world, source=source, policy=build_policy(HubSpec(), OperatorSpec()))
