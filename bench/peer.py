@@ -172,6 +172,7 @@ def main() -> None:
         server_header=False,
         date_header=False,
         log_level="warning",
+        timeout_keep_alive=75,
     )
 
 
