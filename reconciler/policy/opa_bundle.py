@@ -21,8 +21,6 @@ from typing import Any
 
 from reconciler.policy.bundle import answer_module, answered_kinds, without_tests
 
-KEY_ID = "hub"
-
 
 def build_archive(modules: Mapping[str, str], data: Mapping[str, Any], digest: str, key: bytes) -> bytes:
     """The bundle as gzipped tar. `digest` is the revision."""

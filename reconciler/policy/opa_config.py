@@ -7,12 +7,11 @@ DATA/log/        opa.log opa-decisions.jsonl        what it says, and what it de
 
 import json
 
-from reconciler.policy.opa_bundle import KEY_ID
-
 FOLDER = "opa"
 CONFIG_FILE = "config.yaml"
 OPA_SOCKET = f"{FOLDER}/opa.sock"
 
+KEY_ID = "hub"
 BUNDLE_PATH = "/bundles/hub.tar.gz"
 LONG_POLL_S = 55
 

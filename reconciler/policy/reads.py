@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from reconciler.policy.builtins import ALLOWED, OPERATORS
-
 INPUT = 0
 MAX_DEPTH = 8
 
@@ -176,6 +174,8 @@ class _Search:
             self._pass_on(name, statement.operands[2], (name, statement.target or 0))
             return
         if called is None:
+            from reconciler.policy.builtins import ALLOWED, OPERATORS
+
             if statement.function not in ALLOWED.keys() | OPERATORS:
                 self.obstacles.add(f"it calls {statement.function}, which may answer differently each time")
             self._use(name, statement.operands)

@@ -16,8 +16,7 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from reconciler.policy.opa_bundle import KEY_ID, build_archive, etag_of
-from reconciler.policy.opa_config import BUNDLE_PATH, CONFIG_FILE
+from reconciler.policy.opa_config import BUNDLE_PATH, CONFIG_FILE, KEY_ID
 from reconciler.router.answer import Answer
 from reconciler.router.config import Config, PolicyEntry
 from reconciler.router.line import HttpConfig
@@ -116,6 +115,8 @@ class BundleService:
         policy = policy or PolicyEntry(digest="", modules={})
         if policy.digest == self._published:
             return
+        from reconciler.policy.opa_bundle import build_archive, etag_of
+
         archive = await asyncio.to_thread(build_archive, policy.modules, policy.data, policy.digest, key.encode())
         self._published, self._archive, self._etag = policy.digest, archive, etag_of(archive)
         self._set_fault("")

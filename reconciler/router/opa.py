@@ -18,7 +18,6 @@ import msgspec
 from reconciler.core.address import Address, UnixAddress, parse_address
 from reconciler.core.decision import Decision
 from reconciler.errors import PolicyEngineError
-from reconciler.policy.bundle import answered_kinds
 from reconciler.policy.opa_answer import (
     ANSWER_PATH,
     ENGINE,
@@ -51,6 +50,8 @@ def opa_starter(run: Path, on_change: Callable[[], None]) -> StartEngine:
     """What makes the engine of a configuration. `run` is where the hub's own OPA has its socket."""
 
     async def start(config: Config, policy: PolicyEntry, before: Engine | None) -> Engine | None:
+        from reconciler.policy.bundle import answered_kinds
+
         if config.opa is None or "message" not in answered_kinds(policy.modules):
             return None
         try:

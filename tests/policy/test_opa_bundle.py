@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from reconciler.policy.bundle import answer_module
-from reconciler.policy.opa_bundle import KEY_ID, build_archive, etag_of
+from reconciler.policy.opa_bundle import build_archive, etag_of
+from reconciler.policy.opa_config import KEY_ID
 from tests.policy.example import example_bundle, module
 from tests.policy.opa_servers import RealOpa, need_opa, real_opa, socket_folder
 
