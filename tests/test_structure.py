@@ -188,6 +188,7 @@ def test_every_kind_has_the_same_steps(folder: Path) -> None:
         "container",
         "view",
         "receive",
+        "question",
     }
 
 

@@ -13,6 +13,7 @@ from reconciler.core.decision import Decision
 from reconciler.kinds.agent.state import AgentStates
 from reconciler.kinds.agent.view import view
 from reconciler.kinds.kind import Desired, Facts
+from reconciler.kinds.task.question import write_question as write_task_question
 from reconciler.policy.bundle import answered_kinds
 from reconciler.ports import PolicyBundle, PolicyEngine
 from reconciler.router.clock import Minutes
@@ -111,29 +112,16 @@ def ask_task(desired: Desired, policy: PolicyEngine, name: str, agent: str | Non
         able = [name for name in fleet if fleet[name].has(manifest.spec.requires)]
         said = f"there is no agent {chosen!r}" if chosen else f"task {name!r} names no agent; say --agent"
         raise click.ClickException(f"{said}; able are: {', '.join(sorted(able)) or 'none'}")
-    to, spec = fleet[chosen], manifest.spec
-    question = {
-        "task": {
-            "name": name,
-            "labels": dict(manifest.labels),
-            "sensitivity": spec.sensitivity,
-            "source": "git",
-            "uid": None,
-            "requires": list(spec.requires),
-            "priority": spec.priority,
-            "revision": desired.revision.id,
-        },
-        "agent": {
-            "name": to.name,
-            "role": to.role,
-            "labels": dict(to.labels),
-            "capabilities": list(to.capabilities),
-            "trust": to.trust,
-            "exposure": to.exposure,
-            "sandboxed": to.sandboxed,
-        },
-        "time": Minutes().show(now.timestamp()),
-    }
+    question = write_task_question(
+        manifest.spec,
+        fleet[chosen],
+        name=name,
+        labels=manifest.labels,
+        source="git",
+        uid=None,
+        revision=desired.revision.id,
+        now=now,
+    )
     return Answered(question=question, decision=policy.decide("task", question))
 
 

@@ -17,7 +17,7 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw] | str:
     """Names and raw values of the object in `body`, or a reason, which never repeats a value."""
     try:
         members = _decoder.decode(body)
-        twice = _find_repeated(body)
+        twice = find_repeated_key(body)
     except RecursionError:
         return _TOO_DEEP
     except UnicodeDecodeError as error:
@@ -27,14 +27,16 @@ def read_members(body: bytes) -> dict[str, msgspec.Raw] | str:
     return members if twice is None else f"the key {twice[:64]!a} stands twice in one object"
 
 
-def _find_repeated(body: bytes) -> str | None:
-    """A key that stands twice in one object. Numbers stay text, since some take long to read."""
+def find_repeated_key(body: bytes) -> str | None:
+    """A key that stands twice in one object of JSON text, or None. Numbers stay text: some take long to read."""
     found: list[str] = []
 
     def check(pairs: list[tuple[str, object]]) -> None:
-        if len(pairs) > 1 and len({key for key, _ in pairs}) != len(pairs):
-            seen: set[str] = set()
-            found.extend(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                found.append(key)
+            seen.add(key)
 
     json.loads(body, object_pairs_hook=check, parse_int=str, parse_float=str)
     return found[0] if found else None

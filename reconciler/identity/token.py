@@ -30,14 +30,6 @@ def write_token(folder: Path, token: str, uid: int) -> None:
     temporary.rename(folder / TOKEN_FILE)
 
 
-def holds_token(folder: Path, sha256: str) -> bool:
-    """Whether the folder's token file is there and is the one that the record knows."""
-    try:
-        return token_digest((folder / TOKEN_FILE).read_text(encoding="ascii")) == sha256
-    except OSError:
-        return False
-
-
 def make_private_folder(folder: Path, uid: int) -> None:
     """A directory that only `uid` (and root) may enter; its parent may be passed through by anyone."""
     folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from reconciler.core.decision import Decision
+from reconciler.policy.decision import read_decision, shorten
 
 ENGINE = "opa"
 QUERY = {"strict-builtin-errors": "true"}
@@ -22,8 +23,6 @@ ANSWER_PATH = "hub/answer"
 REVISION_PATH = "hub/revision"
 
 MAX_ANSWER_BYTES = 256 * 1024
-MAX_REASONS = 20
-MAX_REASON_CHARACTERS = 500
 _SHOWN_CHARACTERS = 200
 
 
@@ -140,23 +139,12 @@ def _read_result(kind: str, value: object, revision: str) -> Decision | Fault:
         return other_revision(found, revision)
     if "decision" not in result:
         return _deny(f"data.hub.{kind}.decision is undefined for this question", revision)
-    return _read_decision(kind, result["decision"], revision)
-
-
-def _read_decision(kind: str, decision: object, revision: str) -> Decision:
-    allow = decision.get("allow") if isinstance(decision, dict) else None
-    if not isinstance(decision, dict) or not isinstance(allow, bool):
-        return _deny(f"data.hub.{kind}.decision has no boolean 'allow'", revision)
-    reasons = decision.get("reasons", [])
-    listed = reasons if isinstance(reasons, list) else [reasons]
-    texts = tuple(_cut(r if isinstance(r, str) else repr(r), MAX_REASON_CHARACTERS) for r in listed[:MAX_REASONS])
-    if not texts and not allow:
-        texts = ("the policy gives no reason",)
-    return Decision(allow=allow, reasons=texts, engine=ENGINE, revision=revision)
+    allow, reasons = read_decision(kind, result["decision"])
+    return Decision(allow=allow, reasons=reasons, engine=ENGINE, revision=revision)
 
 
 def _deny(reason: str, revision: str) -> Decision:
-    return Decision(allow=False, reasons=(_cut(reason, MAX_REASON_CHARACTERS),), engine=ENGINE, revision=revision)
+    return Decision(allow=False, reasons=(shorten(reason),), engine=ENGINE, revision=revision)
 
 
 def _read_error(status: int, value: object) -> str:
@@ -166,8 +154,4 @@ def _read_error(status: int, value: object) -> str:
             return f"{' '.join(message.split())} ({code})"
         case {"code": str(code), "message": str(message)}:
             return f"{' '.join(message.split())} ({code})"
-    return f"status {status}: {_cut(str(value), _SHOWN_CHARACTERS)}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return f"status {status}: {shorten(str(value), _SHOWN_CHARACTERS)}"

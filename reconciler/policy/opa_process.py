@@ -19,6 +19,7 @@ from pathlib import Path
 
 from reconciler.errors import PolicyEngineError
 from reconciler.policy.opa_config import CONFIG_FILE, FOLDER, OPA_SOCKET
+from reconciler.runtime.detached import spawn_detached
 from reconciler.runtime.shim import read_bytes, read_process, read_processes, send_signal, write_atomically
 
 PROGRAM_VARIABLE = "RECONCILER_OPA"
@@ -153,17 +154,8 @@ def _arguments(run: Path, data: Path) -> Sequence[str]:
 
 def _spawn(program: str, arguments: Sequence[str], log: str) -> int:
     """The pid of a process in a session of its own, which keeps no directory busy and gets none of our variables."""
-    return os.posix_spawn(
-        "/bin/sh",
-        ["sh", "-c", 'cd / && exec "$0" "$@"', program, *arguments],
-        _ENVIRONMENT,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
+    argv = ["sh", "-c", 'cd / && exec "$0" "$@"', program, *arguments]
+    return spawn_detached("/bin/sh", argv, _ENVIRONMENT, log)
 
 
 def _is_listening(run: Path) -> bool:

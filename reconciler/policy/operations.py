@@ -13,12 +13,11 @@ from pathlib import PurePosixPath
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.policy import rego
 from reconciler.policy.bundle import ANSWER_PACKAGE, answer_module, answered_kinds, without_tests
+from reconciler.policy.decision import read_decision, shorten
 from reconciler.policy.marks import read_marks
 from reconciler.policy.module import read_module
 from reconciler.policy.reads import Reads, find_reads
 
-MAX_REASONS = 20
-MAX_REASON_CHARACTERS = 500
 MAX_PROBLEMS_PER_MODULE = 5
 
 _ANSWER_FILE = "<hub>/answer.rego"
@@ -84,7 +83,8 @@ class Operations:
             return self._deny(f"the question cannot be put to the policy: {exc}")
         match answer:
             case rego.Value(value={"revision": str(revision), "decision": decision}):
-                return {"revision": revision, **_read_decision(kind, decision)}
+                allow, reasons = read_decision(kind, decision)
+                return {"revision": revision, "allow": allow, "reasons": list(reasons)}
             case rego.Value() | rego.Undefined():
                 return self._deny(f"data.hub.{kind}.decision is undefined for this question")
             case rego.Fault(message, code):
@@ -113,7 +113,7 @@ class Operations:
         return {**reply, "marks": None if len(log) >= _LOG_BYTES else sorted(read_marks(log))}
 
     def _deny(self, reason: str) -> Reply:
-        return {"revision": self._revision, "allow": False, "reasons": [_cut(reason)]}
+        return {"revision": self._revision, "allow": False, "reasons": [shorten(reason)]}
 
     def _parse(self, path: str, text: str) -> list[Problem]:
         self._take_log()
@@ -176,23 +176,6 @@ def _find_reads(program: rego.Program, kinds: Iterable[str]) -> dict[str, object
         return {kind: find_reads(plan, f"{_ANSWER_ROOT}/{kind}").to_json() for kind in sorted(kinds)}
     except (LookupError, ValueError):
         return {kind: Reads(obstacle="its plan has an unknown form").to_json() for kind in sorted(kinds)}
-
-
-def _read_decision(kind: str, decision: object) -> Reply:
-    match decision:
-        case {"allow": bool(allow), "reasons": reasons}:
-            listed = reasons if isinstance(reasons, list) else [reasons]
-        case {"allow": bool(allow)}:
-            listed = []
-        case _:
-            allow, listed = False, [f"data.hub.{kind}.decision has no boolean 'allow'"]
-    texts = [_cut(r if isinstance(r, str) else repr(r)) for r in listed[:MAX_REASONS]]
-    return {"allow": allow, "reasons": texts if texts or allow else ["the policy gives no reason"]}
-
-
-def _cut(text: str) -> str:
-    short = len(text) <= MAX_REASON_CHARACTERS
-    return text if short else f"{text[: MAX_REASON_CHARACTERS - 1]}…"
 
 
 def _read_log(log: str) -> Iterator[Problem]:

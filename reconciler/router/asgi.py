@@ -24,7 +24,7 @@ from reconciler.router.mailbox import Batch, Letter
 from reconciler.router.message import Deny
 from reconciler.router.pipeline import Route, report_exception
 from reconciler.router.registry import Instance
-from reconciler.router.rim import Call, Receive, Scope, Send, asgi_call, plain_call, send_answer
+from reconciler.router.rim import Call, Receive, Scope, Send, plain_call, serve
 from reconciler.router.verdict import refused
 
 MAX_WAIT_S = 60.0
@@ -55,11 +55,7 @@ class AgentPlane:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = asgi_call(scope, receive)
-        try:
-            await send_answer(send, call, await self._answer(call))
-        except ConnectionError:
-            call.line.drop()
+        await serve(self._answer, scope, receive, send)
 
     def answer_plain(
         self, line: Line, method: bytes, url: bytes, headers: Sequence[Header], body: bytes

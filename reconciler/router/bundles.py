@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from reconciler.policy.opa_config import BUNDLE_PATH, CONFIG_FILE, KEY_ID
+from reconciler.policy.opa_config import BUNDLE_PATH, KEY_ID
 from reconciler.router.answer import Answer
 from reconciler.router.config import Config, PolicyEntry
 from reconciler.router.line import HttpConfig
@@ -31,7 +31,7 @@ from reconciler.router.opa_reports import (
     read_bundle_fault,
 )
 from reconciler.router.pipeline import report_exception
-from reconciler.router.rim import Call, Receive, Scope, Send, asgi_call, send_answer
+from reconciler.router.rim import Call, Receive, Scope, Send, serve
 
 MAX_WAIT_S = 300.0
 _HOST = "127.0.0.1"
@@ -60,11 +60,6 @@ class BundleService:
         self._waiters: set[asyncio.Future[bytes | None]] = set()
         self.fault = ""
 
-    @property
-    def config_path(self) -> Path | None:
-        """The configuration that OPA is to be started with; None while nobody listens."""
-        return self._files.folder / CONFIG_FILE if self._door and self._files else None
-
     async def apply(self, config: Config) -> None:
         """Serve the policies of the configuration that is in force now; nothing where it does not name OPA."""
         if config.opa is None:
@@ -92,11 +87,7 @@ class BundleService:
             await door.finish()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = asgi_call(scope, receive)
-        try:
-            await send_answer(send, call, await self._answer(call))
-        except ConnectionError:
-            call.line.drop()
+        await serve(self._answer, scope, receive, send)
 
     async def _open(self, files: OpaFiles) -> None:
         """Raises OSError."""

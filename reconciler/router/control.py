@@ -20,7 +20,7 @@ from reconciler.router.config import (
     read_json,
 )
 from reconciler.router.pipeline import report_exception
-from reconciler.router.rim import Call, Receive, Scope, Send, asgi_call, send_answer
+from reconciler.router.rim import Call, Receive, Scope, Send, serve
 from reconciler.router.switchboard import Switchboard
 
 MAX_HINT_WAIT_S = 600.0
@@ -49,11 +49,7 @@ class ControlPlane:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = asgi_call(scope, receive)
-        try:
-            await send_answer(send, call, await self._answer(call))
-        except ConnectionError:
-            call.line.drop()
+        await serve(self._answer, scope, receive, send)
 
     async def _answer(self, call: Call) -> Answer:
         head, _, name = call.path[1:].partition("/")

@@ -3,13 +3,14 @@
 The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknown members, at most 64 levels deep.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+
+from reconciler.core.members import find_repeated_key
 
 HUB = "hub"
 MAX_DEPTH = 64
@@ -252,18 +253,7 @@ def _find_duplicate_key(body: bytes, tree: Mapping[str, Any]) -> str | None:
     encoded = _encoder.encode(tree)
     if body.count(b":") == encoded.count(b":") and not _ESCAPED_COLON.search(body):
         return None
-
-    found: list[str] = []
-
-    def check(pairs: list[tuple[str, object]]) -> None:
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                found.append(key)
-            seen.add(key)
-
-    json.loads(body, object_pairs_hook=check, parse_int=str, parse_float=str)
-    return found[0] if found else None
+    return find_repeated_key(body)
 
 
 def _find_contradiction(envelope: Envelope) -> str | None:

@@ -103,6 +103,15 @@ def asgi_call(scope: Scope, receive: Receive) -> Call:
     return Call(line, scope["method"], scope["path"], query, headers, _read_length(headers), receive=receive)
 
 
+async def serve(answer: Callable[[Call], Awaitable[Answer]], scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application that answers with what `answer` says; where nobody is to be answered, the line is dropped."""
+    call = asgi_call(scope, receive)
+    try:
+        await send_answer(send, call, await answer(call))
+    except ConnectionError:
+        call.line.drop()
+
+
 async def send_answer(send: Send, call: Call, answer: Answer) -> None:
     """Write the whole answer; to nobody when the caller is gone.
 

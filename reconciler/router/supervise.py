@@ -15,6 +15,7 @@ from pathlib import Path
 from reconciler.errors import ForeignFleetError, RouterError
 from reconciler.router.channel import call, is_listening
 from reconciler.router.pidfile import ProcessId, read_pid_file, read_process
+from reconciler.runtime.detached import spawn_detached
 
 LOG_FILE = "router.log"
 _START_S = 15.0
@@ -88,17 +89,7 @@ def _spawn(run: Path, data: Path, fleet: str) -> int:
     argv += ["--run", str(run.absolute()), "--data", str(data.absolute()), "--fleet", fleet]
     log = str(data / "log" / LOG_FILE)
     kept = {name: value for name, value in os.environ.items() if name.startswith(_KEPT_ENVIRONMENT)}
-    return os.posix_spawn(
-        sys.executable,
-        argv,
-        {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
+    return spawn_detached(sys.executable, argv, {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}, log)
 
 
 def _is_over(pid: int) -> bool:

@@ -1,28 +1,12 @@
 """`down`: it leaves nothing, and says what it waits for where it cannot."""
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
-from tests.flows.fleet import Answer, Fleet, agent_text, eventually, make_fleet, need_engine, runtimes
+from tests.flows.fleet import Answer, Fleet, agent_text, eventually
 from tests.flows.test_hub import running, settled
-
-
-@pytest.fixture(params=runtimes())
-def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    need_engine(request.param)
-    made = make_fleet(request.param)
-    yield made
-    made.destroy()
-
-
-@pytest.fixture
-def processes() -> Iterator[Fleet]:
-    made = make_fleet("process")
-    yield made
-    made.destroy()
 
 
 def down(fleet: Fleet, *arguments: str) -> Answer:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine, runtimes, task_text
+from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine, task_text
 from tests.outside.checker import engine
 
 INBOX_POINTS = (
@@ -24,21 +24,6 @@ INBOX_POINTS = (
     "inbox.result.before",
     "inbox.result.after",
 )
-
-
-@pytest.fixture(params=runtimes())
-def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    need_engine(request.param)
-    made = make_fleet(request.param)
-    yield made
-    made.destroy()
-
-
-@pytest.fixture
-def processes() -> Iterator[Fleet]:
-    made = make_fleet("process")
-    yield made
-    made.destroy()
 
 
 @contextmanager

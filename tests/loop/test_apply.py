@@ -1,9 +1,7 @@
 """Carrying a plan out: which changes wait, what is noted of each, and that one's fault is not another's."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,13 +22,6 @@ from tests.fakes.fleet import FakeFleet
 DESIRED = Desired(
     revision=Revision(id="r1", author="Ada"), hub=HubSpec.model_validate({"loop": {"stalledAfter": 2}}), loaded={}
 )
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    yield made
-    made.end_hub()
 
 
 class Scripted:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,10 @@ from tests.fakes.texts import agent_text, task_text
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    made.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("in-git")})
-    made.settle()
-    yield made
-    made.end_hub()
+def fleet(fleet: FakeFleet) -> FakeFleet:
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("in-git")})
+    fleet.settle()
+    return fleet
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """`PolicyFallback` as the router reports it and as the hub's own engines do: raised once, ended on recovery."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from reconciler.core.condition import Mode
@@ -15,12 +12,10 @@ GONE = "opa: cannot be reached at unix:///run/opa.sock: Connection refused"
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    made.commit({"agents.d/a.yaml": agent_text()})
-    made.settle()
-    yield made
-    made.end_hub()
+def fleet(fleet: FakeFleet) -> FakeFleet:
+    fleet.commit({"agents.d/a.yaml": agent_text()})
+    fleet.settle()
+    return fleet
 
 
 def test_what_the_router_reports_is_raised_once_and_ended_on_recovery(fleet: FakeFleet) -> None:

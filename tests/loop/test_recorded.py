@@ -1,6 +1,6 @@
 """Planning against the record alone: what a hub would do if everything is as it was last recorded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,10 @@ FILES = {
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    made.commit(FILES)
-    made.settle()
-    yield made
-    made.end_hub()
+def fleet(fleet: FakeFleet) -> FakeFleet:
+    fleet.commit(FILES)
+    fleet.settle()
+    return fleet
 
 
 def planned(fleet: FakeFleet, files: Mapping[str, str], *, is_descendant: bool = True) -> Plan:

@@ -1,8 +1,5 @@
 """Which revision is in force, and what is kept of it so that it stays so without git."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from reconciler.errors import SourceError
@@ -20,13 +17,6 @@ FILES = {
     "policies/task.rego": "package hub.task\n\nimport rego.v1\n",
     "README.md": "not kept",
 }
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    yield made
-    made.end_hub()
 
 
 def revisions_of(fleet: FakeFleet, own: FakePolicy | None = None) -> Revisions:

@@ -1,8 +1,5 @@
 """The pass: what stays in force when something is broken, what people are told of it, and what is on record."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from reconciler.core.change import Action
@@ -15,13 +12,6 @@ from tests.fakes.texts import agent_text, hub_text, task_text
 REGO = 'package hub.task\n\nimport rego.v1\n\ndecision := {"allow": true}\n'
 BROKEN = {"agents.d/a.yaml": agent_text(rol="x")}
 GOOD = {"agents.d/a.yaml": agent_text()}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    yield made
-    made.end_hub()
 
 
 # --- which revision ---------------------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """The pass when something is broken: conditions, modes, back-off, and what stalls."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,13 +15,6 @@ from tests.fakes.fleet import FakeFleet, actions, change_of, told, transitions
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 GOOD = {"agents.d/a.yaml": agent_text()}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    yield made
-    made.end_hub()
 
 
 # --- conditions and modes ---------------------------------------------------------------------------------------------

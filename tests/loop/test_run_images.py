@@ -1,8 +1,5 @@
 """What image references mean: settled once for each revision, and for every hub that works on it."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from reconciler.kinds import KINDS
@@ -15,11 +12,9 @@ LATE = {**GOOD, "agents.d/b.yaml": agent_text("reader", image="agents/late:1")}
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    add_image(made, "sha256:base1")
-    yield made
-    made.end_hub()
+def fleet(fleet: FakeFleet) -> FakeFleet:
+    add_image(fleet, "sha256:base1")
+    return fleet
 
 
 def add_image(fleet: FakeFleet, image_id: str, reference: str = IMAGE) -> None:

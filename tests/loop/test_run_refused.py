@@ -1,10 +1,5 @@
 """The pass when a guard refuses its plan: what goes on, what waits, and how a person lets it through."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
 from reconciler.core.change import Action, FieldChange
 from reconciler.kinds import KINDS
 from reconciler.loop.run import CONFIRMED, Loop
@@ -14,13 +9,6 @@ from tests.fakes.fleet import FakeFleet, actions, change_of, told
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 GOOD = {"agents.d/a.yaml": agent_text()}
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    yield made
-    made.end_hub()
 
 
 # --- refused plans ----------------------------------------------------------------------------------------------------

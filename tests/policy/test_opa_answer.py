@@ -3,9 +3,8 @@
 import pytest
 
 from reconciler.core.decision import Decision
+from reconciler.policy.decision import MAX_REASON_CHARACTERS, MAX_REASONS
 from reconciler.policy.opa_answer import (
-    MAX_REASON_CHARACTERS,
-    MAX_REASONS,
     Breaker,
     Fault,
     Unevaluated,

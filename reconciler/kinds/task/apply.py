@@ -14,6 +14,7 @@ from reconciler.crashpoint import effect
 from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.task.plan import TaskWork, retry_wait_s
+from reconciler.kinds.task.question import write_question
 from reconciler.kinds.task.spec import TaskSpec
 from reconciler.kinds.task.state import CANCEL_REQUESTED, TaskState
 from reconciler.kinds.workspace import provide_workspace, workspace_path
@@ -96,29 +97,16 @@ def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
 
 
 def _question(run: TaskRecord, work: TaskWork, world: World) -> Mapping[str, Any]:
-    spec, agent = _needed(work.spec), _needed(work.agent)
-    return {
-        "task": {
-            "name": run.name,
-            "labels": json.loads(run.manifest).get("labels", {}),
-            "sensitivity": spec.sensitivity,
-            "source": run.source,
-            "uid": run.uid if run.source != "git" else None,
-            "requires": list(spec.requires),
-            "priority": spec.priority,
-            "revision": run.revision,
-        },
-        "agent": {
-            "name": agent.name,
-            "role": agent.role,
-            "labels": dict(agent.labels),
-            "capabilities": list(agent.capabilities),
-            "trust": agent.trust,
-            "exposure": agent.exposure,
-            "sandboxed": agent.sandboxed,
-        },
-        "time": world.clock.now().strftime("%Y-%m-%dT%H:%M:00Z"),
-    }
+    return write_question(
+        _needed(work.spec),
+        _needed(work.agent),
+        name=run.name,
+        labels=json.loads(run.manifest).get("labels", {}),
+        source=run.source,
+        uid=run.uid if run.source != "git" else None,
+        revision=run.revision,
+        now=world.clock.now(),
+    )
 
 
 def _dispatch(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -> Outcome:

@@ -1,8 +1,5 @@
 """The bundle of a revision answers whole, in the hub and in the router; the last good one until then."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from reconciler.kinds.policy.observe import ACTIVE
@@ -16,12 +13,10 @@ def rego(reason: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    made.commit(rego("one"))
-    made.settle()
-    yield made
-    made.end_hub()
+def fleet(fleet: FakeFleet) -> FakeFleet:
+    fleet.commit(rego("one"))
+    fleet.settle()
+    return fleet
 
 
 def test_the_same_bundle_answers_in_the_hub_and_reaches_the_router(fleet: FakeFleet) -> None:

@@ -1,6 +1,5 @@
 """The router process, brought where its change says and repaired where somebody meddled with it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,10 @@ from tests.fakes.texts import agent_text, hub_text
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    made.commit({"agents.d/a.yaml": agent_text()})
-    made.settle()
-    yield made
-    made.end_hub()
+def fleet(fleet: FakeFleet) -> FakeFleet:
+    fleet.commit({"agents.d/a.yaml": agent_text()})
+    fleet.settle()
+    return fleet
 
 
 def test_it_is_started_and_configured_before_any_agent(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """Taking a run one step further: what is recorded before what is sent, and what policy and agents are told."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +12,6 @@ from reconciler.kinds.task.plan import TaskWork
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, change_of, show
 from tests.fakes.texts import agent_text, hub_text, task_text
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
-    made = FakeFleet(tmp_path)
-    yield made
-    made.end_hub()
 
 
 def begin(fleet: FakeFleet, passes: int = 5, **spec: Any) -> None:
