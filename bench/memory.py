@@ -36,21 +36,23 @@ def measure() -> list[Figure]:
 async def _watch(folder: Path, run: Path, hub: int) -> list[Figure]:
     fleet = await _fleet(folder)
     secrets, sockets = run / fleet / "secrets", run / fleet / "hub"
-    polls = [asyncio.create_task(_agent(f"a{n:04}-0", n, secrets, sockets)) for n in range(COUNT)]
+    may_poll = asyncio.Event()
+    agents = [asyncio.create_task(_agent(f"a{n:04}-0", n, secrets, sockets, may_poll)) for n in range(COUNT)]
     await _converged(run / fleet / "api.sock")
-    await asyncio.sleep(SETTLE_S)
     router = int((run / fleet / "router.pid").read_text().split()[0])
+    without_polls = _pss_mb(router)
+    may_poll.set()
+    await asyncio.sleep(SETTLE_S)
     with_polls = _pss_mb(router)
     whole = sum(_pss_mb(pid) for pid in {hub, router, *_children(hub), *_children(router)})
-    for poll in polls:
-        poll.cancel()
-    await asyncio.gather(*polls, return_exceptions=True)
-    await asyncio.sleep(SETTLE_S / 4)
+    for agent in agents:
+        agent.cancel()
+    await asyncio.gather(*agents, return_exceptions=True)
     return [
         Figure(name=f"hub memory at {COUNT} agents, all processes", value=whole, unit="MB", budget=160.0),
         Figure(
             name=f"of it for {COUNT} idle polls",
-            value=with_polls - _pss_mb(router),
+            value=with_polls - without_polls,
             unit="MB",
             reference="router",
             reference_value=with_polls,
@@ -68,8 +70,8 @@ async def _fleet(folder: Path) -> str:
     return str(json.loads(file.read_text())["fleet"])
 
 
-async def _agent(instance: str, number: int, secrets: Path, sockets: Path) -> None:
-    """One agent: hello, then one idle poll after the other."""
+async def _agent(instance: str, number: int, secrets: Path, sockets: Path, may_poll: asyncio.Event) -> None:
+    """One agent: hello, then one idle poll after the other, once it may."""
     socket, token_file = sockets / instance / "hub.sock", secrets / instance / "agent-token"
     while not (socket.exists() and token_file.exists()):
         await asyncio.sleep(0.5)
@@ -90,6 +92,7 @@ async def _agent(instance: str, number: int, secrets: Path, sockets: Path) -> No
     while True:
         try:
             await _call(socket, token_file, "POST", "/api/hub/messages?wait=5", hello)
+            await may_poll.wait()
             while True:
                 await _call(socket, token_file, "GET", "/api/hub/messages?wait=25&max=100")
         except (OSError, asyncio.IncompleteReadError, ValueError):

@@ -33,10 +33,14 @@ class Manifest(Generic[SpecT]):
     labels: Mapping[str, str]
     spec: SpecT
     digest: str
-    written: Mapping[str, Any]
     file: str
     line: int = 1
     _known: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """What the author wrote, normalised; `digest` is of this. Made when asked for, because few ask."""
+        return _written(self.labels, self.spec)
 
     def once(self, work: Callable[["Manifest[SpecT]"], T]) -> T:
         """`work(self)`, done once in the life of this value. `work` is a pure function of a module."""
@@ -160,17 +164,19 @@ def _parse_one(
     spec = _validate(file, content, index, model, written, "spec", faults)
     if faults or metadata is None or spec is None:
         return faults
-    said = {"labels": dict(metadata.labels), "spec": spec.written()}
     return Manifest(
         kind=kind.lower(),
         name=metadata.name,
         labels=metadata.labels,
         spec=spec,
-        digest=digest(said),
-        written=said,
+        digest=digest(_written(metadata.labels, spec)),
         file=file,
         line=locate(content, index, ("metadata", "name"))[0] if index else 1,
     )
+
+
+def _written(labels: Mapping[str, str], spec: Model) -> Mapping[str, Any]:
+    return {"labels": dict(labels), "spec": spec.written()}
 
 
 M = TypeVar("M", bound=BaseModel)

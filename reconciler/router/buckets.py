@@ -9,14 +9,14 @@ draft-ietf-httpapi-ratelimit-headers-11.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
 
-from reconciler.router.message import Deny, is_reserved
+from reconciler.core.message_type import is_reserved
+from reconciler.router.message import Deny
 
 WINDOW_S: Final = 60.0
 _WINDOWS_S: Final = (60, 3600, 86400)
@@ -179,11 +179,11 @@ class LineDenials:
     __slots__ = ("_times",)
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=_PAUSE_AFTER)
+        self._times: list[float] = []
 
     def note(self, now: float) -> float:
         """One more. For how many seconds not to read from the connection: 0 or PAUSE_S."""
-        self._times.append(now)
+        self._times = [*self._times[1 - _PAUSE_AFTER :], now]
         is_due = len(self._times) == _PAUSE_AFTER and now - self._times[0] <= _PAUSE_WITHIN_S
         return PAUSE_S if is_due else 0.0
 
@@ -194,14 +194,14 @@ class InstanceDenials:
     __slots__ = ("_is_told", "_times")
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=_ALARM_AFTER)
+        self._times: list[float] = []
         self._is_told = False
 
     def note(self, now: float) -> bool:
         """One more. True when this is the one to be told of."""
         if self._times and now - self._times[-1] >= _QUIET_S:
             self._is_told = False
-        self._times.append(now)
+        self._times = [*self._times[1 - _ALARM_AFTER :], now]
         is_flood = len(self._times) == _ALARM_AFTER and now - self._times[0] <= _ALARM_WITHIN_S
         is_due = is_flood and not self._is_told
         self._is_told = self._is_told or is_flood

@@ -4,8 +4,8 @@ Messages stand in order of arrival. `take` leases what it returns; what is not a
 lease ends comes again, in its old place. Time comes in as `now`, in seconds of CLOCK_BOOTTIME.
 """
 
-from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 
 import msgspec
 
@@ -49,7 +49,7 @@ class Mailbox:
 
     def __init__(self, key: str) -> None:
         self._key = key
-        self._ready: deque[Letter] = deque()
+        self._ready: list[Letter] = []
         self._leased: dict[int, tuple[float, Letter]] = {}
         self._next = 1
         self._handed_out = 0
@@ -91,17 +91,19 @@ class Mailbox:
         taken: list[Letter] = []
         expired: list[Letter] = []
         size = 0
-        while self._ready and len(taken) < count:
-            letter = self._ready[0]
+        for letter in self._ready:
+            if len(taken) == count:
+                break
             if letter.expires_at <= now:
-                expired.append(self._ready.popleft())
+                expired.append(letter)
                 self.size_bytes -= len(letter.body)
                 continue
             size += len(letter.body)
             if taken and size > MAX_TAKE_BYTES:
                 break
-            taken.append(self._ready.popleft())
+            taken.append(letter)
             self._leased[letter.position] = (now + lease_s, letter)
+        del self._ready[: len(taken) + len(expired)]
         if taken:
             self._handed_out = max(self._handed_out, taken[-1].position)
         return Batch(taken, f"{self._key}.{self._handed_out}", expired)
@@ -116,8 +118,9 @@ class Mailbox:
         upto = min(int(number), self._handed_out)
         for position in [p for p in self._leased if p <= upto]:
             self.size_bytes -= len(self._leased.pop(position)[1].body)
-        while self._ready and self._ready[0].position <= upto:
-            self.size_bytes -= len(self._ready.popleft().body)
+        returned = list(takewhile(lambda letter: letter.position <= upto, self._ready))
+        self.size_bytes -= sum(len(letter.body) for letter in returned)
+        del self._ready[: len(returned)]
         return True
 
     def next_return(self) -> float | None:
@@ -129,7 +132,7 @@ class Mailbox:
         self._return_unacknowledged(now)
         gone = [letter for letter in self._ready if letter.expires_at <= now]
         if gone:
-            self._ready = deque(letter for letter in self._ready if letter.expires_at > now)
+            self._ready = [letter for letter in self._ready if letter.expires_at > now]
             self.size_bytes -= sum(len(letter.body) for letter in gone)
         return gone
 
@@ -137,4 +140,4 @@ class Mailbox:
         due = [position for position, (deadline, _) in self._leased.items() if deadline <= now]
         if due:
             back = [self._leased.pop(position)[1] for position in due]
-            self._ready = deque(sorted([*back, *self._ready], key=lambda letter: letter.position))
+            self._ready = sorted([*back, *self._ready], key=lambda letter: letter.position)
