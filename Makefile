@@ -5,12 +5,12 @@ $(error GNU make 4.0 or newer is needed, this one says "$(MAKE_VERSION)"; Debian
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev run test check bench image image-if-engine lock clean
+.PHONY: help setup setup-dev run test check bench chaos image image-claude image-if-engine lock clean
 
 PY := .venv/bin/python
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: ## make .venv with the pinned packages (PYTHON= names an interpreter)
 	@.ci/setup
@@ -36,8 +36,14 @@ check: setup-dev ## format, lint, types, import directions, policies, schemas
 bench: setup-dev image-if-engine ## measure side by side, each figure against its floor or a peer
 	@$(PY) -m bench $(ARGS)
 
+chaos: setup-dev image-if-engine ## faults against a fleet at work (N= how many, SEED= the same ones again)
+	@$(PY) -m tests.chaos $(if $(N),--faults $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 image: setup ## build the agents' images (BASE= names a base image, FRESH=1 builds all anew)
 	@images/build $(if $(BASE),--base '$(BASE)') $(if $(FRESH),--fresh)
+
+image-claude: setup ## build agents/claude:1 too, with the Claude Code CLI (needs npm and its registry)
+	@images/build --claude $(if $(BASE),--base '$(BASE)') $(if $(FRESH),--fresh)
 
 image-if-engine: setup
 	@images/build --if-engine $(if $(BASE),--base '$(BASE)')

@@ -6,7 +6,7 @@ import time
 
 from bench.figure import Figure, report
 
-BENCHES = ("manifests", "passes", "engine", "memory", "route")
+BENCHES = ("manifests", "passes", "engine", "memory", "route", "egress")
 
 
 def main() -> int:

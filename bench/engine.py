@@ -24,6 +24,7 @@ from reconciler.settings import OperatorSpec
 from reconciler.source.repository import LocalRepository
 from reconciler.store.store import Store
 from tests.fakes.clock import FakeClock
+from tests.fakes.egress import FakeEgress
 from tests.fakes.policy import FakePolicy
 from tests.fakes.router import FakeRouter
 
@@ -139,6 +140,7 @@ def _world(folder: Path, count: int, concurrency: int) -> tuple[Loop, World]:
         store=_store(folder / "state"),
         runtime=runtime,
         router=FakeRouter(clock),
+        egress=FakeEgress(),
         policy=FakePolicy(),
         source=LocalRepository(str(repository.folder), "main"),
         clock=clock,

@@ -14,6 +14,7 @@ from reconciler.api.operations import HubOperations
 from reconciler.api.server import ApiServer
 from reconciler.bootstrap import build_policy, policy_order
 from reconciler.clock import SystemClock
+from reconciler.egress.client import EgressLink
 from reconciler.home import open_home, prepare_run
 from reconciler.kinds import KINDS
 from reconciler.kinds.kind import World
@@ -46,6 +47,7 @@ def main() -> None:
         store=Store(home.state / "state.db"),
         runtime=runtime,
         router=router,
+        egress=EgressLink(home.fleet, home.run, home.state),
         policy=policy,
         source=LocalRepository(str(folder / "repository"), "main"),
         clock=SystemClock(),

@@ -23,7 +23,7 @@ ID = b"#" * ID_DIGITS
 
 _GRACE_S = 5.0
 _READ_BYTES = 256 * 1024
-_PAUSE_S = 0.0001
+_PAUSE_S = 0.001
 _BACKLOG = 500_000
 
 
@@ -194,8 +194,7 @@ class _Run:
             due = min(int((now - start) * rate), _BACKLOG + self._number - self._job.first)
             while self._free and self._number - self._job.first < due:
                 self._send(start + (self._number - self._job.first) / rate)
-            if not self._turn(0):
-                time.sleep(_PAUSE_S)
+            self._turn(_PAUSE_S)
 
     def _drain(self, until: float) -> None:
         """Wait for what is under way."""

@@ -1,11 +1,12 @@
 """Builds the agents' images, `agents/base:1` and `agents/checker:1`, where they are not current.
 
-In: the Dockerfiles beside this script, agentd's sources, the checker's lock file, and a base image:
-the one that `--base` names, else `python:3.12-slim` if it is here or can be pulled, else one made
-from Debian packages. Out: the two tags on the engine, each labelled with the digest of all that
-went into it; equal digest, nothing to do. Images that a tag leaves behind stay, because running
-fleets may be pinned to them. `--if-engine` does without an engine, and says nothing when all is
-current; `--fresh` builds base and images anew.
+In: the Dockerfiles beside this script, agentd's sources, the lock files, and a base image: the one
+that `--base` names, else `python:3.12-slim` if it is here or can be pulled, else one made from
+Debian packages. Out: the tags on the engine, each labelled with the digest of all that went into
+it; equal digest, nothing to do. Images that a tag leaves behind stay, because running fleets may be
+pinned to them. `--if-engine` does without an engine, and says nothing when all is current;
+`--fresh` builds base and images anew; `--claude` also builds `agents/claude:1`, which needs npm
+and its registry.
 """
 
 import argparse
@@ -17,12 +18,13 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import debian_base
 import docker
@@ -34,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build/images"
 AGENT = "agents/base:1"
 CHECKER = "agents/checker:1"
+CLAUDE = "agents/claude:1"
 DEFAULT_BASE = "python:3.12-slim"
 CHECKER_LOCK = ROOT / "images/checker/requirements.lock"
 MANYLINUX = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
@@ -59,6 +62,7 @@ def main() -> int:
     options.add_argument("--base", help=f"the image to build on (default {DEFAULT_BASE}, else Debian packages)")
     options.add_argument("--fresh", action="store_true", help="build everything anew")
     options.add_argument("--if-engine", action="store_true", help="do nothing when no engine answers")
+    options.add_argument("--claude", action="store_true", help=f"build {CLAUDE} too, with the Claude Code CLI")
     args = options.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary directories go
     try:
@@ -74,6 +78,8 @@ def main() -> int:
             fcntl.flock(this_file, fcntl.LOCK_EX)
             build_agent(client, args.base, fresh=args.fresh, quiet=args.if_engine)
             build_checker(client, fresh=args.fresh, quiet=args.if_engine)
+            if args.claude:
+                build_claude(client, fresh=args.fresh, quiet=args.if_engine)
     except ImageError as error:
         fail(str(error))
     except (docker.errors.DockerException, requests.RequestException) as error:
@@ -98,7 +104,7 @@ def build_agent(client: docker.DockerClient, wanted_base: str | None, *, fresh: 
         AGENT,
         dockerfile,
         base,
-        context,
+        io.BytesIO(context),
         inputs_digest(base.id, context),
         fresh=fresh,
         offline=offline,
@@ -115,7 +121,33 @@ def build_checker(client: docker.DockerClient, *, fresh: bool, quiet: bool) -> N
     site = unpack_checker_packages(client, parent)
     packages = [p for p in sorted(site.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     context = pack({str(p.relative_to(ROOT)): p for p in [ROOT / dockerfile, *packages]})
-    build(client, CHECKER, dockerfile, parent, context, digest, fresh=fresh, offline=True)
+    build(client, CHECKER, dockerfile, parent, io.BytesIO(context), digest, fresh=fresh, offline=True)
+
+
+def build_claude(client: docker.DockerClient, *, fresh: bool, quiet: bool) -> None:
+    dockerfile = "images/claude/Dockerfile"
+    parent = Base(name=AGENT, id=image_id(client, AGENT) or "")
+    inputs = (dockerfile, "images/claude/package-lock.json")
+    digest = inputs_digest(parent.id, pack({name: ROOT / name for name in inputs}))
+    if not fresh and is_current(client, CLAUDE, digest, quiet):
+        return
+    program = fetch_claude()
+    files = {dockerfile: ROOT / dockerfile, "claude": program, "LICENSE.md": program.parent / "LICENSE.md"}
+    with tempfile.TemporaryFile(dir=WORK) as context:  # hundreds of megabytes
+        write_tar(context, files)
+        context.seek(0)
+        build(client, CLAUDE, dockerfile, parent, context, digest, fresh=fresh, offline=True)
+
+
+def fetch_claude() -> Path:
+    """The pinned program, downloaded where it is not here yet. Raises ImageError."""
+    say(f"{CLAUDE}: fetching the Claude Code CLI")
+    done = subprocess.run(
+        [ROOT / "images/claude/fetch"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ImageError(f"cannot fetch the Claude Code CLI:\n{done.stderr.rstrip()}")
+    return Path(done.stdout.strip())
 
 
 def find_local_base(client: docker.DockerClient, wanted: str | None) -> Base | None:
@@ -204,7 +236,7 @@ def build(
     tag: str,
     dockerfile: str,
     base: Base,
-    context: bytes,
+    context: IO[bytes],
     digest: str,
     *,
     fresh: bool,
@@ -215,7 +247,7 @@ def build(
     started = time.monotonic()
     said: deque[str] = deque(maxlen=15)
     events = client.api.build(
-        fileobj=io.BytesIO(context),
+        fileobj=context,
         custom_context=True,
         dockerfile=dockerfile,
         tag=tag,
@@ -274,13 +306,18 @@ def inputs_digest(base_id: str, context: bytes) -> str:
 def pack(path_by_name: Mapping[str, Path]) -> bytes:
     """A tar file of the given files; equal names and contents give equal bytes."""
     out = io.BytesIO()
+    write_tar(out, path_by_name)
+    return out.getvalue()
+
+
+def write_tar(out: IO[bytes], path_by_name: Mapping[str, Path]) -> None:
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, path in sorted(path_by_name.items()):
-            content = path.read_bytes()
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    return out.getvalue()
+            status = path.stat()
+            entry.size, entry.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
+            with path.open("rb") as content:
+                tar.addfile(entry, content)
 
 
 def say(text: str) -> None:

@@ -3,24 +3,32 @@
 `open_home` takes the data directory (lock, fleet id, keys, state.db); `build_world` puts the adapters together.
 """
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from reconciler.alerts.courier import Courier
+from reconciler.alerts.sink import Sink
 from reconciler.clock import SystemClock
 from reconciler.core.address import UnixAddress, parse_address
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading, Unavailable
-from reconciler.errors import ForeignFleetError, SourceError, StoreError
+from reconciler.egress.client import EgressLink
+from reconciler.errors import CheckStoppedError, ForeignFleetError, SourceError, StoreError
 from reconciler.home import FLEET_FILE, Home, data_folder, lock, open_home, open_source, prepare_run
-from reconciler.identity.seal import FLEET_LABEL, HOME_LABEL
+from reconciler.identity.secret_files import Secrets
+from reconciler.identity.secrets import open_provider
 from reconciler.kinds.kind import Desired, World
+from reconciler.kinds.task.escalation import escalations
 from reconciler.kinds.tree import ParseCache, Tree
 from reconciler.loop.desired import load_hub
 from reconciler.loop.inspections import Inspections
 from reconciler.loop.run import Fault
+from reconciler.lost import Leftover, lost_containers, lost_processes
 from reconciler.policy.builtin import Facts
 from reconciler.policy.chain import Chain, Order
 from reconciler.policy.opa import OpaEngine, OpaSettings
@@ -31,6 +39,9 @@ from reconciler.router.client import RouterLink
 from reconciler.settings import HubSpec, OperatorSpec
 from reconciler.store import records
 from reconciler.store.store import FILE_NAME, Store
+
+TELL_S = 1.0
+"""How often a person is told of a check of policies that goes on."""
 
 
 def choose_runtime(home: Home, operator: OperatorSpec, wish: str, used: str | None) -> tuple[Runtime, str]:
@@ -47,14 +58,20 @@ def choose_runtime(home: Home, operator: OperatorSpec, wish: str, used: str | No
     facts: Reading[RuntimeFacts] = (
         docker.facts()
         if "docker" in operator.runtime.allow and wish != "process"
-        else (Unavailable(reason="not asked for"))
+        else (Unavailable(reason="none is asked for"))
     )
     if isinstance(facts, Ok):
         return docker, ""
     if may_process:
-        why = facts.reason if isinstance(facts, Unavailable) else "no engine"
-        return _process(home), f"no container engine ({why}): agents run as plain processes (SandboxNotEnforced)"
+        why = say_engine_away(facts)
+        return _process(home), f"no container engine: {why}; agents run as plain processes (SandboxNotEnforced)"
     return docker, ""
+
+
+def say_engine_away(facts: Reading[RuntimeFacts]) -> str:
+    """Why no engine answers, without what it was asked for."""
+    reason = facts.reason if isinstance(facts, Unavailable) else "there is none"
+    return reason[reason.find("the engine at") :] if "the engine at" in reason else reason
 
 
 def _docker(home: Home) -> Runtime:
@@ -82,6 +99,29 @@ def check_same_fleet(home: Home, known: str | None, source: str, recorded_source
         )
 
 
+class CheckWatch:
+    """What a person sees of a check of policies that takes its time, and how they end it."""
+
+    def __init__(self, tell: Callable[[str], None] = lambda _text: None) -> None:
+        self.tell = tell
+        self._stop = threading.Event()
+        self._told_s = 0.0
+
+    def stop(self) -> None:
+        """End the check under way, and each later one. Safe from a signal handler."""
+        self._stop.set()
+
+    def attend(self, seconds: float) -> None:
+        """Called while a check goes on. Raises CheckStoppedError when it was told to stop."""
+        if self._stop.is_set():
+            raise CheckStoppedError("the check of the policies was stopped")
+        if seconds < self._told_s:
+            self._told_s = 0.0
+        if seconds >= self._told_s + TELL_S:
+            self._told_s = seconds
+            self.tell(f"checking policies for {seconds:.0f}s …")
+
+
 @dataclass(slots=True, kw_only=True)
 class Built:
     """A fleet opened for work: its world, the cache of inspections, and what to tell the person."""
@@ -92,23 +132,26 @@ class Built:
     policy: Chain
     opa: OpaEngine
     fallback: list[str]
+    checks: CheckWatch
     hub_settings: HubSpec = field(default_factory=HubSpec)
     notice: str = ""
 
     def fresh_engine(self) -> PolicyEngine:
         """An engine of its own for judging a revision that is not in force yet."""
-        return build_policy(self.hub_settings, self.world.operator)
+        return build_policy(self.hub_settings, self.world.operator, checks=self.checks)
 
     def on_desired(self, desired: Desired) -> None:
         """Another desired state: the chain asks in its order from now on."""
         self.hub_settings = desired.hub
+        self.world.secrets.keep({name for m in desired.of("agent").values() for name in m.spec.secrets})
         self.opa.configure(opa_settings(desired.hub, self.world.operator, self.world.run))
         self.policy.configure(policy_order(desired.hub, self.world.operator, has_opa=True))
 
     def faults(self) -> Sequence[Fault]:
         """Conditions of the hub that the adapters know of."""
         self.policy.probe()
-        return [("PolicyFallback", "EngineAway", reason) for reason in self.fallback]
+        away = [("PolicyFallback", "EngineAway", reason) for reason in self.fallback]
+        return [*away, *escalations(self.world.store)]
 
 
 def build_policy(
@@ -116,14 +159,16 @@ def build_policy(
     operator: OperatorSpec,
     on_fallback: Callable[[str | None], None] | None = None,
     opa: OpaEngine | None = None,
+    checks: CheckWatch | None = None,
 ) -> Chain:
     """The chain of engines; the worker of the embedded one starts when it is first asked.
 
     Without `opa` the embedded engine stands in for it: OPA has only the policies that are in force.
     """
-    from reconciler.policy.embedded import EmbeddedEngine
+    from reconciler.policy.embedded import EmbeddedEngine, EngineLimits
 
-    engines: Mapping[str, PolicyEngine] = {"embedded": EmbeddedEngine()}
+    limits = EngineLimits(check_s=operator.policy.check_timeout)
+    engines: Mapping[str, PolicyEngine] = {"embedded": EmbeddedEngine(limits, (checks or CheckWatch()).attend)}
     probes: Mapping[str, Callable[[], None]] = {}
     if opa is not None:
         engines, probes = {"opa": opa, **engines}, {"opa": opa.probe}
@@ -140,6 +185,7 @@ def policy_order(hub: HubSpec, operator: OperatorSpec, *, has_opa: bool = False)
         facts=Facts(
             allow_cross_agent=hub.orchestrator.allow_cross_agent,
             images=(hub.runtime.images, operator.runtime.image_allow),
+            exposures={level: frozenset({"none", *where}) for level, where in hub.sensitivity.exposures.items()},
         ),
         second_check=_opa_check(hub, operator),
     )
@@ -176,6 +222,7 @@ def open_fleet(
     With `keep_runtime` the runtime is the one of the last start, also where none of its instances is left.
     """
     state = data_folder(source_path, data)
+    check_not_lost(state, operator)
     with lock(state):
         home = open_home(state, create=True)
         if home is None:
@@ -186,7 +233,6 @@ def open_fleet(
         check_same_fleet(home, store.get_meta("fleet"), absolute, store.get_meta("source"))
         source = open_source(source_path, branch=_branch(source_path, operator, store))
         runtime, notice = choose_runtime(home, operator, _wish(source, operator), _used(store, keep=keep_runtime))
-        check_not_lost(home, runtime)
         if runtime.name == "docker":
             # Its daemon mounts what is below as root; a host user with the containers' user id must not get there.
             home.run.chmod(0o700)
@@ -197,7 +243,8 @@ def open_fleet(
         router = RouterLink(home.fleet, home.run, state)
         fallback: list[str] = []
         opa = OpaEngine()
-        policy = build_policy(HubSpec(), operator, lambda reason: _replace(fallback, reason), opa)
+        checks = CheckWatch()
+        policy = build_policy(HubSpec(), operator, lambda reason: _replace(fallback, reason), opa, checks)
         world = World(
             fleet=home.fleet,
             seal_key=home.seal_key,
@@ -206,11 +253,14 @@ def open_fleet(
             store=store,
             runtime=runtime,
             router=router,
+            egress=EgressLink(home.fleet, home.run, state),
             policy=policy,
             source=source,
             clock=SystemClock(),
             inspections=inspections,
             operator=operator,
+            secrets=Secrets(open_provider(operator.secrets, os.environ)),
+            last_messages=partial(read_last_messages, state),
         )
         try:
             yield Built(
@@ -220,6 +270,7 @@ def open_fleet(
                 policy=policy,
                 opa=opa,
                 fallback=fallback,
+                checks=checks,
                 notice=notice,
             )
         finally:
@@ -229,24 +280,79 @@ def open_fleet(
             store.close()
 
 
+def read_last_messages(state: Path, instance: str, count: int) -> Sequence[Mapping[str, object]]:
+    """The last messages from and to an instance by the message log, without their payloads. Raises RouterError."""
+    from reconciler.router.history import Selection, read_newest
+
+    rows = read_newest(state / "traffic.db", Selection(agent=instance), count)
+    kept = ("seq", "time", "msg_id", "type", "agent", "instance", "recipient", "verdict", "code", "reason")
+    return [{name: row[name] for name in kept} for row in rows]
+
+
+def open_couriers(
+    operator: OperatorSpec, on_done: Callable[[int], None], is_alive: Callable[[], bool]
+) -> Mapping[str, Courier]:
+    """One for each sink that the operator defines; they deliver once they are started."""
+    from reconciler.alerts.command import CommandSink
+    from reconciler.alerts.webhook import WebhookSink
+
+    couriers: dict[str, Courier] = {}
+    for name, settings in operator.sinks.items():
+        if settings.webhook is not None:
+            sink: Sink = WebhookSink(settings.webhook, settings.timeout)
+        elif settings.command is not None:
+            sink = CommandSink(settings.command, settings.timeout)
+        else:
+            continue
+        couriers[name] = Courier(name, sink, on_done=on_done, heartbeat_s=settings.heartbeat, is_alive=is_alive)
+    return couriers
+
+
 def _replace(fallback: list[str], reason: str | None) -> None:
     fallback[:] = [reason] if reason is not None else []
 
 
-def check_not_lost(home: Home, runtime: Runtime) -> None:
-    """A new fleet must not stand beside a running one of the same place. Raises ForeignFleetError."""
-    if not home.is_new:
+def check_not_lost(state: Path, operator: OperatorSpec) -> None:
+    """A new fleet must not stand beside a running one of the same place, or take the place of its key.
+
+    Looks only where there is no fleet, and changes nothing. Raises ForeignFleetError, StoreError.
+    """
+    if (state / FLEET_FILE).exists():
         return
-    found = runtime.list_labelled(HOME_LABEL, str(home.state))
-    others = [c for c in found.value if c.labels.get(FLEET_LABEL) != home.fleet] if isinstance(found, Ok) else []
-    if not others:
-        return
-    fleets = ", ".join(sorted({c.labels.get(FLEET_LABEL, "?") for c in others}))
-    (home.state / FLEET_FILE).unlink(missing_ok=True)
-    raise ForeignFleetError(
-        f"{home.state} is new, but {len(others)} containers of fleet {fleets} were made from it: its data was lost; "
-        "restore its backup, or remove them with `reconciler recycle`"
+    if known := _recorded_fleet(state):
+        raise ForeignFleetError(
+            f"{state} has the record of fleet {known}, but its key ({FLEET_FILE}) was lost; restore it from a backup, "
+            "or remove what runs with `reconciler recycle` and start with an empty --data"
+        )
+    containers = lost_containers(state, "") if "docker" in operator.runtime.allow else Ok([])
+    found = [*(containers.value if isinstance(containers, Ok) else ()), *lost_processes(state, "")]
+    if found:
+        fleets = ", ".join(sorted({x.fleet for x in found}))
+        raise ForeignFleetError(
+            f"{state} is new, but {_count(found)} of fleet {fleets} were made from it: its data was lost; "
+            "restore its backup, or remove them with `reconciler recycle`"
+        )
+
+
+def _recorded_fleet(state: Path) -> str:
+    """The fleet that the record in a data directory belongs to; empty where there is none. Raises StoreError."""
+    if not (state / FILE_NAME).exists():
+        return ""
+    store = Store(state / FILE_NAME, read_only=True)
+    try:
+        return store.get_meta("fleet") or ""
+    finally:
+        store.close()
+
+
+def _count(found: Sequence[Leftover]) -> str:
+    """`7 containers and a router`"""
+    counts = (
+        ("containers", sum(not x.is_process for x in found)),
+        ("instances", sum(x.is_process and not x.is_router for x in found)),
+        ("routers", sum(x.is_router for x in found)),
     )
+    return " and ".join(f"{count} {name if count > 1 else name[:-1]}" for name, count in counts if count)
 
 
 def _used(store: Store, *, keep: bool) -> str | None:

@@ -4,10 +4,14 @@ ReconcilerError
 ├── StoreError                 the state database cannot be read or written     (retryable)
 ├── RuntimeUnavailableError    no container engine answers                      (retryable)
 ├── RuntimeRefusedError        the engine answered and said no
+│   └── NameTakenError         … because somebody else's container has the name; it may go (retryable)
 ├── SourceError                git or the file system cannot be read            (retryable)
 ├── RouterError                the router's control socket does not answer      (retryable)
+├── EgressError                the egress process does not answer               (retryable)
+│   └── EgressRefusedError     … it answered and said no
 ├── PolicyEngineError          an engine cannot answer; the chain may ask the next one (retryable)
 │   └── PolicyPassingError     … for a reason that is expected to pass; nobody need be alarmed
+├── CheckStoppedError          a person stopped a check of policies before its end (retryable)
 ├── LockedError                another hub owns the data directory
 ├── ForeignFleetError          the data directory or the containers belong to another fleet
 └── UsageError                 the command line asks for something impossible
@@ -36,6 +40,10 @@ class RuntimeRefusedError(ReconcilerError):
     pass
 
 
+class NameTakenError(RuntimeRefusedError):
+    retryable = True
+
+
 class SourceError(ReconcilerError):
     retryable = True
 
@@ -44,12 +52,24 @@ class RouterError(ReconcilerError):
     retryable = True
 
 
+class EgressError(ReconcilerError):
+    retryable = True
+
+
+class EgressRefusedError(EgressError):
+    retryable = False
+
+
 class PolicyEngineError(ReconcilerError):
     retryable = True
 
 
 class PolicyPassingError(PolicyEngineError):
     pass
+
+
+class CheckStoppedError(ReconcilerError):
+    retryable = True
 
 
 class LockedError(ReconcilerError):

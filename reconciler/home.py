@@ -20,6 +20,8 @@ from reconciler.settings import Operator, OperatorSpec
 
 FLEET_FILE = "fleet.json"
 LOCK_FILE = "lock"
+HOME_FILE = "home"
+"""In the run-time directory: the path of the data directory that it belongs to."""
 MAX_SOCKET_PATH = 107
 LONGEST_INSTANCE = 43
 
@@ -32,7 +34,6 @@ class Home:
     run: Path
     fleet: str
     seal_key: bytes
-    is_new: bool
 
 
 def data_folder(source: str, data: str | None) -> Path:
@@ -141,12 +142,12 @@ def open_home(state: Path, *, create: bool) -> Home | None:
     try:
         if file.exists():
             value = json.loads(file.read_text(encoding="utf-8"))
-            fleet, key, is_new = str(value["fleet"]), bytes.fromhex(value["key"]), False
+            fleet, key = str(value["fleet"]), bytes.fromhex(value["key"])
         elif not create:
             return None
         else:
             state.mkdir(parents=True, exist_ok=True)
-            fleet, key, is_new = secrets.token_hex(4), secrets.token_bytes(32), True
+            fleet, key = secrets.token_hex(4), secrets.token_bytes(32)
             temporary = state / f".{FLEET_FILE}.new"
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as out:
@@ -157,7 +158,7 @@ def open_home(state: Path, *, create: bool) -> Home | None:
             (state / ".gitignore").write_text("# The fleet's key and record are not for git.\n*\n", encoding="utf-8")
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise StoreError(f"the fleet's identity in {file} cannot be used: {exc}") from exc
-    return Home(state=state, run=run_folder(fleet), fleet=fleet, seal_key=key, is_new=is_new)
+    return Home(state=state, run=run_folder(fleet), fleet=fleet, seal_key=key)
 
 
 def run_folder(fleet: str) -> Path:
@@ -180,11 +181,17 @@ def run_folder(fleet: str) -> Path:
 
 
 def prepare_run(home: Home) -> None:
-    """Make the run-time directory: anyone may pass through it, nobody may list it. Raises StoreError."""
+    """Make the run-time directory: anyone may pass through it, nobody may list it; it says whose it is.
+
+    Raises StoreError.
+    """
     try:
         home.run.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         home.run.mkdir(mode=0o711, exist_ok=True)
         home.run.chmod(0o711)
+        temporary = home.run / f".{HOME_FILE}.new"
+        temporary.write_text(f"{home.state}\n", encoding="utf-8")
+        temporary.replace(home.run / HOME_FILE)
     except OSError as exc:
         message = f"the run-time directory {home.run} cannot be made: {exc.strerror}; set RECONCILER_RUN to another"
         raise StoreError(message) from exc
@@ -200,7 +207,7 @@ def clear_run(home: Home) -> None:
     with suppress(OSError):
         if all(entry.name.startswith(".") for entry in processes.iterdir()):
             shutil.rmtree(processes)
-    for file in ("api.sock", "control.sock", "router.pid"):
+    for file in ("api.sock", "control.sock", "router.pid", "egress.sock", "egress.pid", HOME_FILE):
         with suppress(OSError):
             (home.run / file).unlink()
     of_instances = [place for name in ("hub", "secrets") for place in (home.run / name).glob("*")]

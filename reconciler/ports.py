@@ -1,7 +1,8 @@
 """The few seams between the pure core and the world, each with a real adapter and a fake.
 
-`Source` reads revisions, `Runtime` runs containers, `PolicyEngine` answers policy questions, `RouterControl` speaks
-to the router process, `Clock` tells time. Adapters translate library exceptions into the tree in `errors.py`.
+`Source` reads revisions, `Runtime` runs containers, `PolicyEngine` answers policy questions, `RouterControl` and
+`EgressControl` speak to the processes of these names, `Clock` tells time. Adapters translate library exceptions into
+the tree in `errors.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from reconciler.core.decision import Decision
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Reading
+from reconciler.core.secret import SecretValue
 
 # --- source -----------------------------------------------------------------------------------------------------------
 
@@ -166,6 +168,16 @@ class ContainerState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a running container uses: processor seconds and bytes read and written since its start, memory now."""
+
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeEvent:
     """A hint that a container of ours changed; carries no state."""
 
@@ -223,8 +235,12 @@ class Runtime(Protocol):
 
     def inspect(self, name: str) -> Reading[ContainerState]: ...
 
+    def usage(self, name: str) -> Reading[Usage]:
+        """One look, at once; `Absent` where it does not run. What cannot be told is 0."""
+        ...
+
     def create(self, spec: ContainerSpec) -> str:
-        """Create without starting; returns the id. A container of that name already there is a refusal."""
+        """Create without starting; returns the id. Raises NameTakenError where a container of that name is there."""
         ...
 
     def start(self, container_id: str) -> None:
@@ -309,6 +325,21 @@ class InstanceReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many messages of one agent came to what, since the router started.
+
+    `limited` are messages over the rate, `floods` the alarms that followed; `forged` claimed to be of somebody else.
+    """
+
+    accepted: int = 0
+    denied: int = 0
+    invalid: int = 0
+    limited: int = 0
+    forged: int = 0
+    floods: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InboxMessage:
     """One message of an agent's to the hub, as it stands in hub_inbox. `payload` is the message's."""
 
@@ -324,7 +355,9 @@ class InboxMessage:
 class RouterReport:
     """What the router process says of itself; `epoch` changes with each start of it.
 
-    `policy_engine` answers its questions now; `policy_fault` says why that is not the first one listed.
+    `next_version` is the code that one which is started now would run, where `code_version` is another one.
+    `policy_engine` answers its questions now; `policy_fault` says why that is not the first one listed. `tallies` are
+    by agent.
     """
 
     pid: int
@@ -333,10 +366,12 @@ class RouterReport:
     config_digest: str
     policy_revision: str
     inbox_seq: int
+    next_version: str = ""
     uptime_s: float = 0.0
     log_unavailable: bool = False
     policy_engine: str = ""
     policy_fault: str = ""
+    tallies: Mapping[str, Tally] = field(default_factory=dict)
     instances: Mapping[str, InstanceReport] = field(default_factory=dict)
 
 
@@ -374,7 +409,7 @@ class RouterControl(Protocol):
         ...
 
     def start(self) -> None:
-        """Start the process, or adopt the one that runs. Returns when it answers."""
+        """Start the process, or adopt the one that runs; one of other code is ended first. Returns when it answers."""
         ...
 
     def stop(self) -> None:
@@ -383,6 +418,74 @@ class RouterControl(Protocol):
 
     def wait_hint(self, timeout_s: float) -> Sequence[str]:
         """Kinds to look at (`task`, `agent`), as soon as there are any; empty after the time-out."""
+        ...
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------------
+
+
+class SecretProvider(Protocol):
+    """Where the operator keeps the values of secrets."""
+
+    def read(self, name: str) -> Reading[SecretValue]:
+        """The value as it is now, bytes unchanged; `Absent` where there is none. A reason never holds a value."""
+        ...
+
+
+# --- egress -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageReport:
+    """What was used: requests, tokens of all kinds, and dollars."""
+
+    requests: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgressReport:
+    """What the egress process says of itself; `epoch` changes with each start of it.
+
+    `instances` are the digests of their entries; `faults` says what is wrong with each provider that is not well, or
+    with the `ledger`. `usage` is that of today (UTC) by agent, `runs` that of the runs under way.
+    """
+
+    pid: int
+    epoch: str
+    code_version: str
+    config_digest: str
+    uptime_s: float = 0.0
+    instances: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+    usage: Mapping[str, UsageReport] = field(default_factory=dict)
+    runs: Mapping[str, UsageReport] = field(default_factory=dict)
+
+
+class EgressControl(Protocol):
+    """Calls on the control socket of the egress process; each is acknowledged. Raises EgressError."""
+
+    def report(self) -> Reading[EgressReport]: ...
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Swap the whole configuration (see `egress/config.py`); requests under way end as they began."""
+        ...
+
+    def put_instance(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Register an instance, or change it: its tokens, route, budget, work, and the sensitivity of what it had."""
+        ...
+
+    def remove_instance(self, name: str) -> None:
+        """Revoke its tokens, end its connections; unknown is fine."""
+        ...
+
+    def start(self) -> None:
+        """Start the process, or adopt the one that runs. Returns when it answers."""
+        ...
+
+    def stop(self) -> None:
+        """End the process; not running is fine."""
         ...
 
 

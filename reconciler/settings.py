@@ -5,6 +5,7 @@ Bytes come in, settings and problems go out. Defaults are those of the contracts
 
 import fnmatch
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -20,10 +21,15 @@ from pydantic import (
 )
 
 from reconciler.core.address import parse_address
+from reconciler.core.endpoint import Endpoint, parse_endpoint, parse_listen
+from reconciler.core.exposure import EXPOSURES, LEVELS, Exposure, runs_remotely
 from reconciler.core.model import JsonValue, Line, Model, Text
 from reconciler.core.names import DottedName, Name
 from reconciler.core.problem import Problem
+from reconciler.core.provider_url import parse_provider_url
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
+from reconciler.core.routing import Provider
+from reconciler.core.trust import TrustRules
 
 # --- hub.yaml ---------------------------------------------------------------------------------------------------------
 
@@ -187,13 +193,59 @@ class Orchestrator(Model):
     max_parallel_tasks: StrictInt = Field(default=5, ge=1)
     sandbox_required: StrictBool = True
     trust_threshold: StrictFloat = Field(default=0.7, ge=0, le=1)
+    trust: TrustRules = TrustRules()
     audit_all_actions: StrictBool = True
     crypto_required: StrictBool = False
 
+    @model_validator(mode="after")
+    def _check_trust(self) -> "Orchestrator":
+        if self.trust_threshold > self.trust.neutral:
+            raise ValueError(
+                f"orchestrator.trustThreshold is {self.trust_threshold:g}, above trust.neutral of "
+                f"{self.trust.neutral:g}: no agent would ever be trusted; lower it"
+            )
+        return self
+
+
+class Egress(Model):
+    """How long providers may take, and when one counts as away. `first_byte` is for streams, `whole` for the others."""
+
+    connect: Duration = Field(default=5.0, ge=0.05)
+    first_byte: Duration = Field(default=120.0, ge=0.05)
+    whole: Duration = Field(default=600.0, ge=0.05)
+    idle: Duration = Field(default=300.0, ge=0.05)
+    max_body: Size = Field(default=32 * 2**20, ge=1024, le=256 * 2**20)
+    parallel: StrictInt = Field(default=16, ge=1, le=1000)
+    breaker: Breaker = Breaker()
+
+
+LOG_SINK = "log"
+"""The sink that is always there: the log of the hub."""
+
+
+class Sensitivities(Model):
+    """Where work of each sensitivity may go. What is confidential or restricted stays private, whatever is written."""
+
+    public: tuple[Exposure, ...] = EXPOSURES["public"]
+    internal: tuple[Exposure, ...] = EXPOSURES["internal"]
+    confidential: tuple[Literal["private"], ...] = ("private",)
+    restricted: tuple[Literal["private"], ...] = ("private",)
+
+    @property
+    def exposures(self) -> Mapping[str, tuple[Exposure, ...]]:
+        """By sensitivity."""
+        return {level: getattr(self, level) for level in LEVELS}
+
 
 class Alerts(Model):
-    throughput_window: Duration = 600.0
-    sinks: tuple[Line, ...] = ("log",)
+    """`throughput_window`: how long tasks may wait while none is dispatched; `source_window`: how long git may be away.
+
+    `sinks` are `log`, and those that the operator defines.
+    """
+
+    throughput_window: Duration = Field(default=600.0, ge=0.05)
+    source_window: Duration = 600.0
+    sinks: tuple[Line, ...] = (LOG_SINK,)
 
 
 class Retention(Model):
@@ -210,6 +262,9 @@ class HubSpec(Model):
     router: Router = Router()
     policy: Policy = Policy()
     orchestrator: Orchestrator = Orchestrator()
+    providers: tuple[Provider, ...] = ()
+    sensitivity: Sensitivities = Sensitivities()
+    egress: Egress = Egress()
     defaults: dict[Literal["resources", "lifecycle", "sandbox"], JsonValue] = Field(default_factory=dict)
     alerts: Alerts = Alerts()
     retention: Retention = Retention()
@@ -231,10 +286,131 @@ class OperatorRuntime(Model):
 
 
 class OperatorPolicy(Model):
-    """`opa_urls`: addresses beyond this host at which `hub.yaml` may ask OPA. `opa_binary`: what `managed` runs."""
+    """`opa_urls`: addresses beyond this host at which `hub.yaml` may ask OPA. `opa_binary`: what `managed` runs.
+
+    `check_timeout`: for compiling and testing the policies of one revision.
+    """
 
     opa_urls: tuple[Annotated[Line, AfterValidator(_check_address)], ...] = ()
+    check_timeout: Duration = Field(default=10.0, ge=1, le=600)
     opa_binary: Annotated[Line, Field(pattern=r"^/")] | None = None
+
+
+def _check_listen(value: str) -> str:
+    parse_listen(value)
+    return value
+
+
+def _check_advertised(value: str) -> str:
+    if parse_endpoint(value).is_any:
+        raise ValueError(f"is {value!r}, which nobody can call; write an address or a name of this host")
+    return value
+
+
+class AgentPlane(Model):
+    """TCP with TLS, where an instance can have no unix socket: that of the `agents`, by patterns, and of no other.
+
+    `advertise` is where they find it; what is listened on, unless that is all addresses.
+    """
+
+    listen: Annotated[Line, AfterValidator(_check_listen)] | None = None
+    advertise: Annotated[Line, AfterValidator(_check_advertised)] | None = None
+    agents: tuple[Line, ...] = ()
+
+    @property
+    def listens_at(self) -> Endpoint | None:
+        return parse_listen(self.listen) if self.listen is not None else None
+
+    def address_of(self, agent: str) -> str:
+        """`host:port` that the agent's instances call; empty where each has a socket of its own."""
+        if self.listen is None or not any(fnmatch.fnmatchcase(agent, pattern) for pattern in self.agents):
+            return ""
+        return str(parse_endpoint(self.advertise) if self.advertise else parse_listen(self.listen))
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> "AgentPlane":
+        endpoint = self.listens_at
+        if endpoint is None and (self.advertise is not None or self.agents):
+            raise ValueError("agentPlane does not say where to listen; write listen, such as tcp://10.0.0.1:8421")
+        if endpoint is not None and endpoint.is_any and self.advertise is None:
+            raise ValueError("agentPlane.listen is all addresses of this host; advertise says which one agents call")
+        return self
+
+
+class OperatorSecrets(Model):
+    """Where the values of secrets are. `path` is a directory (file), a program (command), or begins names (env)."""
+
+    provider: Literal["file", "env", "command"] = "file"
+    path: Line | None = None
+    timeout: Duration = Field(default=10.0, ge=0.05, le=60)
+
+    @model_validator(mode="after")
+    def _check_path(self) -> "OperatorSecrets":
+        if self.provider == "command" and self.path is None:
+            raise ValueError("secrets.provider is command, but secrets.path names no program; write its absolute path")
+        if self.provider != "env" and self.path is not None and not self.path.startswith("/"):
+            raise ValueError(f"secrets.path is {self.path!r}; write an absolute path")
+        if self.provider == "env" and self.path is not None and not self.path.isidentifier():
+            raise ValueError(f"secrets.path is {self.path!r}; with env it is how the variables' names begin")
+        return self
+
+
+def _check_url(value: str) -> str:
+    parse_provider_url(value)
+    return value
+
+
+class ProviderKey(Model):
+    """What only the operator says of a provider: the file with its key, where it is, and how far it may be trusted.
+
+    Without `url` it is where its type usually is. One beyond this host is public, unless `exposure` says otherwise.
+    """
+
+    file: Annotated[Line, Field(pattern=r"^/")] | None = None
+    url: Annotated[Line, AfterValidator(_check_url)] | None = None
+    exposure: Exposure | None = None
+
+
+def _check_webhook(value: str) -> str:
+    """The value may be a secret, and is not repeated."""
+    if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[!-~]*)?", value) or "#" in value:
+        raise ValueError("is no URL such as https://alerts.example.org/hook; names and passwords do not go into it")
+    return value
+
+
+class Webhook(Model):
+    """Where a notice is posted. With `key_file` it is signed; the URL itself may be a secret, and is never shown."""
+
+    url: Annotated[Line, AfterValidator(_check_webhook)] = Field(repr=False)
+    key_file: Annotated[Line, Field(pattern=r"^/")] | None = None
+
+
+class SinkCommand(Model):
+    """A program that gets a notice as its input."""
+
+    argv: Annotated[tuple[Line, ...], Field(min_length=1)]
+
+    @field_validator("argv")
+    @classmethod
+    def _check_program(cls, argv: tuple[str, ...]) -> tuple[str, ...]:
+        if not argv[0].startswith("/"):
+            raise ValueError(f"names {argv[0]!r}; write the absolute path of the program")
+        return argv
+
+
+class OperatorSink(Model):
+    """Where alerts go. With `heartbeat` it gets a word that often, so that its silence means: the hub is gone."""
+
+    webhook: Webhook | None = None
+    command: SinkCommand | None = None
+    timeout: Duration = Field(default=10.0, ge=0.05, le=60)
+    heartbeat: Duration | None = Field(default=None, ge=0.05)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "OperatorSink":
+        if (self.webhook is None) == (self.command is None):
+            raise ValueError("a sink has either 'webhook' or 'command', not both and not neither")
+        return self
 
 
 class Maxima(Model):
@@ -252,6 +428,24 @@ class OperatorSpec(Model):
     runtime: OperatorRuntime = OperatorRuntime()
     maxima: Maxima = Maxima()
     policy: OperatorPolicy = OperatorPolicy()
+    secrets: OperatorSecrets = OperatorSecrets()
+    agent_plane: AgentPlane = AgentPlane()
+    provider_keys: dict[Name, ProviderKey] = Field(default_factory=dict)
+    sinks: dict[Name, OperatorSink] = Field(default_factory=dict)
+
+    @field_validator("sinks")
+    @classmethod
+    def _check_sinks(cls, sinks: dict[str, OperatorSink]) -> dict[str, OperatorSink]:
+        if LOG_SINK in sinks:
+            raise ValueError(f"{LOG_SINK!r} is there without being defined; choose another name")
+        return sinks
+
+
+DEFAULT_URLS: Mapping[str, str] = {
+    "anthropic": "https://api.anthropic.com",
+    "openai": "https://api.openai.com",
+    "ollama": "http://127.0.0.1:11434",
+}
 
 
 class Metadata(Model):
@@ -317,6 +511,9 @@ def check_narrowing(hub: HubSpec, operator: OperatorSpec, file: str) -> list[tup
     if hub.policy.opa is not None and not _permits_opa(hub.policy.opa, operator.policy):
         also = " ".join(("loopback addresses and unix sockets", *operator.policy.opa_urls))
         more(("spec", "policy", "opa", "url"), hub.policy.opa.url, f"{also} (policy.opaUrls)")
+    known = (LOG_SINK, *sorted(operator.sinks))
+    if unknown := [name for name in hub.alerts.sinks if name not in known]:
+        more(("spec", "alerts", "sinks"), " ".join(unknown), f"{' '.join(known)} (sinks)")
     return out
 
 
@@ -325,6 +522,49 @@ def _permits_opa(opa: Opa, operator: OperatorPolicy) -> bool:
         return True
     address = parse_address(opa.address)
     return address.is_local or address in [parse_address(url) for url in operator.opa_urls]
+
+
+def provider_url(provider: Provider, key: ProviderKey | None) -> str:
+    """Where a provider is."""
+    return key.url if key is not None and key.url is not None else DEFAULT_URLS[provider.type]
+
+
+def check_providers(hub: HubSpec, operator: OperatorSpec, file: str) -> list[tuple[Sequence[str | int], Problem]]:
+    """Where the providers of `hub.yaml` do not fit together, or claim to be private: path, and the problem."""
+    out: list[tuple[Sequence[str | int], Problem]] = []
+
+    def add(path: Sequence[str | int], message: str) -> None:
+        out.append((("spec", "providers", *path), Problem(file=file, message=message)))
+
+    seen: set[str] = set()
+    for index, provider in enumerate(hub.providers):
+        if provider.name in seen:
+            add((index, "name"), f"providers has {provider.name} twice; rename one of them")
+        seen.add(provider.name)
+        key = operator.provider_keys.get(provider.name)
+        if provider.exposure == "private" and not _may_be_private(provider, key):
+            where = provider_url(provider, key)
+            add(
+                (index, "exposure"),
+                f"provider {provider.name} is at {where}, which is not this host; declare it public, or ask the "
+                f"operator (providerKeys.{provider.name}.exposure: private)",
+            )
+        names = [model.name for model in provider.models]
+        if not names:
+            add((index, "models"), f"provider {provider.name} has no models; name one at least")
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                add((index, "models", place, "name"), f"provider {provider.name} has model {name!r} twice")
+            elif provider.exposure == "private" and runs_remotely(name):
+                message = f"model {name!r} of the private provider {provider.name} runs elsewhere; declare it public"
+                add((index, "models", place, "name"), f"{message}, or use a model without 'cloud' in its tag")
+    return out
+
+
+def _may_be_private(provider: Provider, key: ProviderKey | None) -> bool:
+    if key is not None and key.exposure is not None:
+        return key.exposure == "private"
+    return parse_provider_url(provider_url(provider, key)).address.is_local
 
 
 def check_engines(policy: Policy, file: str) -> list[tuple[Sequence[str | int], Problem]]:

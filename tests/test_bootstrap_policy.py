@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.bootstrap import build_policy, opa_settings, policy_order
+from reconciler.bootstrap import CheckWatch, build_policy, opa_settings, policy_order
 from reconciler.core.address import TcpAddress, UnixAddress
+from reconciler.errors import CheckStoppedError
 from reconciler.policy.opa import OpaEngine, OpaSettings
 from reconciler.policy.opa_process import NO_PROGRAM
 from reconciler.settings import HubSpec, OperatorSpec
@@ -66,3 +67,14 @@ def test_a_managed_opa_is_on_the_hubs_own_socket_and_needs_a_program(tmp_path: P
         operator = OperatorSpec.model_validate({"policy": {"opaBinary": program}})
         found = opa_settings(managed, operator, tmp_path)
         assert found == OpaSettings(address=UnixAddress(path=f"{tmp_path}/opa/opa.sock"), missing=missing)
+
+
+def test_a_check_that_goes_on_is_told_each_second_and_can_be_stopped() -> None:
+    told: list[str] = []
+    watch = CheckWatch(told.append)
+    for seconds in (0.1, 0.9, 1.0, 1.1, 2.05, 0.2, 1.3):
+        watch.attend(seconds)
+    assert told == [f"checking policies for {n}s …" for n in (1, 2, 1)]
+    watch.stop()
+    with pytest.raises(CheckStoppedError):
+        watch.attend(0.1)

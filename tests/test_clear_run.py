@@ -13,9 +13,9 @@ def home(tmp_path: Path) -> Home:
     run = tmp_path / "run" / "0a1b2c3d"
     for folder in ("hub/a-0", "hub/b-0", "secrets/a-0", "process/.lib/0123/reconciler", "process/.uids"):
         (run / folder).mkdir(parents=True)
-    for file in ("api.sock", "control.sock", "router.pid", "process/.events", "process/.uids/2010000001"):
+    for file in ("api.sock", "control.sock", "router.pid", "home", "process/.events", "process/.uids/2010000001"):
         (run / file).touch()
-    return Home(state=tmp_path, run=run, fleet="0a1b2c3d", seal_key=b"", is_new=False)
+    return Home(state=tmp_path, run=run, fleet="0a1b2c3d", seal_key=b"")
 
 
 def test_nothing_of_ours_is_left(home: Home) -> None:

@@ -48,7 +48,6 @@ def test_a_fleet_is_made_once_with_a_key_that_only_its_owner_can_read(tmp_path: 
     again = open_home(tmp_path, create=False)
     assert made is not None
     assert again is not None
-    assert (made.is_new, again.is_new) == (True, False)
     assert (again.fleet, again.seal_key, again.run) == (made.fleet, made.seal_key, made.run)
     assert (len(made.fleet), len(made.seal_key)) == (8, 32)
     assert stat.S_IMODE((tmp_path / "fleet.json").stat().st_mode) == 0o600
@@ -83,6 +82,7 @@ def test_the_run_time_directory_may_be_passed_through_and_not_listed(
         prepare_run(home)
         prepare_run(home)
         assert stat.S_IMODE(home.run.stat().st_mode) == 0o711
+        assert [(p.name, p.read_text()) for p in home.run.iterdir()] == [("home", f"{tmp_path / 'data'}\n")]
 
 
 def test_a_source_that_is_no_directory_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from reconciler.settings import (
+    AgentPlane,
     Hub,
     HubSpec,
     Maxima,
@@ -113,6 +114,12 @@ def test_opa_is_asked_elsewhere_only_where_the_operator_says_so() -> None:
     [
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"policy": {"opaUrls": ["opa.internal"]}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"policy": {"opaBinary": "opa"}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"secrets": {"provider": "vault"}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"secrets": {"path": "secrets"}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"secrets": {"provider": "command"}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"secrets": {"provider": "command", "path": "x"}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"secrets": {"provider": "env", "path": "A-"}}},
+        {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"secrets": {"timeout": "2m"}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"maxima": {"agents": 0}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"maxima": {"agents": "10"}}},
         {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"runtime": {"processRuntime": "yes"}}},
@@ -124,6 +131,69 @@ def test_opa_is_asked_elsewhere_only_where_the_operator_says_so() -> None:
 def test_an_operator_file_that_is_none_is_refused(value: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Operator.model_validate(value)
+
+
+def plane_of(**section: object) -> AgentPlane:
+    return OperatorSpec.model_validate({"agentPlane": section}).agent_plane
+
+
+def test_no_agent_comes_in_over_the_network_unless_the_operator_says_which_and_where() -> None:
+    assert (OperatorSpec().agent_plane.listens_at, OperatorSpec().agent_plane.address_of("far")) == (None, "")
+    assert plane_of(listen="tcp://10.0.0.1:8421").address_of("far") == ""
+    plane = plane_of(listen="tcp://10.0.0.1:8421", agents=["far", "edge-*"])
+    assert [plane.address_of(agent) for agent in ("far", "edge-1", "farther", "near")] == [
+        "10.0.0.1:8421",
+        "10.0.0.1:8421",
+        "",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "advertise", "address"),
+    [
+        ("tcp://[::1]:8421", None, "[::1]:8421"),
+        ("tcp://10.0.0.1:8421", "Hub.example.org:443", "hub.example.org:443"),
+        ("tcp://0.0.0.0:8421", "10.0.0.1:8421", "10.0.0.1:8421"),
+        ("tcp://[::]:8421", "[2001:db8::1]:8421", "[2001:db8::1]:8421"),
+    ],
+)
+def test_agents_are_told_what_is_listened_on_or_what_the_operator_says(
+    listen: str, advertise: str | None, address: str
+) -> None:
+    assert plane_of(listen=listen, advertise=advertise, agents=["*"]).address_of("far") == address
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        ({"listen": "10.0.0.1:8421"}, r"such as tcp://10\.0\.0\.1:8421"),
+        ({"listen": "tcp://10.0.0.1"}, "no host and port"),
+        ({"listen": "tcp://10.0.0.1:0"}, "port 0"),
+        ({"listen": "tcp://hub:8421"}, "write an IP address of this host"),
+        ({"listen": "tcp://0.0.0.0:8421"}, "advertise says which one agents call"),
+        ({"listen": "tcp://0.0.0.0:8421", "advertise": "0.0.0.0:8421"}, "nobody can call"),
+        ({"listen": "tcp://10.0.0.1:8421", "advertise": "hub"}, "no host and port"),
+        ({"agents": ["far"]}, "does not say where to listen"),
+        ({"advertise": "hub:8421"}, "does not say where to listen"),
+        ({"listen": 8421}, "not text"),
+        ({"port": 8421}, "port"),
+    ],
+)
+def test_a_way_in_over_the_network_that_cannot_be_is_refused_with_what_to_write(
+    section: dict[str, object], why: str
+) -> None:
+    with pytest.raises(ValidationError, match=why):
+        plane_of(**section)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [{"agentPlane": {}}, {"router": {"agentPlane": {}}}, {"router": {"listen": "tcp://10.0.0.1:1"}}],
+)
+def test_the_repository_has_no_say_in_the_way_in_over_the_network(section: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        HubSpec.model_validate(section)
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "a/../b", ".git", "a//b", "a/", "", "a b", "a\nb", "~"])
@@ -141,3 +211,54 @@ def test_settings_cannot_be_changed() -> None:
     hub = Hub.model_validate({"apiVersion": "reconciler/v1", "kind": "Hub", "metadata": {"name": "x"}})
     with pytest.raises(ValidationError):
         hub.spec.loop.concurrency = 9  # type: ignore[misc]
+
+
+# --- alerts -----------------------------------------------------------------------------------------------------------
+
+SECRET_URL = "https://hooks.example.org/T0/whsec-planted"
+
+
+def test_a_sink_is_a_webhook_or_a_command() -> None:
+    sinks = {
+        "pager": {"webhook": {"url": SECRET_URL, "keyFile": "/etc/key"}, "heartbeat": "1m"},
+        "mail": {"command": {"argv": ["/usr/bin/notify", "--mail"]}, "timeout": "5s"},
+    }
+    spec = OperatorSpec.model_validate({"sinks": sinks})
+    assert spec.sinks["pager"].heartbeat == 60.0
+    assert spec.sinks["mail"].command is not None
+    assert spec.sinks["mail"].command.argv == ("/usr/bin/notify", "--mail")
+    assert "planted" not in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("sink", "why"),
+    [
+        ({}, "either 'webhook' or 'command'"),
+        ({"webhook": {"url": SECRET_URL}, "command": {"argv": ["/x"]}}, "either 'webhook' or 'command'"),
+        ({"webhook": {"url": "ftp://planted"}}, "is no URL"),
+        ({"webhook": {"url": "https://user:planted@example.org/"}}, "is no URL"),
+        ({"webhook": {"url": "https://example.org/a b"}}, "is no URL"),
+        ({"webhook": {"url": SECRET_URL, "keyFile": "relative"}}, "keyFile"),
+        ({"command": {"argv": ["notify"]}}, "absolute path"),
+        ({"command": {"argv": []}}, "argv"),
+        ({"command": {"argv": ["/x"]}, "timeout": "10m"}, "timeout"),
+    ],
+)
+def test_a_sink_that_cannot_be_is_refused(sink: dict[str, object], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        OperatorSpec.model_validate({"sinks": {"x": sink}})
+
+
+def test_the_log_is_not_to_be_defined() -> None:
+    with pytest.raises(ValidationError, match="without being defined"):
+        OperatorSpec.model_validate({"sinks": {"log": {"command": {"argv": ["/x"]}}}})
+
+
+def test_only_the_log_and_what_the_operator_defines_may_be_named() -> None:
+    operator = OperatorSpec.model_validate({"sinks": {"mail": {"command": {"argv": ["/x"]}}}})
+    assert check_narrowing(HubSpec.model_validate({"alerts": {"sinks": ["log", "mail"]}}), operator, "hub.yaml") == []
+    ((path, problem),) = check_narrowing(
+        HubSpec.model_validate({"alerts": {"sinks": ["sms", "mail"]}}), operator, "hub.yaml"
+    )
+    assert tuple(path) == ("spec", "alerts", "sinks")
+    assert problem.message.startswith("alerts.sinks is sms, but the operator allows log mail")

@@ -16,11 +16,11 @@ from reconciler.agentd.log import Log
 def main() -> int:
     log = Log(instance=os.environ.get("HUB_INSTANCE", ""), stream=sys.stderr)
     try:
-        config = load_config(os.environ)
+        daemon = Daemon(load_config(os.environ), log)
     except ConfigError as error:
         log.error("the configuration is not usable", error=str(error))
         return 64
-    return Daemon(config, log).run()
+    return daemon.run()
 
 
 if __name__ == "__main__":

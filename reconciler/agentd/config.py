@@ -1,8 +1,8 @@
 """The daemon's configuration: the environment comes in, a frozen `Config` goes out.
 
-HUB_SOCKET, HUB_TOKEN_FILE, HUB_AGENT, HUB_INSTANCE, and HUB_CONFIG, a JSON object. Keys of
-HUB_CONFIG that this version does not know are ignored, so that a newer hub can start an older
-image.
+HUB_SOCKET, or HUB_ADDRESS and HUB_CA_FILE; HUB_TOKEN_FILE, HUB_AGENT, HUB_INSTANCE, and HUB_CONFIG,
+a JSON object. Keys of HUB_CONFIG that this version does not know are ignored, so that a newer hub
+can start an older image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from reconciler.agentd.dial import Dial, TlsDial, UnixDial, explain
+
 PORT = 8421
+CA_FILE = "/run/secrets/hub-ca.pem"
+LLM_PORT = 8422
+EXECUTORS = ("command", "claude-code", "http")
+CHAT_APIS = ("openai", "ollama")
 _INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "RECONCILER_CONTAINER")
 _DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 _T = TypeVar("_T")
@@ -25,7 +31,10 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class ExecutorSpec:
-    """What runs a task. `cwd` is empty for the workspace; a time-out of None is switched off."""
+    """What runs a task. `cwd` is empty for the workspace; a time-out of None is switched off.
+
+    `model` and what follows are for executors that ask one. `mcp_config` is a path or the content.
+    """
 
     type: str = "command"
     argv: tuple[str, ...] = ()
@@ -33,13 +42,22 @@ class ExecutorSpec:
     cwd: str = ""
     first_output_s: float | None = None
     progress_s: float | None = None
+    model: str = ""
+    api: str = "openai"
+    max_turns: int | None = None
+    max_budget_usd: float | None = None
+    allowed_tools: tuple[str, ...] = ()
+    disallowed_tools: tuple[str, ...] = ()
+    mcp_config: str | Mapping[str, object] = ""
+    append_system_prompt: str = ""
 
 
 @dataclass(frozen=True)
 class Config:
     """`base_env` is what an executor inherits from the daemon.
 
-    `ttl_s` None means: no deadline of its own.
+    Where there is an `address`, the hub is called there, by TLS, and not on the socket. `ttl_s` None
+    means: no deadline of its own.
     """
 
     agent: str
@@ -56,6 +74,14 @@ class Config:
     ttl_s: float | None = None
     scratch: str = "/tmp"  # noqa: S108 - a tmpfs of the container's own
     port: int = PORT
+    address: str = ""
+    ca_file: str = CA_FILE
+    llm_port: int = LLM_PORT
+
+    @property
+    def llm_socket_path(self) -> str:
+        """The models' socket, beside the hub's."""
+        return os.path.join(os.path.dirname(self.socket_path), "llm.sock")
 
 
 def load_config(environ: Mapping[str, str]) -> Config:
@@ -67,6 +93,8 @@ def load_config(environ: Mapping[str, str]) -> Config:
     for name in ("HUB_AGENT", "HUB_INSTANCE"):
         if not environ.get(name):
             raw.problems.append(f"{name} is not set")
+    if environ.get("HUB_ADDRESS") and environ.get("HUB_SOCKET"):
+        raw.problems.append("HUB_ADDRESS and HUB_SOCKET are both set; one of them says where the hub is")
     config = Config(
         agent=environ.get("HUB_AGENT", ""),
         instance=environ.get("HUB_INSTANCE", ""),
@@ -82,12 +110,27 @@ def load_config(environ: Mapping[str, str]) -> Config:
         ttl_s=raw.seconds("ttl_s"),
         scratch=raw.text("scratch", "/tmp"),  # noqa: S108 - a tmpfs of the container's own
         port=raw.whole("port", default=PORT, lowest=0),
+        address=environ.get("HUB_ADDRESS", ""),
+        ca_file=environ.get("HUB_CA_FILE", CA_FILE),
+        llm_port=raw.whole("llm_port", default=LLM_PORT, lowest=0),
     )
     if not os.path.isdir(config.scratch):
         raw.problems.append(f"HUB_CONFIG.scratch: {config.scratch} is not a directory")
     if raw.problems:
         raise ConfigError("; ".join(raw.problems))
     return config
+
+
+def make_dial(config: Config) -> Dial:
+    """Raises ConfigError for an address or a certificate that cannot be used."""
+    if not config.address:
+        return UnixDial(config.socket_path)
+    try:
+        return TlsDial(config.address, config.ca_file)
+    except ValueError as error:
+        raise ConfigError(f"HUB_ADDRESS: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"HUB_CA_FILE: no certificate in {config.ca_file}: {explain(error)}") from error
 
 
 def _parse_object(text: str) -> Mapping[str, object]:
@@ -103,8 +146,11 @@ def _parse_object(text: str) -> Mapping[str, object]:
 def _read_executor(raw: _Fields) -> ExecutorSpec:
     timeouts = raw.fields("timeouts")
     kind = raw.text("type", "command")
-    if kind != "command":
-        raw.problems.append(f"HUB_CONFIG.executor.type: this agentd has no executor {kind!r}, only 'command'")
+    if kind not in EXECUTORS:
+        raw.problems.append(f"HUB_CONFIG.executor.type: this agentd has no executor {kind!r}, only {EXECUTORS}")
+    api = raw.text("api", "openai")
+    if api not in CHAT_APIS:
+        raw.problems.append(f"HUB_CONFIG.executor.api: this agentd does not speak {api!r}, only {CHAT_APIS}")
     return ExecutorSpec(
         type=kind,
         argv=raw.texts("argv"),
@@ -112,6 +158,14 @@ def _read_executor(raw: _Fields) -> ExecutorSpec:
         cwd=raw.text("cwd", ""),
         first_output_s=timeouts.seconds("firstOutput"),
         progress_s=timeouts.seconds("progress"),
+        model=raw.text("model", ""),
+        api=api,
+        max_turns=raw.whole("maxTurns", default=0, lowest=1) or None,
+        max_budget_usd=raw.positive("maxBudget"),
+        allowed_tools=raw.texts("allowedTools"),
+        disallowed_tools=raw.texts("disallowedTools"),
+        mcp_config=raw.text_or_object("mcpConfig"),
+        append_system_prompt=raw.text("appendSystemPrompt", ""),
     )
 
 
@@ -148,13 +202,20 @@ class _Fields:
             return value
         return self._wrong(key, "an object of text", {})
 
+    def text_or_object(self, key: str) -> str | Mapping[str, object]:
+        value = self._raw.get(key)
+        return value if isinstance(value, dict) else self.text(key, "")
+
     def seconds(self, key: str) -> float | None:
+        return self.positive(key, "a number of seconds above 0")
+
+    def positive(self, key: str, expected: str = "a number above 0") -> float | None:
         value = self._raw.get(key)
         if value is None:
             return None
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
             return float(value)
-        return self._wrong(key, "a number of seconds above 0", None)
+        return self._wrong(key, expected, None)
 
     def whole(self, key: str, *, default: int, lowest: int) -> int:
         value = self._raw.get(key)

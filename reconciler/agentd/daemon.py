@@ -1,9 +1,10 @@
 """The daemon: starts the threads, waits for signals and the deadline, and ends in order.
 
-Threads: intake (hello, poll), heartbeat, outbox (events to the hub), forwarder, and one per running
-task. The main thread owns the signals. After SIGTERM no task is taken, running ones may finish;
-what is left when most of the grace period is over is stopped and reported, so that all is said
-before the runtime's SIGKILL. A second SIGTERM ends at once.
+Threads: intake (hello, poll), heartbeat, outbox (events to the hub), one forwarder to the router
+and one to the models, and one per running task. The main thread owns the signals. After SIGTERM no
+task is taken, running ones may finish; what is left when most of the grace period is over is
+stopped and reported, so that all is said before the runtime's SIGKILL. A second SIGTERM ends at
+once.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from reconciler.agentd.command import KILL_AFTER_S
-from reconciler.agentd.config import Config
+from reconciler.agentd.config import Config, make_dial
+from reconciler.agentd.dial import UnixDial
 from reconciler.agentd.forward import Forwarder
 from reconciler.agentd.groups import ProcessGroups, become_reaper
 from reconciler.agentd.heartbeat import Heartbeat
@@ -24,6 +25,7 @@ from reconciler.agentd.hub import Hub, boottime_s
 from reconciler.agentd.intake import Intake
 from reconciler.agentd.log import Log
 from reconciler.agentd.outbox import Outbox
+from reconciler.agentd.process import KILL_AFTER_S
 from reconciler.agentd.runs import Runs
 from reconciler.agentd.task import Bench
 
@@ -49,11 +51,19 @@ class Daemon:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._signals = 0
         self._is_broken = False
-        self._hub = Hub(config.socket_path, config.token_file)
+        dial = make_dial(config)
+        self._hub = Hub(dial, config.token_file)
         self._groups = ProcessGroups(is_reaper=become_reaper())
-        self._forwarder = Forwarder(config.socket_path, config.port, log)
+        self._forwarder = Forwarder(dial, config.port, log)
+        self._llm_forwarder = Forwarder(UnixDial(config.llm_socket_path), config.llm_port, log)
         self._outbox = Outbox(self._hub, log)
-        bench = Bench(config=config, groups=self._groups, hub_url=self._forwarder.url, log=log)
+        bench = Bench(
+            config=config,
+            groups=self._groups,
+            hub_url=self._forwarder.url,
+            llm_url=f"{self._llm_forwarder.url}/llm",
+            log=log,
+        )
         self._runs = Runs(bench, self._outbox, spawn_thread=self._spawn_thread, on_change=self._wake)
         self._intake = Intake(self._hub, config, self._runs, log)
         self._heartbeat = Heartbeat(self._hub, self._runs, log, every_s=config.heartbeat_s, ready=self._intake.ready)
@@ -68,6 +78,7 @@ class Daemon:
         if not self._groups.is_reaper:
             self._log.warning("orphans of tasks cannot be adopted on this system")
         self._spawn_thread("forwarder", self._forwarder.run)
+        self._spawn_thread("llm-forwarder", self._llm_forwarder.run)
         self._spawn_thread("outbox", self._outbox.run)
         self._spawn_thread("intake", self._intake.run)
         self._spawn_thread("heartbeat", self._heartbeat.run)

@@ -1,7 +1,9 @@
-"""The forwarder: pipes connections to a TCP port on 127.0.0.1 to the hub's unix socket.
+"""The forwarder: pipes connections to a TCP port on 127.0.0.1 to a socket of the hub's, or to its TLS.
 
-It adds nothing to the bytes, not even the token: who connects must have its own. One thread moves
-all bytes; a side that does not read holds up only its own connection.
+There is one for the router and one for the models, each with a port of its own: a client that
+keeps a connection would send requests for both on it if they had the same. It adds nothing to the
+bytes, not even the token: who connects must have its own. One thread moves all bytes; a side that
+does not read holds up only its own connection.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import errno
 import selectors
 import socket
 
+from reconciler.agentd.dial import WOULD_BLOCK, Dial, explain, shut
 from reconciler.agentd.log import Log
 
 _MAX_PAIRS = 128
@@ -20,15 +23,15 @@ _BUFFER_BYTES = 64 * 1024
 class Forwarder:
     """Listens from construction on.
 
-    `run` is one thread's. `url` is what clients are told as HUB_URL.
+    `run` is one thread's. `url` is the origin that clients are told.
     """
 
-    def __init__(self, socket_path: str, port: int, log: Log) -> None:
+    def __init__(self, dial: Dial, port: int, log: Log) -> None:
         """A port that is taken is replaced by a free one.
 
         Raises OSError when there is none at all.
         """
-        self._socket_path = socket_path
+        self._dial = dial
         self._log = log
         self._listener = _listen(port)
         self._selector = selectors.DefaultSelector()
@@ -60,24 +63,22 @@ class Forwarder:
             client.close()
             self._log.warning("too many local connections", limit=_MAX_PAIRS)
             return
-        hub = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        hub.setblocking(False)
         client.setblocking(False)
         try:
-            hub.connect(self._socket_path)
+            pair = _Pair(client, self._dial)
         except OSError as error:
-            self._log.warning("a local connection cannot reach the hub", error=error.strerror)
-            hub.close()
+            self._log.warning("a local connection cannot reach the hub", error=explain(error))
             client.close()
             return
-        pair = _Pair(client, hub)
         self._pairs.add(pair)
         self._watch(pair)
 
     def _move(self, pair: _Pair, fd: int, events: int) -> None:
         try:
             pair.move(fd, events)
-        except OSError:
+        except OSError as error:
+            if not pair.is_open:
+                self._log.warning("a local connection cannot reach the hub", error=explain(error))
             pair.is_done = True
         self._watch(pair)
 
@@ -98,16 +99,25 @@ class Forwarder:
 
 
 class _Pair:
-    """Two connected sockets and the bytes on their way between them."""
+    """Two sockets and the bytes on their way between them, which wait until the hub's end is open."""
 
-    def __init__(self, client: socket.socket, hub: socket.socket) -> None:
+    def __init__(self, client: socket.socket, dial: Dial) -> None:
+        """Raises OSError."""
+        hub, self._opens_by = dial.begin()
+        self._dial = dial
         self.ends = (client, hub)
         self.is_done = False
         self._waiting = {client: bytearray(), hub: bytearray()}
         self._has_read_all = {client: False, hub: False}
         self._is_shut = {client: False, hub: False}
 
+    @property
+    def is_open(self) -> bool:
+        return not self._opens_by
+
     def wanted(self, end: socket.socket) -> int:
+        if not self.is_open and end is self.ends[1]:
+            return self._opens_by
         events = 0
         if not self._has_read_all[end] and len(self._waiting[self._other(end)]) < _BUFFER_BYTES:
             events |= selectors.EVENT_READ
@@ -118,14 +128,16 @@ class _Pair:
     def move(self, fd: int, events: int) -> None:
         """Do what the events allow. Raises OSError when one side is gone."""
         end = next(e for e in self.ends if e.fileno() == fd)
-        with contextlib.suppress(BlockingIOError):
+        if not self.is_open and end is self.ends[1]:
+            self._opens_by, events = self._dial.go_on(end), selectors.EVENT_WRITE
+        with contextlib.suppress(*WOULD_BLOCK):
             if events & selectors.EVENT_WRITE:
                 self._write(end)
             if events & selectors.EVENT_READ:
                 self._read(end)
-        for one in self.ends:
+        for one in self.ends if self.is_open else ():
             if self._has_read_all[self._other(one)] and not self._waiting[one] and not self._is_shut[one]:
-                one.shutdown(socket.SHUT_WR)
+                shut(one, socket.SHUT_WR)
                 self._is_shut[one] = True
         self.is_done = all(self._is_shut.values())
 
@@ -140,12 +152,13 @@ class _Pair:
             return
         other = self._other(end)
         self._waiting[other] += chunk
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(*WOULD_BLOCK):
             self._write(other)
 
     def _write(self, end: socket.socket) -> None:
         waiting = self._waiting[end]
-        del waiting[: end.send(waiting)]
+        if waiting and self.is_open:
+            del waiting[: end.send(waiting)]
 
     def _other(self, end: socket.socket) -> socket.socket:
         return self.ends[1] if end is self.ends[0] else self.ends[0]

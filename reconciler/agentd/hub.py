@@ -1,6 +1,6 @@
-"""HTTP over the hub's unix socket.
+"""HTTP to the hub, over its unix socket or TLS.
 
-One call in, one `Answer` out; a socket that does not answer is `HubGoneError`.
+One call in, one `Answer` out; a hub that does not answer is `HubGoneError`.
 
 The token is read from its file at each call, since the hub rotates it by renaming a new file into
 its place.
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
+from reconciler.agentd.dial import Dial, explain, shut
 from reconciler.agentd.message import Message
 
 CALL_TIMEOUT_S = 15.0
@@ -70,8 +71,8 @@ class Hub:
     `last_ok` tells when (CLOCK_BOOTTIME) it last accepted a call.
     """
 
-    def __init__(self, socket_path: str, token_file: str) -> None:
-        self._socket_path = socket_path
+    def __init__(self, dial: Dial, token_file: str) -> None:
+        self._dial = dial
         self._token_file = token_file
         self.last_ok = boottime_s()
 
@@ -83,7 +84,7 @@ class Hub:
 
     def connect(self) -> Connection:
         """A connection that is kept, and breaks when the router ends. Raises HubGoneError."""
-        return Connection(self, self._socket_path)
+        return Connection(self, self._dial)
 
     def read_token(self) -> str:
         """Raises HubGoneError, whose message never holds what the file holds."""
@@ -100,15 +101,12 @@ class Hub:
 class Connection:
     """One connection to the router for calls in sequence. `abort` may come from another thread."""
 
-    def __init__(self, hub: Hub, socket_path: str) -> None:
+    def __init__(self, hub: Hub, dial: Dial) -> None:
         self._hub = hub
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(CALL_TIMEOUT_S)
         try:
-            self._socket.connect(socket_path)
+            self._socket = dial.connect(CALL_TIMEOUT_S)
         except OSError as error:
-            self._socket.close()
-            raise HubGoneError(f"connecting to {socket_path}: {error.strerror or error}") from error
+            raise HubGoneError(f"connecting to {dial.place}: {explain(error)}") from error
 
     def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:
         """One request and its answer.
@@ -133,7 +131,7 @@ class Connection:
     def abort(self) -> None:
         """Make a call that is waiting in another thread fail at once."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            shut(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()

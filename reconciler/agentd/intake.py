@@ -1,4 +1,6 @@
-"""The intake: says hello to the hub, then polls for messages and hands them to the runs.
+"""The intake: says hello to the hub, then polls for tasks and hands them to the runs.
+
+All other messages to the agent are left to its command, which polls for itself.
 
 One connection is one session with one router: when it breaks, the router may be another one that
 knows neither this instance nor the cursor, so the next session starts with a hello and without an
@@ -16,7 +18,7 @@ from reconciler.agentd.assignment import AssignmentError, parse_ref
 from reconciler.agentd.config import Config
 from reconciler.agentd.hub import CALL_TIMEOUT_S, Answer, Backoff, Connection, Hub, HubGoneError
 from reconciler.agentd.log import Log
-from reconciler.agentd.message import build_hello
+from reconciler.agentd.message import TAKES, build_hello
 from reconciler.agentd.runs import Runs
 
 _HELLO_WAIT_S = 10
@@ -95,7 +97,7 @@ class Intake:
         """Take messages until the session ends or the daemon stops. Raises HubGoneError."""
         cursor = ""
         while not self._stopped.is_set():
-            query = {"wait": _POLL_WAIT_S, "max": _POLL_MAX, **({"ack": cursor} if cursor else {})}
+            query = {"wait": _POLL_WAIT_S, "max": _POLL_MAX, "only": TAKES, **({"ack": cursor} if cursor else {})}
             asked_at = time.monotonic()
             answer = self._call("GET", "/api/hub/messages", query, None, _POLL_WAIT_S)
             if self._stopped.is_set():
@@ -130,7 +132,7 @@ class Intake:
             except AssignmentError as error:
                 self._log.error("a cancellation that names no run was dropped", error=str(error))
         else:
-            self._log.info("a message that is not for agentd was acknowledged", type=str(type_)[:100])
+            self._log.warning("a message that is no task was dropped", type=str(type_)[:100])
 
     def _note_trouble(self, msg: str, trouble: str) -> None:
         """Log it when it is not what was logged before."""

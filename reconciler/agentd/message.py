@@ -19,6 +19,9 @@ from reconciler.agentd.config import Config
 
 Json = Mapping[str, object]
 
+TAKES = "tasks"
+"""What the daemon takes of all that is sent to its instance; the rest is for the command that it runs."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -37,6 +40,7 @@ def build_hello(config: Config, boot_id: str) -> Message:
         "agentd": __version__,
         "pid": os.getpid(),
         "boot_id": boot_id,
+        "takes": TAKES,
     }
     return _encode("agent.hello", payload, pattern="request")
 
@@ -55,7 +59,12 @@ def build_progress(ref: Ref, text: str, correlation_id: str) -> Message:
 
 
 def build_completed(
-    ref: Ref, result: object, artefacts: Sequence[Artefact], duration_s: float, correlation_id: str
+    ref: Ref,
+    result: object,
+    artefacts: Sequence[Artefact],
+    duration_s: float,
+    correlation_id: str,
+    usage: Json | None = None,
 ) -> Message:
     payload = {
         **_identify(ref),
@@ -64,6 +73,7 @@ def build_completed(
         "stdout_truncated": False,
         "artefacts": [a.to_json() for a in artefacts],
         "duration_s": duration_s,
+        **({} if usage is None else {"usage": usage}),
     }
     return _encode("task.completed", payload, correlation_id=correlation_id)
 
@@ -78,10 +88,11 @@ def build_failed(
     duration_s: float,
     correlation_id: str,
     partial: object = None,
+    usage: Json | None = None,
 ) -> Message:
     """`partial` is what stdout held when the work was cut short.
 
-    None where there is nothing to show.
+    None where there is nothing to show; so is `usage` where no model was asked.
     """
     payload = {
         **_identify(ref),
@@ -91,6 +102,7 @@ def build_failed(
         "stderr_tail": stderr_tail,
         "duration_s": duration_s,
         **({} if partial is None else {"result": partial}),
+        **({} if usage is None else {"usage": usage}),
     }
     return _encode("task.failed", payload, correlation_id=correlation_id)
 

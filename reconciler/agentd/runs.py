@@ -20,8 +20,8 @@ from reconciler.agentd.assignment import (
     parse_assignment,
     parse_ref,
 )
-from reconciler.agentd.command import Halt
 from reconciler.agentd.message import (
+    Json,
     Message,
     build_completed,
     build_failed,
@@ -29,7 +29,9 @@ from reconciler.agentd.message import (
     build_started,
 )
 from reconciler.agentd.outbox import Outbox, Parcel
-from reconciler.agentd.task import Bench, Completed, Failed, Outcome, perform
+from reconciler.agentd.outcome import Completed, Failed, Outcome, Usage
+from reconciler.agentd.process import Halt
+from reconciler.agentd.task import Bench, perform
 
 _KEPT_REPORT_BYTES = 16 * 2**20
 _KEPT_KEYS = 10_000
@@ -264,6 +266,7 @@ def _build_report(assignment: Assignment, outcome: Outcome) -> Message:
             outcome.artefacts.artefacts,
             outcome.duration_s,
             assignment.correlation_id,
+            usage=_show(outcome.usage),
         )
     return build_failed(
         assignment.ref,
@@ -274,7 +277,12 @@ def _build_report(assignment: Assignment, outcome: Outcome) -> Message:
         duration_s=outcome.duration_s,
         correlation_id=assignment.correlation_id,
         partial=outcome.partial,
+        usage=_show(outcome.usage),
     )
+
+
+def _show(usage: Usage | None) -> Json | None:
+    return None if usage is None else usage.to_json()
 
 
 def _build_fallback(assignment: Assignment, outcome: Outcome, explanation: str) -> Message:
@@ -287,6 +295,7 @@ def _build_fallback(assignment: Assignment, outcome: Outcome, explanation: str) 
             error=refused,
             exit_code=0,
             duration_s=outcome.duration_s,
+            usage=outcome.usage,
         )
     else:
         failed = Failed(
@@ -294,5 +303,6 @@ def _build_fallback(assignment: Assignment, outcome: Outcome, explanation: str) 
             error=outcome.error,
             exit_code=outcome.exit_code,
             duration_s=outcome.duration_s,
+            usage=outcome.usage,
         )
     return _build_report(assignment, failed)

@@ -1,4 +1,4 @@
-"""One task from assignment to outcome: scratch files, the command, its result and artefacts.
+"""One task from assignment to outcome: scratch files, the executor, its result and artefacts.
 
 An `Assignment` comes in; a `Completed` or a `Failed` goes out, never an exception for anything the
 task did.
@@ -6,51 +6,20 @@ task did.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Union
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from reconciler.agentd import command
-from reconciler.agentd.artefacts import ArtefactsTooLargeError, Collection, collect_artefacts
+from reconciler.agentd import chat, claude_code, command, process
+from reconciler.agentd.artefacts import ArtefactsTooLargeError, collect_artefacts
 from reconciler.agentd.assignment import Assignment
 from reconciler.agentd.config import Config
+from reconciler.agentd.executor import Executor, Job
 from reconciler.agentd.groups import ProcessGroups
 from reconciler.agentd.log import Log
+from reconciler.agentd.outcome import Completed, Failed, Outcome
 from reconciler.agentd.scratch import Scratch, make_scratch
 
-WORKSPACE = "/workspace"
-_MAX_NESTING = 60
-
-
-@dataclass(frozen=True)
-class Completed:
-    """The command exited with 0. `result` is stdout as JSON where it parses, else as text."""
-
-    result: object
-    artefacts: Collection
-    duration_s: float
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The command did not end well, or never ran.
-
-    `reason`: exit, timeout, first_output, progress, cancelled, too_large, spawn, shutdown.
-
-    `partial` is what stdout held, as in `Completed.result`, when the daemon had to end; None
-    otherwise.
-    """
-
-    reason: str
-    error: str
-    exit_code: int | None = None
-    stderr_tail: str = ""
-    duration_s: float = 0.0
-    partial: object = None
-
-
-Outcome = Union[Completed, Failed]
+_EXECUTORS: Mapping[str, Executor] = {"command": command.run, "claude-code": claude_code.run, "http": chat.run}
 
 
 @dataclass(frozen=True)
@@ -60,122 +29,69 @@ class Bench:
     config: Config
     groups: ProcessGroups
     hub_url: str
+    llm_url: str
     log: Log
 
 
 def perform(
     assignment: Assignment,
     bench: Bench,
-    halt: command.Halt,
+    halt: process.Halt,
     on_started: Callable[[], None],
     on_progress: Callable[[str], None],
 ) -> Outcome:
     """Run it to its end.
 
-    `on_started` is called when the command runs; both callbacks must not block.
+    `on_started` is called when it runs; both callbacks must not block. A task with an `argv` of its
+    own is a command, whatever the agent's executor is.
     """
     config = bench.config
+    execute = command.run if assignment.argv else _EXECUTORS[config.executor.type]
     try:
         with make_scratch(config.scratch, config.instance, assignment) as scratch:
-            order = build_order(assignment, config, scratch, bench.hub_url)
-            child = command.start(order, bench.groups)
-            on_started()
-            ended = command.watch(child, order, bench.groups, halt, on_progress)
-            return _conclude(ended, assignment, scratch, bench.log)
-    except command.SpawnError as error:
+            job = Job(
+                assignment=assignment,
+                config=config,
+                scratch=scratch,
+                groups=bench.groups,
+                hub_url=bench.hub_url,
+                llm_url=bench.llm_url,
+                halt=halt,
+                on_started=on_started,
+                on_progress=on_progress,
+            )
+            outcome = execute(job)
+            return _add_artefacts(outcome, assignment, scratch, bench.log)
+    except process.SpawnError as error:
         return Failed(reason="spawn", error=str(error))
     except (OSError, RecursionError) as error:
         return Failed(reason="spawn", error=f"preparing the scratch directory: {error}")
 
 
-def build_order(assignment: Assignment, config: Config, scratch: Scratch, hub_url: str) -> command.Order:
-    """The command with its environment.
-
-    `/workspace` in argv, env and cwd is this task's workspace.
-    """
-    executor, workspace = config.executor, assignment.workspace
-    env = {
-        **config.base_env,
-        **{name: place(value, workspace) for name, value in executor.env.items()},
-        "HUB_AGENT": config.agent,
-        "HUB_INSTANCE": config.instance,
-        "HUB_TOKEN_FILE": config.token_file,
-        "HUB_URL": hub_url,
-        "HUB_TASK": assignment.ref.task,
-        "HUB_TASK_DIR": scratch.task_dir,
-        "HUB_OUTPUT": scratch.output_dir,
-        "HUB_WORKSPACE": workspace,
-    }
-    return command.Order(
-        argv=tuple(place(a, workspace) for a in assignment.argv or executor.argv),
-        env=env,
-        cwd=place(executor.cwd, workspace) or workspace or scratch.task_dir,
-        stdin_path=scratch.input_path,
-        marker=scratch.task_dir,
-        max_stdout_bytes=assignment.max_size_bytes,
-        timeout_s=assignment.timeout_s,
-        first_output_s=executor.first_output_s,
-        progress_s=executor.progress_s,
-    )
-
-
-def place(text: str, workspace: str) -> str:
-    """`/workspace/bin/x` -> `<workspace>/bin/x`.
-
-    Anything else, or without a workspace, as it is.
-    """
-    if workspace and (text == WORKSPACE or text.startswith(WORKSPACE + "/")):
-        return workspace + text[len(WORKSPACE) :]
-    return text
-
-
-def parse_result(stdout: bytes) -> object:
-    """JSON where it is JSON that others can read too (no NaN, no endless nesting), else text."""
-    text = stdout.decode("utf-8", "replace")
-    try:
-        value: object = json.loads(text)
-        if _is_nested(value, _MAX_NESTING):
-            return text
-        json.dumps(value, allow_nan=False)
-    except (ValueError, RecursionError):
-        return text
-    return value
-
-
-def _is_nested(value: object, levels: int) -> bool:
-    """Whether lists and objects nest deeper than `levels`."""
-    if isinstance(value, dict):
-        return levels == 0 or any(_is_nested(v, levels - 1) for v in value.values())
-    if isinstance(value, list):
-        return levels == 0 or any(_is_nested(v, levels - 1) for v in value)
-    return False
-
-
-def _conclude(ended: command.Ended, assignment: Assignment, scratch: Scratch, log: Log) -> Outcome:
-    if ended.reason != "exit" or ended.exit_code != 0:
-        return _fail(ended)
+def _add_artefacts(outcome: Outcome, assignment: Assignment, scratch: Scratch, log: Log) -> Outcome:
+    if isinstance(outcome, Failed):
+        return outcome
     try:
         found = collect_artefacts(scratch.output_dir, assignment.artefacts, assignment.max_size_bytes)
     except ArtefactsTooLargeError as error:
-        return _fail(ended, reason="too_large", error=str(error))
+        return _spoil(outcome, "too_large", str(error))
     except OSError as error:
-        return _fail(ended, reason="exit", error=f"reading the artefacts: {error}")
+        return _spoil(outcome, "exit", f"reading the artefacts: {error}")
     if found.left_out:
         log.warning(
             "artefacts that are not regular files were left out",
             task=assignment.ref.task,
             names=", ".join(found.left_out)[:1000],
         )
-    return Completed(result=parse_result(ended.stdout), artefacts=found, duration_s=ended.duration_s)
+    return replace(outcome, artefacts=found)
 
 
-def _fail(ended: command.Ended, *, reason: str = "", error: str = "") -> Failed:
-    cut_short = ended.reason == "shutdown" and ended.stdout
+def _spoil(outcome: Completed, reason: str, error: str) -> Failed:
     return Failed(
-        reason=reason or ended.reason,
-        error=error or ended.error,
-        exit_code=ended.exit_code,
-        stderr_tail=ended.stderr_tail,
-        duration_s=ended.duration_s,
-        partial=parse_result(ended.stdout) if cut_short else None,
+        reason=reason,
+        error=error,
+        exit_code=0,
+        stderr_tail=outcome.stderr_tail,
+        duration_s=outcome.duration_s,
+        usage=outcome.usage,
     )

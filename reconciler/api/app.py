@@ -1,5 +1,6 @@
 """The operator plane's routes. A running hub comes in as `Operations`; problems go out as RFC 9457 documents."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -10,6 +11,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 MAX_BODY = 2 * 2**20
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of `/metrics`: text in the format of Prometheus."""
+AGENT_VERBS = ("restart", "drain", "quarantine", "release")
 
 
 class RefusedRequest(Exception):  # noqa: N818 - an answer to the caller, not an error of ours
@@ -25,13 +29,29 @@ class Operations(Protocol):
 
     def status(self) -> Mapping[str, Any]: ...
 
+    def metrics(self) -> str: ...
+
     def plan(self, *, everything: bool) -> Mapping[str, Any]: ...
 
-    def submit(self, content: bytes, actor: str) -> Mapping[str, Any]: ...
+    def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]: ...
+
+    def tasks(self) -> Mapping[str, Any]: ...
+
+    def task(self, name: str) -> Mapping[str, Any]: ...
+
+    def artefact(self, name: str, file: str) -> bytes: ...
+
+    def explain(self, name: str) -> Mapping[str, Any]: ...
+
+    def acknowledge(self, name: str, actor: str) -> Mapping[str, Any]: ...
 
     def cancel(self, name: str, actor: str) -> Mapping[str, Any]: ...
 
     def retry(self, name: str, actor: str) -> Mapping[str, Any]: ...
+
+    def order(self, name: str, verb: str, actor: str) -> Mapping[str, Any]: ...
+
+    def explain_agent(self, name: str) -> Mapping[str, Any]: ...
 
     def send(self, content: bytes, actor: str) -> Mapping[str, Any]: ...
 
@@ -43,12 +63,19 @@ class Operations(Protocol):
 
     def is_ready(self) -> bool: ...
 
+    def is_alive(self) -> bool: ...
+
 
 def build_app(hub: Operations) -> Starlette:
     """The ASGI application."""
 
     async def healthz(_request: Request) -> Response:
+        if not hub.is_alive():
+            return JSONResponse({"status": "no pass has ended for a long time"}, status_code=503)
         return JSONResponse({"status": "ok"})
+
+    async def metrics(_request: Request) -> Response:
+        return Response(await run_in_threadpool(hub.metrics), media_type=CONTENT_TYPE)
 
     async def readyz(_request: Request) -> Response:
         ready = hub.is_ready()
@@ -63,7 +90,26 @@ def build_app(hub: Operations) -> Starlette:
 
     async def submit(request: Request) -> Response:
         content = await _body(request)
-        return JSONResponse(await run_in_threadpool(hub.submit, content, _actor(request)), status_code=202)
+        key = request.headers.get("idempotency-key") or request.query_params.get("key", "")
+        return JSONResponse(await run_in_threadpool(hub.submit, content, _actor(request), key), status_code=202)
+
+    async def tasks(_request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.tasks))
+
+    async def task(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.task, request.path_params["name"]))
+
+    async def artefact(request: Request) -> Response:
+        path = request.path_params
+        content = await run_in_threadpool(hub.artefact, path["name"], path["file"])
+        headers = {"etag": f'"{hashlib.sha256(content).hexdigest()}"'}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    async def explain(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.explain, request.path_params["name"]))
+
+    async def acknowledge(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.acknowledge, request.path_params["name"], _actor(request)))
 
     async def send(request: Request) -> Response:
         content = await _body(request)
@@ -74,6 +120,14 @@ def build_app(hub: Operations) -> Starlette:
 
     async def retry(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.retry, request.path_params["name"], _actor(request)))
+
+    async def order(request: Request) -> Response:
+        verb = request.url.path.rpartition("/")[2]
+        answer = await run_in_threadpool(hub.order, request.path_params["name"], verb, _actor(request))
+        return JSONResponse(answer, status_code=202)
+
+    async def explain_agent(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.explain_agent, request.path_params["name"]))
 
     async def confirm(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.confirm, request.path_params["digest"], _actor(request)))
@@ -92,10 +146,18 @@ def build_app(hub: Operations) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/status", status),
+            Route("/metrics", metrics),
             Route("/api/v1/plan", plan),
             Route("/api/v1/tasks", submit, methods=["POST"]),
+            Route("/api/v1/tasks", tasks),
+            Route("/api/v1/tasks/{name}", task),
+            Route("/api/v1/tasks/{name}/artefacts/{file:path}", artefact),
+            Route("/api/v1/tasks/{name}/explain", explain),
+            Route("/api/v1/tasks/{name}/acknowledge", acknowledge, methods=["POST"]),
             Route("/api/v1/tasks/{name}/cancel", cancel, methods=["POST"]),
             Route("/api/v1/tasks/{name}/retry", retry, methods=["POST"]),
+            Route("/api/v1/agents/{name}/explain", explain_agent),
+            *(Route(f"/api/v1/agents/{{name}}/{verb}", order, methods=["POST"]) for verb in AGENT_VERBS),
             Route("/api/v1/messages", send, methods=["POST"]),
             Route("/api/v1/plans/{digest}/confirm", confirm, methods=["POST"]),
             Route("/api/v1/down", down, methods=["POST"]),

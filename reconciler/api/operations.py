@@ -1,18 +1,30 @@
 """What operators may ask of a running hub. Each write is audited with the caller, then the loop is woken."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+from reconciler.api.agents import order_agent
 from reconciler.api.app import RefusedRequest
 from reconciler.api.messages import read_message
+from reconciler.api.metrics import Measured, render
+from reconciler.core.condition import Mode
+from reconciler.core.reading import Ok
 from reconciler.errors import RouterError
+from reconciler.kinds.agent.explain import explain_agent
 from reconciler.kinds.kind import World
+from reconciler.kinds.task.artefacts import read_artefact
+from reconciler.kinds.task.escalation import ACKNOWLEDGED
+from reconciler.kinds.task.explain import explain_schedule, explain_task
+from reconciler.kinds.task.plan import OPERATOR
+from reconciler.kinds.task.schedule import show_schedules
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
-from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped
+from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped, result_document
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
+from reconciler.loop.trust import read_scores, restore_trust
 from reconciler.router.channel import RefusedByRouterError
 from reconciler.store import records
 from reconciler.store.audit import append
@@ -28,6 +40,9 @@ class HubOperations:
     def is_ready(self) -> bool:
         return self._hub.last is not None and bool(self._hub.last.revision)
 
+    def is_alive(self) -> bool:
+        return self._hub.is_alive
+
     def wake(self) -> None:
         self._hub.wake.ring()
 
@@ -36,21 +51,55 @@ class HubOperations:
         return {
             "fleet": self._world.fleet,
             "runtime": self._world.runtime.name,
-            "mode": str(last.mode) if last else "starting",
+            "mode": str(self._loop.mode) if last else "starting",
             "revision": {
                 "applied": self._loop.revisions.applied,
                 "attempted": last.plan.revision if last else "",
                 "problems": [str(p) for p in last.problems] if last else [],
             },
-            "conditions": [c.to_json() for c in last.conditions] if last else [],
+            "conditions": [c.to_json() for c in self._loop.conditions],
             "converged": last.is_converged if last else False,
             "refused": [r.to_json() for r in last.plan.refused] if last else [],
+            "usage": self.usage(),
         }
+
+    def usage(self) -> Mapping[str, Any]:
+        """What each instance uses, and how far each agent is trusted that is not at neutral."""
+        known = records.instances(self._world.store)
+        used = {name: sample for name, sample in self._hub.samples().items() if name in known}
+        return {
+            "trust": {name: round(score, 3) for name, score in self._trust().items()},
+            "instances": {name: {**asdict(s.usage), "cpus": round(s.cpus, 3)} for name, s in used.items()},
+        }
+
+    def metrics(self) -> str:
+        report = self._world.router.report()
+        desired = self._loop.revisions.last_good()
+        neutral = desired.hub.orchestrator.trust.neutral if desired is not None else 1.0
+        agents = desired.of("agent") if desired is not None else ()
+        return render(
+            Measured(
+                revision=self._loop.revisions.applied,
+                mode=self._loop.mode,
+                conditions=self._loop.conditions,
+                instances=tuple(records.instances(self._world.store).values()),
+                tasks=records.tasks(self._world.store),
+                tallies=report.value.tallies if isinstance(report, Ok) else {},
+                trust={**dict.fromkeys(sorted(agents), neutral), **self._trust()},
+                samples=self._hub.samples(),
+                source_age_s=self._loop.source_age_s,
+                pass_age_s=self._hub.pass_age_s,
+            )
+        )
+
+    def _trust(self) -> Mapping[str, float]:
+        desired = self._loop.revisions.last_good()
+        return read_scores(self._world.store, desired, self._world.clock.now()) if desired is not None else {}
 
     def plan(self, *, everything: bool) -> Mapping[str, Any]:
         return self._loop.run_pass(apply=False).plan.to_json(everything=everything)
 
-    def submit(self, content: bytes, actor: str) -> Mapping[str, Any]:
+    def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]:
         desired = self._loop.revisions.last_good()
         if desired is None:
             raise RefusedRequest("no revision is in force yet; the hub has no agents to give work to")
@@ -58,11 +107,54 @@ class HubOperations:
             manifest = parse_dropped("submitted", content, desired)
             uid = int(actor.removeprefix("uid:")) if actor.startswith("uid:") else 0
             digest = hashlib.sha256(content).hexdigest()
-            run = record_dropped(manifest, digest, self._world, desired, source="api", uid=uid)
+            run = record_dropped(manifest, digest, self._world, desired, source="api", uid=uid, key=key)
         except RefusedManifest as exc:
             raise RefusedRequest(str(exc), status=422) from exc
         self.wake()
         return {"task": run.name, "run": run.run, "state": run.state}
+
+    def tasks(self) -> Mapping[str, Any]:
+        store = self._world.store
+        return {
+            "tasks": [_in_short(run) for run in records.tasks(store)],
+            "schedules": show_schedules(records.schedules(store).values(), self._world.clock.now()),
+        }
+
+    def task(self, name: str) -> Mapping[str, Any]:
+        run = self._run(name)
+        return {**_in_short(run), **result_document(self._world.store, run), "checks": json.loads(run.checks)}
+
+    def artefact(self, name: str, file: str) -> bytes:
+        run = self._run(name)
+        found = records.results(self._world.store, [run.run]).get(run.run)
+        listed = json.loads(found.artefacts) if found is not None else []
+        digest = next((a["sha256"] for a in listed if a["name"] == file), None)
+        content = read_artefact(self._world.state, digest) if digest is not None else None
+        if content is None:
+            names = ", ".join(a["name"] for a in listed) or "none"
+            raise RefusedRequest(f"task {run.name} left no artefact {file!r}; it left: {names}", status=404)
+        return content
+
+    def explain(self, name: str) -> Mapping[str, Any]:
+        plan = self._loop.run_pass(apply=False).plan
+        store = self._world.store
+        if name in records.schedules(store):
+            change = next(c for c in plan.changes if (c.kind, c.name) == ("task", name))
+            last = next((r for r in reversed(records.tasks(store)) if r.schedule == name), None)
+            return {"task": name, "why": explain_schedule(name, change, last)}
+        run = self._run(name)
+        found = (c for c in plan.changes if c.kind == "task" and c.spec.run is not None and c.spec.run.run == run.run)
+        mode = self._hub.last.mode if self._hub.last is not None else Mode.NORMAL
+        why = explain_task(run, next(found, None), records.units(store).get(f"task/{run.name}"), mode)
+        return {"task": run.name, "run": run.run, "state": run.state, "why": why}
+
+    def acknowledge(self, name: str, actor: str) -> Mapping[str, Any]:
+        run = self._run(name)
+        if run.escalated != OPERATOR:
+            raise RefusedRequest(f"task {run.name} waits for no person")
+        self._record(run, "acknowledge", actor, replace(run, escalated=ACKNOWLEDGED))
+        self.wake()
+        return {"task": run.name, "run": run.run}
 
     def cancel(self, name: str, actor: str) -> Mapping[str, Any]:
         run = self._run(name)
@@ -92,10 +184,33 @@ class HubOperations:
             not_before_boot=0.0,
             finished_at="",
             progress="",
+            checks="[]",
+            remedy="",
+            tried="",
+            spent=0,
+            escalated="",
         )
         self._record(run, "retry", actor, again)
         self.wake()
         return {"task": run.name, "run": run.run}
+
+    def order(self, name: str, verb: str, actor: str) -> Mapping[str, Any]:
+        with self._world.store.transaction():
+            answer = order_agent(self._world, name, verb, actor, self._loop.revisions.applied)
+            desired = self._loop.revisions.last_good()
+            if verb == "release" and desired is not None:
+                restore_trust(self._world, desired, answer["agent"], actor=actor)
+        self.wake()
+        return answer
+
+    def explain_agent(self, name: str) -> Mapping[str, Any]:
+        plan = self._loop.run_pass(apply=False).plan
+        mode = self._hub.last.mode if self._hub.last is not None else Mode.NORMAL
+        units = records.units(self._world.store)
+        why = explain_agent(name, [c for c in plan.changes if c.kind == "agent"], units, mode)
+        if not why:
+            raise RefusedRequest(f"there is no agent or instance {name!r} in git or on record", status=404)
+        return {"agent": name, "why": why}
 
     def send(self, content: bytes, actor: str) -> Mapping[str, Any]:
         order = read_message(content, actor)
@@ -152,3 +267,10 @@ class HubOperations:
                 )
             ],
         )
+
+
+def _in_short(run: TaskRecord) -> dict[str, Any]:
+    """A run without its manifest and what only applying needs."""
+    kept = ("name", "run", "state", "reason", "source", "revision", "priority", "agent", "instance", "attempts")
+    more = ("created_at", "started_at", "finished_at", "progress", "schedule", "due", "purpose", "parent", "escalated")
+    return {name: getattr(run, name) for name in (*kept, *more)}

@@ -23,7 +23,9 @@ def show(count: int, source: str, data: str | None, output: str) -> int:
 
     rows = tail(read_fleet(source, data).store, count)
     if output == "json":
-        print_json([{"seq": r.seq, **{c: getattr(r.entry, c) for c in COLUMNS}, "hash": r.hash} for r in rows])
+        print_json(
+            [{"seq": r.seq, **{c: getattr(r.entry, c) for c in COLUMNS}, "prev": r.prev, "hash": r.hash} for r in rows]
+        )
         return 0
     table(
         ("SEQ", "TIME", "REVISION", "CAUSE", "UNIT", "ACTION", "OUTCOME", "REASON"),

@@ -50,18 +50,27 @@ def _git() -> Check:
 
 
 def _engine() -> Iterator[Check]:
-    from reconciler.core.reading import Ok, Unavailable
+    from reconciler.bootstrap import say_engine_away
+    from reconciler.core.reading import Ok
     from reconciler.runtime.docker import DockerRuntime
 
     facts = DockerRuntime("doctor").facts()
     if not isinstance(facts, Ok):
-        reason = facts.reason if isinstance(facts, Unavailable) else "no answer"
-        mend = "apt-get install docker.io, or run with --allow-process-runtime"
-        yield None, "container engine", reason, mend
+        reason = say_engine_away(facts)
+        yield None, "container engine", reason, f"{_mend_engine(reason)}, or run with --allow-process-runtime"
         return
     yield True, "container engine", f"{facts.value.name} {facts.value.version}", ""
     for limitation in facts.value.limitations:
         yield None, "", limitation, ""
+
+
+def _mend_engine(reason: str) -> str:
+    """What makes an engine answer that does not, by what the operating system said."""
+    if "Permission denied" in reason:
+        return "usermod -aG docker YOU as root and log in again"
+    if shutil.which("dockerd") is not None:
+        return "start it: systemctl start docker"
+    return "apt-get install docker.io"
 
 
 def _files(source: str, data: str | None, operator: str | None) -> Iterator[Check]:

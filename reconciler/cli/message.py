@@ -239,11 +239,14 @@ def _cut(text: str, width: int) -> str:
 
 
 def _show_json(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns, with the payload as JSON, and time as people and machines read it."""
+    """The columns, with the payload as JSON, and times as people and machines read them."""
     from reconciler.core.timestamp import show_timestamp
 
+    times = {
+        name: at if at is None else show_timestamp(at) for name in ("time", "decided_at") for at in [row.get(name)]
+    }
     payload = row["payload"]
-    return {**row, "time": show_timestamp(row["time"]), "payload": None if payload is None else json.loads(payload)}
+    return {**row, **times, "payload": None if payload is None else json.loads(payload)}
 
 
 # --- places -----------------------------------------------------------------------------------------------------------

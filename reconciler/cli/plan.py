@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from reconciler.ports import PolicyEngine
     from reconciler.settings import OperatorSpec
 
+INSTEAD = "until then a hub stays at its last good revision; shown is the commit that HEAD is at"
+
 
 @click.command(name="validate")
 @click.argument("path", default=".")
@@ -61,15 +63,19 @@ def plan_command(
     place = path or source
     spec, faults = read_operator(operator)
     desired, problems = (None, faults) if faults else load_revision(place, spec, worktree=worktree)
+    unsettled = "" if worktree else _say_unsettled(place)
+    if unsettled and output != "json":
+        click.echo(click.style("source unsettled: ", fg="yellow") + unsettled, err=desired is None)
     if desired is None:
         if output == "json":
-            print_json({"problems": [p.to_json() for p in problems], "changes": [], "refused": []})
+            found = [p.to_json() for p in problems]
+            print_json({"unsettled": unsettled, "problems": found, "changes": [], "refused": []})
         else:
             print_problems(problems)
         return 1
     plan = _compare(desired, place, data)
     if output == "json":
-        print_json(plan.to_json(everything=everything))
+        print_json({**plan.to_json(everything=everything), "unsettled": unsettled})
     else:
         print_plan(plan, everything=everything)
     return 3 if plan.refused else 2 if plan.pending else 0
@@ -107,9 +113,14 @@ def apply_command(
 
 
 def load_revision(
-    path: str, operator: "OperatorSpec", *, worktree: bool
+    path: str, operator: "OperatorSpec", *, worktree: bool, ask_policies: bool = True
 ) -> tuple["Desired | None", Sequence["Problem"]]:
-    """The newest revision of a repository or directory, or its problems. Raises ReconcilerError."""
+    """The newest revision of a repository or directory, or its problems. Raises ReconcilerError.
+
+    Without `ask_policies` its Rego is neither compiled nor tested, and not asked for admission.
+    """
+    from dataclasses import replace
+
     from reconciler.core.problem import Problem
     from reconciler.core.reading import Ok, Unavailable
     from reconciler.home import open_source
@@ -131,15 +142,17 @@ def load_revision(
     engines: list[PolicyEngine] = []
 
     def engine(hub: HubSpec | None = None) -> "PolicyEngine":
-        from reconciler.bootstrap import build_policy
+        from reconciler.bootstrap import CheckWatch, build_policy
 
-        engines.append(build_policy(hub or HubSpec(), operator))
+        checks = CheckWatch(lambda text: click.echo(text, err=True))
+        engines.append(build_policy(hub or HubSpec(), operator, checks=checks))
         return engines[-1]
 
     try:
-        candidate = load_desired(snapshot.value, KINDS, operator, ParseCache(), engine)
-        if candidate.desired is None:
-            return None, candidate.problems
+        kinds = KINDS if ask_policies else [replace(kind, verify=None) for kind in KINDS]
+        candidate = load_desired(snapshot.value, kinds, operator, ParseCache(), engine)
+        if candidate.desired is None or not ask_policies:
+            return candidate.desired, candidate.problems
         hub = candidate.desired.hub
         admission = admit(candidate.desired, None, None, lambda: engine(hub))
     finally:
@@ -148,6 +161,26 @@ def load_revision(
         snapshot.value.close()
         source.close()
     return (None, admission.problems) if admission.problems else (candidate.desired, ())
+
+
+def _say_unsettled(place: str) -> str:
+    """What keeps a hub from taking a commit from here now, and what is shown instead; empty where nothing does.
+
+    A source says so before it looks for the branch that it follows, so that any name will do.
+    """
+    from reconciler.core.reading import Unavailable
+    from reconciler.source.layout import locate
+    from reconciler.source.repository import LocalRepository
+    from reconciler.source.unavailable import SourceCondition, condition_of
+
+    if locate(place) is None:
+        return ""
+    source = LocalRepository(place, "main")
+    head = source.head()
+    source.close()
+    if not isinstance(head, Unavailable) or condition_of(head) is not SourceCondition.UNSETTLED:
+        return ""
+    return f"{head.reason.removeprefix(f'{SourceCondition.UNSETTLED}: ')}; {INSTEAD}"
 
 
 def _compare(desired: "Desired", place: str, data: str | None) -> "Plan":

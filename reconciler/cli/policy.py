@@ -1,7 +1,9 @@
 """`policy`: test the Rego of a repository, and ask it one question."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     from reconciler.policy.explain import EntryPoint
     from reconciler.policy.link import WorkerLink
     from reconciler.policy.marks import Definition
-    from reconciler.ports import PolicyBundle
+    from reconciler.ports import PolicyBundle, PolicyEngine
     from reconciler.settings import OperatorSpec
 
 ENTRY_POINTS = ("message", "task", "delegation", "admission")
 _WORKER_BYTES = 256 * 2**20
+_CHECK_S = 20.0
 
 
 @click.group(name="policy")
@@ -58,10 +61,7 @@ def test(path: str, worktree: bool, engine: str, threshold: float | None, operat
     if bundle is not None:
         problems, coverage = _measure(bundle, engine, spec)
     if problems or bundle is None or coverage is None:
-        if output == "json":
-            print_json({"problems": [p.to_json() for p in problems]})
-        else:
-            print_problems(problems)
+        _print_problems(problems, output)
         return 1
     count, entry_points = len(find_tests(bundle.modules)), describe_entry_points(_start_worker, bundle)
     if output == "json":
@@ -109,25 +109,23 @@ def evaluate(
     **said: Any,
 ) -> int:
     """Ask one question of KIND, about message options, the task NAME, or a JSON file. Exit 3 when the answer is no."""
-    from reconciler.bootstrap import build_policy
-    from reconciler.cli.policy_question import bundle_of
-
     now, given = _read_time(time_), _read_question(file)
-    desired, spec, problems = _load(path, operator, worktree=worktree)
-    if desired is None:
-        if output == "json":
-            print_json({"problems": [p.to_json() for p in problems]})
-        else:
-            print_problems(problems)
-        return 1
-    engine, bundle = build_policy(desired.hub, spec), bundle_of(desired)
-    try:
-        if bundle is not None:
-            engine.activate(bundle)
-        answered = _ask(desired, engine, kind, name, given, now, said)
-    finally:
-        engine.close()
-    rules = _find_rules(bundle, kind, answered)
+    with _start_beside() as start:
+        from reconciler.bootstrap import build_policy
+        from reconciler.cli.policy_question import bundle_of
+
+        desired, spec, problems = _load(path, operator, worktree=worktree, ask_policies=False)
+        if desired is None:
+            _print_problems(problems, output)
+            return 1
+        bundle = bundle_of(desired)
+        with closing(build_policy(desired.hub, spec)) as engine:
+            problems = _activate(engine, start, bundle)
+            if problems:
+                _print_problems(problems, output)
+                return 1
+            answered = _ask(desired, engine, kind, name, given, now, said)
+        rules = _find_rules(start, bundle, kind, answered)
     if output == "json":
         print_json(_answer_as_json(desired, kind, answered, rules))
     else:
@@ -139,21 +137,42 @@ def evaluate(
 
 
 def _load(
-    path: str, operator: str | None, *, worktree: bool
+    path: str, operator: str | None, *, worktree: bool, ask_policies: bool = True
 ) -> "tuple[Desired | None, OperatorSpec, Sequence[Problem]]":
     """The newest revision, or its problems."""
     from reconciler.cli.plan import load_revision
     from reconciler.home import read_operator
 
     spec, faults = read_operator(operator)
-    desired, problems = (None, faults) if faults else load_revision(path, spec, worktree=worktree)
+    desired, problems = (
+        (None, faults) if faults else load_revision(path, spec, worktree=worktree, ask_policies=ask_policies)
+    )
     return desired, spec, problems
+
+
+def _print_problems(problems: "Sequence[Problem]", output: str) -> None:
+    if output == "json":
+        print_json({"problems": [p.to_json() for p in problems]})
+    else:
+        print_problems(problems)
 
 
 def _start_worker() -> "WorkerLink":
     from reconciler.policy.link import WorkerLink
 
     return WorkerLink(memory_bytes=_WORKER_BYTES)
+
+
+@contextmanager
+def _start_beside() -> "Iterator[Callable[[], WorkerLink]]":
+    """A worker that starts while all else is imported and read; it ends with the block."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        starting = pool.submit(_start_worker)
+        try:
+            yield starting.result
+        finally:
+            if starting.exception() is None:
+                starting.result().close()
 
 
 # --- test ---
@@ -320,13 +339,36 @@ def _ask(
     return ask_message(desired, engine, asked, now)
 
 
-def _find_rules(bundle: "PolicyBundle | None", kind: str, answered: "Answered") -> "Sequence[Definition] | None":
+def _activate(
+    engine: "PolicyEngine", start: "Callable[[], WorkerLink]", bundle: "PolicyBundle | None"
+) -> "Sequence[Problem]":
+    """Why the policies cannot be in force, where they cannot; but their tests are not run. Raises PolicyEngineError."""
+    from reconciler.core.problem import Problem
+    from reconciler.errors import PolicyEngineError
+    from reconciler.policy.bundle import without_tests
+
+    if bundle is None:
+        return ()
+    try:
+        engine.activate(bundle)
+        reply = start().ask("check", _CHECK_S, modules=without_tests(bundle.modules))
+        return [Problem(**fields) for fields in reply["problems"]]
+    except PolicyEngineError:
+        problems = engine.check(bundle)
+        if not problems:
+            raise
+        return problems
+
+
+def _find_rules(
+    start: "Callable[[], WorkerLink]", bundle: "PolicyBundle | None", kind: str, answered: "Answered"
+) -> "Sequence[Definition] | None":
     """What held in the policy, where it answered; None where that cannot be told."""
     from reconciler.policy.explain import find_held_rules
 
     if bundle is None or answered.decision.engine != "embedded":
         return None
-    return find_held_rules(_start_worker, bundle, kind, answered.question, answered.decision)
+    return find_held_rules(start, bundle, kind, answered.question, answered.decision)
 
 
 def _print_answer(answered: "Answered", rules: "Sequence[Definition] | None") -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from reconciler.store.records import InstanceRecord, RevisionRecord, TaskRecord,
 from reconciler.store.store import FILE_NAME, Store
 
 HISTORY = 30
+WAITING = ("pending", "authorised", "checking")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class FleetView:
         from reconciler.api.client import HubAwayError, call
         from reconciler.errors import UsageError
 
-        if not self.is_running or not any(t.state in ("pending", "authorised") for t in self.tasks):
+        if not self.is_running or not any(t.state in WAITING for t in self.tasks):
             return {}
         try:
             plan = call(self.run / "api.sock", "GET", "/api/v1/plan")
@@ -83,11 +85,18 @@ class FleetView:
             "revision": self.revision,
             "agents": {n: [i.name for i in rows] for n, rows in sorted(self.agents().items())},
             "instances": [_public(i) for i in self.instances],
-            "tasks": [_without(asdict(t), "manifest") for t in self.tasks],
+            "tasks": [_without(asdict(t), "manifest", "schemas") for t in self.tasks],
+            "schedules": self.schedules(),
             "revisions": [_without(asdict(r), "tree") for r in self.revisions],
             "conditions": [c.to_json() for c in self.conditions],
             "units": [asdict(u) for u in self.units],
         }
+
+    def schedules(self) -> list[dict[str, str]]:
+        """Every schedule of the record, with when it is due next."""
+        from reconciler.kinds.task.schedule import show_schedules
+
+        return show_schedules(records.schedules(self.store).values(), datetime.now(UTC))
 
     def task(self, name: str) -> TaskRecord | None:
         """The newest run of a task's name, or the run of that id."""
@@ -107,12 +116,18 @@ class FleetView:
         return {**shown, "history": self._history("agent", [r.name for r in rows])}
 
     def _describe_task(self, name: str) -> dict[str, Any] | None:
+        schedule = next((s for s in self.schedules() if s["name"] == name), None)
         run = self.task(name)
+        if run is None and schedule is not None:
+            runs = [f"{t.name}: {t.state}" for t in self.tasks if t.schedule == name][-HISTORY:]
+            return {**schedule, "runs": runs, "history": self._history("task", [name])}
         if run is None:
             return None
         found = records.results(self.store, [run.run]).get(run.run)
         shown = {k: v for k, v in asdict(run).items() if v not in ("", 0, 0.0) and k != "manifest"}
         shown["spec"] = json.loads(run.manifest)["spec"]
+        shown.pop("schemas", None)
+        shown["checks"] = json.loads(run.checks)
         shown["executions"] = [asdict(a) for a in records.attempts(self.store, run.run)]
         if found is not None:
             shown |= {
@@ -122,6 +137,7 @@ class FleetView:
                 "stderr": found.stderr_tail,
                 "artefacts": json.loads(found.artefacts),
                 "duration_s": found.duration_s,
+                "usage": json.loads(found.usage),
             }
         return {**shown, "history": self._history("task", [run.name])}
 

@@ -1,11 +1,7 @@
 """`recycle`: remove what runs of a fleet whose data directory was lost, on either runtime."""
 
-import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,18 +9,9 @@ import click
 from reconciler.cli.options import data_option, source_option
 
 if TYPE_CHECKING:
-    from reconciler.core.reading import Reading
-    from reconciler.ports import ContainerSummary
-    from reconciler.runtime.process_record import Record
+    from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Leftover:
-    """One instance of a lost fleet, and what removes it."""
-
-    fleet: str
-    name: str
-    remove: Callable[[], None]
+    from reconciler.lost import Leftover
 
 
 @click.command(name="recycle")
@@ -37,89 +24,57 @@ def recycle_command(confirm: str | None, source: str, data: str | None) -> int:
     """Remove what runs of a fleet whose data directory was lost. Exit 3 until the fleet is confirmed."""
     from reconciler.core.reading import Ok, Unavailable
     from reconciler.home import data_folder, open_home
-    from reconciler.identity.seal import HOME_LABEL
-    from reconciler.runtime.docker import DockerRuntime
+    from reconciler.lost import lost_containers, lost_processes
 
     state = data_folder(source, data)
     home = open_home(state, create=False)
     own = home.fleet if home is not None else ""
-    found = DockerRuntime("recycle").list_labelled(HOME_LABEL, str(state))
-    leftovers = [*_containers(found.value if isinstance(found, Ok) else (), own), *_processes(state, own)]
-    if not isinstance(found, Ok):
-        reason = found.reason if isinstance(found, Unavailable) else "no engine"
-        click.echo(f"{'note' if leftovers else 'error'}: the engine cannot be read: {reason}", err=True)
+    found = lost_containers(state, own)
+    leftovers = [*(found.value if isinstance(found, Ok) else ()), *lost_processes(state, own)]
+    by_fleet = {f: [x for x in leftovers if x.fleet == f] for f in sorted({x.fleet for x in leftovers})}
+    if isinstance(found, Unavailable) and not _are_processes(by_fleet):
+        click.echo(f"{'note' if leftovers else 'error'}: containers cannot be looked for: {found.reason}", err=True)
     if not leftovers:
         if isinstance(found, Ok):
             click.echo(f"nothing runs of a lost fleet of {state}")
         return 0 if isinstance(found, Ok) else 1
-    by_fleet = {f: [x for x in leftovers if x.fleet == f] for f in sorted({x.fleet for x in leftovers})}
-    if confirm not in by_fleet:
+    if confirm is None or confirm not in by_fleet:
+        if confirm is not None:
+            click.echo(f"error: no lost fleet {confirm} was made from {state}; nothing was removed", err=True)
         _list(by_fleet)
         return 3
-    _remove(confirm, by_fleet[confirm])
+    _remove(confirm, by_fleet[confirm], state)
     return 0
 
 
-def _containers(found: "Sequence[ContainerSummary]", own: str) -> list[_Leftover]:
-    """Containers that were made from this data directory by another fleet than the one it holds now."""
-    from reconciler.identity.seal import FLEET_LABEL
-    from reconciler.runtime.docker import DockerRuntime
-
-    return [
-        _Leftover(fleet=fleet, name=c.name, remove=partial(DockerRuntime(fleet).remove, c.id))
-        for c in found
-        if (fleet := c.labels.get(FLEET_LABEL, own)) != own
-    ]
+def _are_processes(by_fleet: "Mapping[str, Sequence[Leftover]]") -> bool:
+    """Whether each lost fleet ran its agents as plain processes, so that none has containers."""
+    return bool(by_fleet) and all(any(x.is_process and not x.is_router for x in of) for of in by_fleet.values())
 
 
-def _processes(state: Path, own: str) -> list[_Leftover]:
-    """The same of the process runtime.
-
-    The proof is a run-time directory of this very user's, with a record in it that names the fleet and this data
-    directory. What is damaged in such a directory is of that fleet, too.
-    """
-    from reconciler.home import run_folder
-    from reconciler.runtime.process import ProcessRuntime
-    from reconciler.runtime.process_record import read_record
-
-    leftovers: list[_Leftover] = []
-    for root in sorted(run_folder(own or "unknown").parent.glob("*/process")):
-        fleet = root.parent.name
-        if fleet == own or root.stat().st_uid != os.geteuid():
-            continue
-        records = {p.name: read_record(str(p)) for p in sorted(root.iterdir()) if not p.name.startswith(".")}
-        if any(_is_made_from(record, fleet, state) for record in records.values()):
-            remove = ProcessRuntime(fleet, root).remove
-            leftovers += [_Leftover(fleet=fleet, name=name, remove=partial(remove, name)) for name in records]
-    return leftovers
-
-
-def _is_made_from(record: "Reading[Record]", fleet: str, state: Path) -> bool:
-    from reconciler.core.reading import Ok
-    from reconciler.identity.seal import HOME_LABEL
-
-    return isinstance(record, Ok) and record.value.fleet == fleet and record.value.labels.get(HOME_LABEL) == str(state)
-
-
-def _list(by_fleet: Mapping[str, Sequence[_Leftover]]) -> None:
+def _list(by_fleet: "Mapping[str, Sequence[Leftover]]") -> None:
     for fleet, leftovers in by_fleet.items():
-        count = f"{len(leftovers)} instance{'s' if len(leftovers) != 1 else ''}"
-        names = ", ".join(x.name for x in leftovers[:5]) + (" …" if len(leftovers) > 5 else "")
-        click.echo(f"fleet {fleet}: {count} ({names})")
+        instances = [x.name for x in leftovers if not x.is_router]
+        count = f"{len(instances)} instance{'s' if len(instances) != 1 else ''}"
+        names = ", ".join(instances[:5]) + (" …" if len(instances) > 5 else "")
+        click.echo(f"fleet {fleet}: {count} ({names or 'only its router'})")
         click.echo(f"remove them with: reconciler recycle --confirm {fleet}")
 
 
-def _remove(fleet: str, leftovers: Sequence[_Leftover]) -> None:
-    """End every instance, then router and OPA, then what they shared. Raises ReconcilerError; a later call goes on."""
+def _remove(fleet: str, leftovers: "Sequence[Leftover]", state: "Path") -> None:
+    """End every instance, then what they shared. Raises ReconcilerError; a later call goes on from there."""
+    from reconciler.egress.client import EgressLink
     from reconciler.home import run_folder
     from reconciler.policy.opa_process import stop_opa
     from reconciler.router.supervise import stop_router
 
     for leftover in leftovers:
-        leftover.remove()
-        click.echo(f"removed {leftover.name}")
+        if not leftover.is_router:
+            leftover.remove()
+            click.echo(f"removed {leftover.name}")
     run = run_folder(fleet)
     stop_router(run)
     stop_opa(run)
+    EgressLink(fleet, run, state).stop()
     shutil.rmtree(run, ignore_errors=True)
     click.echo(f"ended the router of fleet {fleet} and removed its sockets and tokens")

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,11 +14,12 @@ from reconciler.cli.output import print_problems, program
 
 if TYPE_CHECKING:
     from reconciler.bootstrap import Built
-    from reconciler.kinds.kind import World
+    from reconciler.kinds.kind import Desired, World
     from reconciler.loop.apply import Done
     from reconciler.loop.run import Loop, PassReport
     from reconciler.loop.serve import Hub
     from reconciler.settings import OperatorSpec
+    from reconciler.store.records import TaskRecord
 
 ONCE_TIMEOUT_S = 900.0
 DOWN_TIMEOUT_S = 60.0
@@ -120,10 +121,10 @@ def run_apply(
     spec = _operator(operator, allow_process=allow_process)
     if spec is None:
         return 1
-    if confirm is not None and _confirm_running(source, data, confirm):
-        return 0
+    if confirm is not None and (code := _confirm_running(source, data, confirm)) is not None:
+        return code
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec)
+        running = _start(stack, source, data, spec, ends_when_refused=True)
         if confirm is not None:
             _confirm(running.built.world, confirm)
         converged = running.hub.run_once(timeout_s, wait_for_tasks=wait_for_tasks)
@@ -131,6 +132,8 @@ def run_apply(
         if last is not None and last.problems:
             return 1
         if last is not None and last.plan.refused:
+            if confirm is not None:
+                _say_stale(confirm, last.plan.refused[0].confirm)
             return 3
         return 0 if converged and last is not None and not last.is_behind else 2
 
@@ -149,20 +152,32 @@ def _confirm(world: "World", digest: str) -> None:
         append(world.store, [entry])
 
 
-def _confirm_running(source: str, data: str | None, digest: str) -> bool:
-    """Hand the confirmation to a running hub; whether there was one."""
+def _say_stale(confirmed: str, refused: str) -> None:
+    click.echo(
+        f"error: the plan that is refused is {refused}, not {confirmed}; see what it does with `{program()} plan`, and "
+        "confirm that one if it is meant",
+        err=True,
+    )
+
+
+def _confirm_running(source: str, data: str | None, digest: str) -> int | None:
+    """Hand the confirmation to a running hub; the exit code, or None where there is no hub."""
     from reconciler.api.client import HubAwayError, call
+    from reconciler.errors import UsageError
     from reconciler.home import data_folder, open_home
 
     home = open_home(data_folder(source, data), create=False)
     if home is None:
-        return False
+        return None
     try:
         call(home.run / "api.sock", "POST", f"/api/v1/plans/{digest}/confirm")
     except HubAwayError:
-        return False
+        return None
+    except UsageError as exc:
+        click.echo(f"error: {exc}", err=True)
+        return 3
     click.echo(f"confirmed {digest}; the running hub carries it out")
-    return True
+    return 0
 
 
 @dataclass(slots=True)
@@ -185,43 +200,72 @@ class _Running:
             clear_run(self.built.home)
 
 
-def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec", *, quiet: bool = False) -> _Running:
+def _start(
+    stack: ExitStack,
+    source: str,
+    data: str | None,
+    spec: "OperatorSpec",
+    *,
+    quiet: bool = False,
+    ends_when_refused: bool = False,
+) -> _Running:
     from reconciler.api.app import build_app
     from reconciler.api.operations import HubOperations
     from reconciler.api.server import ApiServer
-    from reconciler.bootstrap import open_fleet
+    from reconciler.bootstrap import open_couriers, open_fleet
     from reconciler.kinds import KINDS
+    from reconciler.loop.alerts import Alerts
     from reconciler.loop.inbox import InboxStep
+    from reconciler.loop.retention import Retention
     from reconciler.loop.run import Loop
     from reconciler.loop.serve import Hub
+    from reconciler.store import records
 
     built = stack.enter_context(open_fleet(source, data, spec, keep_runtime=quiet))
     world = built.world
     view = View(quiet=quiet)
     if built.notice:
         view.say(built.notice)
+    built.checks.tell = view.say
+    alerts = Alerts(world.store, world.fleet, world.clock)
     loop = Loop(
         world,
         KINDS,
         report=view.on_done,
         fresh_engine=built.fresh_engine,
         on_desired=built.on_desired,
-        faults=built.faults,
+        faults=lambda: [*built.faults(), *inbox.faults()],
+        alerts=alerts,
     )
     stack.callback(loop.close)
-    inbox = InboxStep(source, world, loop)
+    inbox, retention = InboxStep(source, world, loop), Retention(world, loop)
+
+    def on_pass(report: "PassReport") -> None:
+        view.on_pass(report)
+        if ends_when_refused and report.plan.refused:
+            hub.stop()
+
+    def after_pass() -> None:
+        inbox.answer()
+        retention.look()
+
     hub = Hub(
         loop,
         world,
         KINDS,
         built.inspections,
         before_pass=inbox.look,
-        after_pass=inbox.answer,
+        after_pass=after_pass,
         pause=inbox.again_in_s,
-        on_pass=view.on_pass,
+        on_pass=on_pass,
         on_fault=view.say,
         watched=lambda: [*world.source.watch_paths(), *inbox.watch_paths()],
     )
+    world.secrets.on_change = hub.wake.ring
+    alerts.start(open_couriers(spec, alerts.arrived, lambda: hub.is_alive))
+    stack.callback(alerts.close)
+    began = world.clock.now().isoformat()
+    view.runs = lambda: choose_runs(records.tasks(world.store), loop.revisions.last_good(), began)
     running = _Running(built=built, loop=loop, hub=hub, view=view)
     stack.callback(running.clear)
 
@@ -233,7 +277,12 @@ def _start(stack: ExitStack, source: str, data: str | None, spec: "OperatorSpec"
     api.start()
     stack.callback(api.stop)
     stack.callback(hub.stop)
-    _on_signals(hub.stop)
+
+    def on_signal() -> None:
+        built.checks.stop()
+        hub.stop()
+
+    _on_signals(on_signal)
     return running
 
 
@@ -241,7 +290,8 @@ def _once(running: _Running, timeout_s: float) -> int:
     converged = running.hub.run_once(timeout_s)
     last = running.hub.last
     running.view.summary(running.built.world, converged=converged)
-    code = 0 if converged and not _has_failed_tasks(running) else 2
+    has_failed = any(run.state in ("failed", "timed_out", "rejected") for run in running.view.runs().of_interest)
+    code = 0 if converged and not has_failed else 2
     if last is not None and last.is_behind:
         code = 2
     if last is not None and last.problems:
@@ -253,11 +303,21 @@ def _once(running: _Running, timeout_s: float) -> int:
     return code or left
 
 
-def _has_failed_tasks(running: _Running) -> bool:
-    from reconciler.store import records
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """`of_interest` are the latest runs by name that a person who starts the hub asks about; `is_new` if one is."""
 
-    latest = {t.name: t for t in records.tasks(running.built.world.store)}
-    return any(t.state in ("failed", "timed_out", "rejected") for t in latest.values())
+    of_interest: "Sequence[TaskRecord]" = ()
+    is_new: bool = False
+
+
+def choose_runs(runs: "Sequence[TaskRecord]", desired: "Desired | None", began: str) -> Runs:
+    """The runs of what git defines now, and what came up or ended since `began` (ISO 8601); none of the hub's own."""
+    manifests = desired.of("task") if desired is not None else {}
+    latest = {run.name: run for run in runs if not run.purpose}
+    new = {name for name, run in latest.items() if max(run.created_at, run.finished_at) >= began}
+    in_git = {name for name, run in latest.items() if name in manifests and manifests[name].digest == run.spec_digest}
+    return Runs(of_interest=[run for name, run in latest.items() if name in new | in_git], is_new=bool(new))
 
 
 def _end(running: _Running) -> int:
@@ -328,6 +388,7 @@ class View:
         self._seen: set[str] = set()
         self._picture = ""
         self._world: World | None = None
+        self.runs: Callable[[], Runs] = Runs
 
     def sum_up_when_done(self, world: "World") -> None:
         """Print the summary once, as soon as the fleet has converged and no task is on its way."""
@@ -336,7 +397,8 @@ class View:
     def say(self, text: str) -> None:
         from reconciler.cli.output import escape
 
-        self._out.print(f"[dim]{_clock()}[/] {escape(text)}")
+        # What can be copied, such as a command with a digest, must not be broken.
+        self._out.print(f"[dim]{_clock()}[/] {escape(text)}", soft_wrap=True)
 
     def on_done(self, done: "Done") -> None:
         """A change was applied or failed; skipped ones are not worth a line."""
@@ -359,9 +421,10 @@ class View:
             )
 
     def on_pass(self, report: "PassReport") -> None:
-        """Problems, refusals and conditions once each; then how far the fleet is."""
+        """Problems, refusals, conditions and what waits for a person, once each; then how far the fleet is."""
         news = [str(p) for p in report.problems]
         news += [f"{c.type}: {c.message}" for c in report.conditions if c.type != "ConfigInvalid"]
+        news += _waiting_for_somebody(report)
         for text in news:
             if text not in self._seen:
                 self.say(text)
@@ -381,7 +444,8 @@ class View:
         from reconciler.cli.output import table
         from reconciler.store import records
 
-        tasks = records.tasks(world.store)
+        runs = self.runs()
+        tasks = runs.of_interest
         results = records.results(world.store, [t.run for t in tasks])
         self._out.print()
         table(
@@ -404,8 +468,23 @@ class View:
             f"{'converged' if converged else 'NOT converged'}: {len(instances)} instances on the "
             f"{world.runtime.name} runtime, {good} of {len(tasks)} tasks succeeded"
         )
+        if tasks and not runs.is_new:
+            self.say("nothing new to run: the tasks of this revision had ended before this start")
         me = program()
         self.say(f"look further: {me} status · {me} task show NAME · {me} audit show")
+
+
+def _waiting_for_somebody(report: "PassReport") -> list[str]:
+    """Instances that are held without a time, a line for each reason."""
+    names_by_reason: dict[str, list[str]] = {}
+    for change in report.held:
+        if change.kind == "agent" and change.wait_s is None:
+            names_by_reason.setdefault(change.reason, []).append(change.instance or change.name)
+    return [f"on hold: {_count_rest(names)}: {reason}" for reason, names in names_by_reason.items()]
+
+
+def _count_rest(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _picture(report: "PassReport") -> str:

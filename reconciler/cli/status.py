@@ -1,6 +1,7 @@
 """`status`, `get` and `describe`: reading the record, read-only, with or without a running hub."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,25 @@ def status_command(source: str, data: str | None, output: str) -> int:
     from reconciler.cli.reading import read_fleet
 
     fleet = read_fleet(source, data)
+    live = _ask_hub(fleet)
     if output == "json":
-        print_json(fleet.to_json())
+        print_json({**fleet.to_json(), **_as_shown(live)})
         return 0
     out = console()
     revision = fleet.revision or "none yet"
-    running = f"running, {fleet.mode}" if fleet.is_running else "not running"
+    running = f"running, {live.get('mode', fleet.mode)}" if fleet.is_running else "not running"
     out.print(
         f"fleet {fleet.id} · hub {running} · revision {escape(revision[:12])} · runtime {fleet.runtime or '-'} · "
         f"policies by {fleet.policy_engine or '-'}"
     )
-    for condition in fleet.conditions:
-        out.print(f"[yellow]{condition.type}[/] for {age(condition.since.isoformat())}: {escape(condition.message)}")
+    for condition in live.get("conditions") or [c.to_json() for c in fleet.conditions]:
+        subject = "" if condition["subject"] == "hub" else f" of {condition['subject']}"
+        out.print(
+            f"[yellow]{condition['type']}{escape(subject)}[/] for {age(condition['since'])}: "
+            f"{escape(condition['message'])}"
+        )
     out.print()
-    _instances(fleet)
+    _instances(fleet, live)
     out.print()
     _tasks(fleet, limit=20)
     return 0
@@ -48,20 +54,28 @@ def get_command(kind: str, source: str, data: str | None, output: str) -> int:
     from reconciler.cli.reading import read_fleet
 
     fleet = read_fleet(source, data)
+    live = _ask_hub(fleet) if kind in ("agents", "instances") else {}
     if output == "json":
         print_json(fleet.to_json()[kind])
         return 0
     match kind:
         case "agents":
             table(
-                ("AGENT", "INSTANCES", "READY", "REVISION"),
+                ("AGENT", "INSTANCES", "READY", "TRUST", "CPUS", "MEMORY", "REVISION"),
                 (
-                    (name, str(len(rows)), str(sum(r.phase == "executing" for r in rows)), rows[0].revision[:12])
+                    (
+                        name,
+                        str(len(rows)),
+                        str(sum(r.phase == "executing" for r in rows)),
+                        _trust(name, live),
+                        *_use([r.name for r in rows], live),
+                        rows[0].revision[:12],
+                    )
                     for name, rows in sorted(fleet.agents().items())
                 ),
             )
         case "instances":
-            _instances(fleet)
+            _instances(fleet, live)
         case "tasks":
             _tasks(fleet, limit=None)
         case "revisions":
@@ -117,18 +131,60 @@ def describe_command(kind: str, name: str, source: str, data: str | None, output
     return 0
 
 
-def _instances(fleet: Any) -> None:
+def _ask_hub(fleet: Any) -> Mapping[str, Any]:
+    """What only a running hub knows: what instances use, and conditions that it could not write down."""
+    from reconciler.api.client import HubAwayError, call
+    from reconciler.errors import UsageError
+
+    if not fleet.is_running:
+        return {}
+    try:
+        found: Mapping[str, Any] = call(fleet.run / "api.sock", "GET", "/status")
+    except (HubAwayError, UsageError):
+        return {}
+    return found
+
+
+def _as_shown(live: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: live[key] for key in ("mode", "conditions", "usage") if key in live and live["mode"] != "starting"}
+
+
+def _use(instances: Sequence[str], live: Mapping[str, Any]) -> tuple[str, str]:
+    """Processors and memory of these together."""
+    known = live.get("usage", {}).get("instances", {})
+    used = [known[name] for name in instances if name in known]
+    if not used:
+        return "-", "-"
+    return f"{sum(u['cpus'] for u in used):.2f}", f"{sum(u['memory_bytes'] for u in used) / 2**20:.0f}MiB"
+
+
+def _trust(agent: str, live: Mapping[str, Any]) -> str:
+    trust = live.get("usage", {}).get("trust", {})
+    return f"{trust[agent]:.2f}" if agent in trust else "-"
+
+
+def _instances(fleet: Any, live: Mapping[str, Any]) -> None:
     table(
-        ("INSTANCE", "PHASE", "CONTAINER", "AGE", "CRASHES", "REASON"),
+        ("INSTANCE", "PHASE", "CONTAINER", "AGE", "CRASHES", "CPUS", "MEMORY", "REASON"),
         (
-            (i.name, i.phase, Path(i.container_id).name[:12] or "-", age(i.created_at), str(i.crashes), i.reason)
+            (
+                i.name,
+                i.phase,
+                Path(i.container_id).name[:12] or "-",
+                age(i.created_at),
+                str(i.crashes),
+                *_use([i.name], live),
+                i.reason,
+            )
             for i in fleet.instances
         ),
     )
 
 
 def _why(task: Any, waiting: dict[str, str]) -> str:
-    if task.state in ("pending", "authorised") and task.name in waiting:
+    from reconciler.cli.reading import WAITING
+
+    if task.state in WAITING and task.name in waiting:
         return waiting[task.name]
     return str(task.reason or task.progress)
 

@@ -1,4 +1,4 @@
-"""`task`: submit, list, show, cancel and retry. Writes go through the running hub."""
+"""`task`: submit, list, show, cancel, retry, acknowledge. Writes go through the running hub."""
 
 import json
 import sys
@@ -22,12 +22,13 @@ def task_command() -> None:
 @task_command.command(name="submit")
 @click.argument("file", type=click.File("rb"))
 @click.option("--wait", is_flag=True, help="Wait for the end; exit 0 only when it succeeded.")
+@click.option("--key", default="", metavar="TEXT", help="Idempotency key: the same key and manifest is the same run.")
 @source_option
 @data_option
 @output_option
-def submit(file: Any, wait: bool, source: str, data: str | None, output: str) -> int:
+def submit(file: Any, wait: bool, key: str, source: str, data: str | None, output: str) -> int:
     """Submit the task manifest FILE ('-' for standard input)."""
-    answer = _hub(source, data, "POST", "/api/v1/tasks", file.read())
+    answer = _hub(source, data, "POST", f"/api/v1/tasks{_query(key)}", file.read())
     if wait:
         return _wait(answer["run"], source, data, output)
     if output == "json":
@@ -44,10 +45,16 @@ def submit(file: Any, wait: bool, source: str, data: str | None, output: str) ->
 @output_option
 @click.pass_context
 def list_tasks(ctx: click.Context, source: str, data: str | None, output: str) -> int:
-    """List all tasks."""
+    """List all tasks, and when those with a schedule are due next."""
+    from reconciler.cli.output import table
+    from reconciler.cli.reading import read_fleet
     from reconciler.cli.status import get_command
 
     result: int = ctx.invoke(get_command, kind="tasks", source=source, data=data, output=output)
+    schedules = read_fleet(source, data).schedules()
+    if output != "json" and schedules:
+        click.echo()
+        table(("SCHEDULE", "CRON", "ZONE", "NEXT"), ((s["name"], s["cron"], s["zone"], s["next"]) for s in schedules))
     return result
 
 
@@ -74,6 +81,9 @@ def show(name: str, artefact: str | None, source: str, data: str | None, output:
     for key in ("name", "run", "state", "reason", "instance", "attempts", "duration_s", "error"):
         if found.get(key):
             click.echo(f"{key:<12}{found[key]}")
+    if used := found.get("usage"):
+        shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in used.items())
+        click.echo(f"{'usage':<12}{shown}")
     for item in found.get("artefacts", []):
         click.echo(f"{'artefact':<12}{item['name']} ({item['size']} bytes): --artefact {item['name']}")
     if found.get("stderr") and found.get("error"):
@@ -105,13 +115,36 @@ def retry(name: str, source: str, data: str | None) -> int:
     return 0
 
 
+@task_command.command(name="acknowledge")
+@click.argument("name")
+@source_option
+@data_option
+def acknowledge(name: str, source: str, data: str | None) -> int:
+    """Say that the escalated task NAME was seen to."""
+    answer = _hub(source, data, "POST", f"/api/v1/tasks/{name}/acknowledge")
+    click.echo(f"task {answer['task']} needs no person any more (run {answer['run']})")
+    return 0
+
+
+def _query(key: str) -> str:
+    from urllib.parse import urlencode
+
+    return f"?{urlencode({'key': key})}" if key else ""
+
+
 def _artefact(found: dict[str, Any], name: str, state: Path) -> int:
     item = next((a for a in found.get("artefacts", []) if a["name"] == name), None)
     if item is None:
         names = ", ".join(a["name"] for a in found.get("artefacts", [])) or "none"
         click.echo(f"error: the task left no artefact {name!r}; it left: {names}", err=True)
         return 1
-    sys.stdout.buffer.write((state / "artefacts" / item["sha256"][:2] / item["sha256"]).read_bytes())
+    from reconciler.kinds.task.artefacts import read_artefact
+
+    content = read_artefact(state, item["sha256"])
+    if content is None:
+        click.echo(f"error: artefact {name!r} (sha256 {item['sha256']}) is no longer kept", err=True)
+        return 1
+    sys.stdout.buffer.write(content)
     return 0
 
 

@@ -17,9 +17,11 @@ class Action(StrEnum):
     RESTART = "restart"
     REMOVE = "remove"
     QUARANTINE = "quarantine"
+    DEACTIVATE = "deactivate"
     AUTHORISE = "authorise"
     DISPATCH = "dispatch"
     CANCEL = "cancel"
+    CHECK = "check"
     COMPLETE = "complete"
     TIME_OUT = "time_out"
     RETRY = "retry"
@@ -56,12 +58,23 @@ class FieldChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """A condition of the resource `subject` that is true for as long as this is planned for it."""
+
+    subject: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One line of a plan.
 
     `spec` is the resolved specification that applying uses; it is not part of the JSON, its digest is. `disruptive`
-    means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due. `instance` names the
-    instance of an agent, where the change is about one. `towards` is what a step prepares: draining leads to REMOVE.
+    means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due, or a KEEP that goes by the
+    clock. `instance` names the instance of an agent, where the change is about one. `towards` is what a step prepares:
+    draining leads to REMOVE.
+    `is_scaling` marks a removal that leaves its name in git, which only asks for fewer.
     """
 
     kind: str
@@ -76,6 +89,8 @@ class Change:
     spec: Any = None
     wait_s: float | None = None
     towards: Action | None = None
+    is_scaling: bool = False
+    concern: Concern | None = None
 
     @property
     def unit(self) -> str:

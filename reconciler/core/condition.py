@@ -1,6 +1,6 @@
 """Conditions of the hub and of resources, and the mode that follows from them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,12 +14,41 @@ class Mode(StrEnum):
     OFFLINE = "offline"
 
 
-DEGRADING = frozenset({"StoreUnwritable", "LogUnwritable", "RuntimeUnavailable", "RouterDown"})
+NEVER = float("inf")
+IN_WINDOW = -1.0
+"""Instead of seconds: as long as the source may be away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What follows from a condition: the mode, and after how many seconds somebody is told."""
+
+    degrades: bool = False
+    tell_after_s: float = 0.0
+
+
+RULES: Mapping[str, Rule] = {
+    "StoreUnwritable": Rule(degrades=True),
+    "LogUnwritable": Rule(degrades=True),
+    "RuntimeUnavailable": Rule(degrades=True),
+    "RouterDown": Rule(degrades=True, tell_after_s=10.0),
+    "SourceUnavailable": Rule(tell_after_s=IN_WINDOW),
+    "SourceUnsettled": Rule(tell_after_s=IN_WINDOW),
+    "ConfigInvalid": Rule(tell_after_s=IN_WINDOW),
+    "SandboxNotEnforced": Rule(tell_after_s=NEVER),
+    "Distrusted": Rule(tell_after_s=NEVER),
+}
+"""The table of the contracts, §5; a type that is not in it degrades nothing, and is told at once."""
+
+DEGRADING = frozenset(type_ for type_, rule in RULES.items() if rule.degrades)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """`subject` is `hub` or a unit such as `agent/writer-0`; `since` is the time of the last transition (UTC)."""
+    """`subject` is `hub` or a unit such as `agent/writer-0`; `since` is the time of the last transition (UTC).
+
+    `alerted`: somebody was told that it is true, and not yet that it is over.
+    """
 
     subject: str
     type: str
@@ -27,6 +56,7 @@ class Condition:
     reason: str
     message: str
     since: datetime
+    alerted: bool = False
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -37,6 +67,20 @@ class Condition:
             "message": self.message,
             "since": self.since.isoformat(),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """That a condition is true now."""
+
+    subject: str = "hub"
+    type: str
+    reason: str
+    message: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.subject, self.type
 
 
 def derive_mode(conditions: Iterable[Condition]) -> Mode:

@@ -15,7 +15,8 @@ class Applied:
 class Failed:
     """Not done. `retryable` False means: the same input will fail again, wait for another one.
 
-    `transient` means: something around us did not answer or is missing; however often, that says nothing of the input.
+    `transient` means: something around us did not answer, is missing, or in the way; however often, that says nothing
+    of the input.
     """
 
     reason: str

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.core.change import Action, Cause, Change
+from reconciler.core.change import Action, Change
 from reconciler.core.digest import digest
 from reconciler.core.problem import Problem
 
 REMOVING = frozenset({Action.REMOVE, Action.RECYCLE})
-_ASKED_FOR = frozenset({Action.CREATE, Action.UPDATE, Action.REPLACE, Action.CANCEL})
 
 
 def is_removal(change: Change) -> bool:
@@ -45,17 +44,18 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """Over (revision, kind, name, action, spec digest) of what would be done: what a person confirms.
+        """Over the revision, and (kind, name, action, spec digest) of each removal: what a person confirms.
 
-        Covers what the revision asks for and every removal, whether begun or not. Handshakes, restarts and the steps of
-        tasks come and go between the question and the answer, and are left out.
+        What else the revision asks for follows from the revision itself. How much of it is left to do goes by what
+        runs at the moment, such as a router that is not there yet, and is left out: it may change between the question
+        and the answer.
         """
         rows = [
             [c.kind, c.instance or c.name, str(c.towards or c.action), c.spec_digest]
             for c in self.changes
-            if is_removal(c) or (c.cause is Cause.COMMIT and (c.towards or c.action) in _ASKED_FOR)
+            if is_removal(c)
         ]
-        return digest([self.revision, rows])
+        return digest([self.revision, sorted(rows)])
 
     def to_json(self, *, everything: bool = False) -> dict[str, Any]:
         """As in the contracts; KEEP entries only when `everything`."""

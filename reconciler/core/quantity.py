@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 MAX_DURATION_S = 3650 * 86400.0
+_THOUSANDS = {"k": 10**3, "M": 10**6}
 _PER = {"s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0, "hour": 3600.0}
 _NUMBER_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)[ ]?([A-Za-z]+)")
 
@@ -51,6 +52,15 @@ def parse_byte_rate(text: object) -> float:
     raise ValueError(f"{text!r} is not a byte rate; write a size per s, min or h (for example '10MiB/min')")
 
 
+def parse_count(text: object) -> int:
+    """`'32k'` -> 32000, and whole numbers as they are. Raises ValueError with an example."""
+    if isinstance(text, int) and not isinstance(text, bool) and 0 <= text < 10**12:
+        return text
+    if isinstance(text, str) and (m := _NUMBER_UNIT.fullmatch(text)) and m[2] in _THOUSANDS:
+        return round(float(m[1]) * _THOUSANDS[m[2]])
+    raise ValueError(f"{text!r} is not a count; write a whole number, or one with k or M (for example '32k')")
+
+
 N = TypeVar("N", int, float)
 
 NORMALISED: Final = {"normalised": True}
@@ -73,6 +83,13 @@ def _schema(unit: str, example: str) -> WithJsonSchema:
 Duration = Annotated[float, BeforeValidator(_or_number(parse_duration_s)), _schema("(ms|s|m|h|d)", "30s")]
 Size = Annotated[int, BeforeValidator(_or_number(parse_size_bytes)), _schema("(B|KiB|MiB|GiB|TiB)", "512MiB")]
 Rate = Annotated[float, BeforeValidator(_or_number(parse_count_rate)), _schema("/(s|sec|min|h|hour)", "60/min")]
+Count = Annotated[
+    int,
+    BeforeValidator(_or_number(parse_count)),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^\d+(\.\d+)? ?(k|M)$"}]}
+    ),
+]
 ByteRate = Annotated[
     float,
     BeforeValidator(_or_number(parse_byte_rate)),

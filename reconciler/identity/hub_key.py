@@ -29,7 +29,8 @@ def load_or_make_key(folder: Path) -> Ed25519PrivateKey:
     file = folder / KEY_FILE
     try:
         if not file.exists():
-            _make(file)
+            content = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            write_once(file, content)
         key = load_pem_private_key(file.read_bytes(), password=None)
         if not isinstance(key, Ed25519PrivateKey):
             raise ValueError("it is not an Ed25519 key")
@@ -55,9 +56,8 @@ def read_public_key(text: str) -> Ed25519PublicKey:
         raise ValueError(f"not a public key; write {SCHEME} and the 32 bytes of an Ed25519 key in base64") from error
 
 
-def _make(file: Path) -> None:
-    """Complete or not at all; of two who make one at once, the first one's stays."""
-    content = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def write_once(file: Path, content: bytes) -> None:
+    """For our eyes only, complete or not at all; of two who make one at once, the first one's stays. Raises OSError."""
     temporary = file.with_suffix(f".{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:

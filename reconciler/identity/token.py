@@ -5,7 +5,7 @@ import os
 import secrets
 from pathlib import Path
 
-TOKEN_FILE = "agent-token"  # noqa: S105 - a file name
+from reconciler.core.secret import TOKEN_FILE
 
 
 def new_token() -> tuple[str, str]:
@@ -21,13 +21,18 @@ def token_digest(token: str) -> str:
 
 def write_token(folder: Path, token: str, uid: int) -> None:
     """Put the token into `folder`, readable by `uid` only, by atomic rename."""
-    temporary = folder / f".{TOKEN_FILE}.new"
+    write_private(folder / TOKEN_FILE, token.encode("ascii"), uid)
+
+
+def write_private(file: Path, content: bytes, uid: int) -> None:
+    """A file that only `uid` may read, by atomic rename."""
+    temporary = file.with_name(f".{file.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o400)
-    with os.fdopen(descriptor, "w", encoding="ascii") as out:
-        out.write(token)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(content)
         if os.geteuid() == 0:
             os.fchown(out.fileno(), uid, uid)
-    temporary.rename(folder / TOKEN_FILE)
+    temporary.rename(file)
 
 
 def make_private_folder(folder: Path, uid: int) -> None:

@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reconciler.core.change import Change
-from reconciler.core.condition import Mode
+from reconciler.core.condition import Finding, Mode
 from reconciler.core.fleet import AgentView, Fleet
 from reconciler.core.outcome import Outcome
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading
+from reconciler.identity.secret_files import Secrets
+from reconciler.identity.secrets import NoSecrets
 from reconciler.kinds.manifest import Loaded
-from reconciler.kinds.tree import ParseCache, Tree
+from reconciler.kinds.tree import Tree
+from reconciler.kinds.verdicts import Verdicts
 from reconciler.ports import (
     Clock,
     ContainerState,
+    EgressControl,
     PolicyEngine,
     Revision,
     RouterControl,
@@ -28,7 +32,7 @@ from reconciler.ports import (
     Runtime,
     Source,
 )
-from reconciler.settings import HubSpec, OperatorSpec
+from reconciler.settings import AgentPlane, HubSpec, OperatorSpec
 from reconciler.store.audit import AuditEntry
 from reconciler.store.store import Store
 
@@ -83,7 +87,10 @@ class RouterWatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The adapters and places that `observe` and `apply` work on. `run` is on tmpfs, `state` holds what must last."""
+    """The adapters and places that `observe` and `apply` work on. `run` is on tmpfs, `state` holds what must last.
+
+    `last_messages` gives the last so many of an instance's messages, without what they say; it raises RouterError.
+    """
 
     fleet: str
     seal_key: bytes
@@ -92,12 +99,15 @@ class World:
     store: Store
     runtime: Runtime
     router: RouterControl
+    egress: EgressControl
     policy: PolicyEngine
     source: Source
     clock: Clock
     inspections: Inspections
     operator: OperatorSpec
     router_watch: RouterWatch = field(default_factory=RouterWatch)
+    secrets: Secrets = field(default_factory=lambda: Secrets(NoSecrets()))
+    last_messages: Callable[[str, int], Sequence[Mapping[str, Any]]] = lambda _instance, _count: ()
 
     def entry(self, **fields: str) -> AuditEntry:
         """An entry for the audit log, of this fleet and of now; `fields` are the other columns."""
@@ -110,7 +120,8 @@ class Desired:
 
     `broken` names kinds some of whose files could not be read, so that what is missing may only be unreadable.
     `images` is what image references mean on the engine; `route` the router's whole configuration with its digest.
-    `disputed` is what only the revision's own policies allow, and those in force do not.
+    `disputed` is what only the revision's own policies allow, and those in force do not. `plane` is where instances
+    come in that the operator wants without a socket.
     """
 
     revision: Revision
@@ -120,6 +131,7 @@ class Desired:
     images: Mapping[str, Reading[str]] = field(default_factory=dict)
     route: Mapping[str, Any] = field(default_factory=dict)
     disputed: tuple[str, ...] = ()
+    plane: AgentPlane = field(default_factory=AgentPlane)
 
     def of(self, kind: str) -> Mapping[str, Any]:
         """The manifests of a kind by name; empty where it has none."""
@@ -131,19 +143,25 @@ class Desired:
 class Facts:
     """What planning may know besides desired and observed: time as values, the mode, and the fleet.
 
-    While `is_fleet_known` is False the agents could not be read, and an empty `fleet` says nothing.
+    While `is_fleet_known` is False the agents could not be read, and an empty `fleet` says nothing. `runtime` is empty
+    where it is not known. `busy` counts runs under way by instance, `waiting` those that could begin now by agent.
+    `trust` is the score of agents that are not at neutral, `distrusted` why some are below the threshold: they are
+    wished into quarantine.
     """
 
     now: datetime
     boottime: float
     boot_id: str
     mode: Mode = Mode.NORMAL
-    runtime: str = "docker"
+    runtime: str = ""
     sandboxed: bool = True
     router: RouterReport | None = None
     fleet: Fleet = field(default_factory=dict)
     is_fleet_known: bool = True
     busy: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    trust: Mapping[str, float] = field(default_factory=dict)
+    distrusted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,25 +171,29 @@ class Kind:
     load        snapshot -> manifests and problems; raises SourceError
     check       cross references of a whole revision -> problems
     contribute  manifests -> sections of the router's configuration
-    observe     world and what the router said at the start of the pass -> state, or Unavailable
+    observe     world, what the router said at the start of the pass, settings -> state, or Unavailable
     plan        desired, observed, facts -> changes in order, KEEP included
     apply       one change -> outcome; may raise any ReconcilerError
     view        desired, observed -> what other kinds may know of the fleet
+    find        observed -> what a person should know of it, by the kinds of subjects that were looked at
     receive     takes in what agents reported since the last pass; returns how many reports
     images      the image references that the manifests name
     verify      what only a policy engine can find wrong with a whole revision
     nothing     the state of a world in which there is nothing of the kind
+    take_down   ends what the kind runs besides its resources, when the hub is taken down; may raise any ReconcilerError
     """
 
     name: str
     load: Callable[[Tree, HubSpec], Loaded[Any]]
     check: Callable[[Desired, OperatorSpec], Sequence[Problem]]
     contribute: Callable[[Desired], Mapping[str, Any]]
-    observe: Callable[[World, Reading[RouterReport]], Reading[Any]]
+    observe: Callable[[World, Reading[RouterReport], HubSpec], Reading[Any]]
     plan: Callable[[Desired, Any, Facts], Sequence[Change]]
     apply: Callable[[Change, World, Desired], Outcome]
     nothing: Callable[[], Any]
     view: Callable[[Desired, Any, Facts], Mapping[str, AgentView]] | None = None
+    find: Callable[[Any], Mapping[str, Sequence[Finding]]] | None = None
     receive: Callable[[World, Reading[RouterReport]], int] | None = None
     images: Callable[[Desired], Iterable[str]] | None = None
-    verify: Callable[[Desired, Callable[[], PolicyEngine], ParseCache], Sequence[Problem]] | None = None
+    verify: Callable[[Desired, Callable[[], PolicyEngine], Verdicts], Sequence[Problem]] | None = None
+    take_down: Callable[[World], None] | None = None

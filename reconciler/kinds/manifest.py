@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from reconciler.core.digest import digest
 from reconciler.core.model import Model
@@ -35,6 +36,8 @@ class Manifest(Generic[SpecT]):
     digest: str
     file: str
     line: int = 1
+    document: int = 0
+    annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
     _known: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -49,9 +52,13 @@ class Manifest(Generic[SpecT]):
         known: T = self._known[work]
         return known
 
-    def problem(self, message: str) -> Problem:
-        """A problem with this resource as a whole."""
-        return Problem(file=self.file, line=self.line, column=1, message=message)
+    def problem(self, message: str, *path: str | int) -> Problem:
+        """A problem with what stands at `path` below `spec`, or with this resource as a whole.
+
+        Its place is that of the resource until `place_problems` has looked for it.
+        """
+        at = (self.document, ("spec", *path)) if path else None
+        return Problem(file=self.file, line=self.line, column=1, message=message, at=at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +126,20 @@ def merge_by_name(parsed: Mapping[str, Parsed[SpecT]], problems: Sequence[Proble
     return Loaded(by_name=by_name, problems=sort_problems(faults))
 
 
+def place_problems(
+    problems: Sequence[Problem], content_of: Callable[[str], bytes | Problem | None]
+) -> Sequence[Problem]:
+    """The problems at their exact places, as far as they say what they mean. Raises what `content_of` does."""
+    contents = {file: content_of(file) for file in {p.file for p in problems if p.at is not None}}
+    return [_placed(p, contents.get(p.file)) for p in problems]
+
+
+def _placed(problem: Problem, content: bytes | Problem | None) -> Problem:
+    if problem.at is None or not isinstance(content, bytes):
+        return problem
+    return problem_at(problem.file, content, *problem.at, problem.message)
+
+
 def problem_at(file: str, content: bytes, document: int, path: Sequence[str | int], message: str) -> Problem:
     """A problem at the place where `path` stands in the file."""
     line, column = locate(content, document, path)
@@ -129,10 +150,13 @@ def validation_problems(
     file: str, content: bytes, document: int, exc: ValidationError, *, under: Sequence[str] = (), model: type[BaseModel]
 ) -> list[Problem]:
     """Each error of pydantic's as a problem at its place, in words of ours."""
-    return [
-        problem_at(file, content, document, (*under, *error["loc"]), _words(error, under, model))
-        for error in exc.errors(include_url=False)
-    ]
+    problems = []
+    for error in exc.errors(include_url=False):
+        path, within = _trace(model, error["loc"])
+        if error["type"] in _TAG_ERRORS:
+            path = (*path, error["ctx"]["discriminator"].strip("'"))
+        problems.append(problem_at(file, content, document, (*under, *path), _words(error, (*under, *path), within)))
+    return problems
 
 
 def _parse_one(
@@ -172,6 +196,8 @@ def _parse_one(
         digest=digest(_written(metadata.labels, spec)),
         file=file,
         line=locate(content, index, ("metadata", "name"))[0] if index else 1,
+        document=index,
+        annotations=metadata.annotations,
     )
 
 
@@ -212,6 +238,7 @@ _KINDS_OF_VALUE = {
     "tuple_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
@@ -219,16 +246,22 @@ _KINDS_OF_VALUE = {
 }
 
 
-def _words(error: Any, under: Sequence[str], model: type[BaseModel]) -> str:
-    path = ".".join(str(p) for p in (*under, *error["loc"]) if p != "[key]") or "the document"
+_TAG_ERRORS = ("union_tag_invalid", "union_tag_not_found")
+
+
+def _words(error: Any, location: Sequence[str | int], within: Sequence[type[BaseModel] | None]) -> str:
+    """`within` are the models that the parts of `location` are looked up in."""
+    path = ".".join(str(p) for p in location if p != "[key]") or "the document"
     shown = _shown(error["input"])
     match error["type"]:
         case "extra_forbidden":
-            known = _known_keys(model, error["loc"][:-1])
+            known = _known_keys(within[-1])
             where = path.rpartition(".")[0] or "the document"
-            return f"unknown key {error['loc'][-1]!r} in {where}{_suggest(str(error['loc'][-1]), known)}"
-        case "missing":
+            return f"unknown key {location[-1]!r} in {where}{_suggest(str(location[-1]), known)}"
+        case "missing" | "union_tag_not_found":
             return f"{path} is missing"
+        case "union_tag_invalid":
+            return f"{path} is {error['ctx']['tag']!r}; expected {error['ctx']['expected_tags']}"
         case "literal_error":
             return f"{path} is {shown}; expected {error['ctx']['expected']}"
         case "value_error":
@@ -248,14 +281,39 @@ def _shown(value: object) -> str:
     return text if len(text) < 60 else f"{text[:57]}…"
 
 
-def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+def _trace(
+    model: type[BaseModel], location: Sequence[str | int]
+) -> tuple[tuple[str | int, ...], Sequence[type[BaseModel] | None]]:
+    """The path that an error's location means, and for each part of it the model that has the field.
+
+    In a union that is told apart by a tag, pydantic puts the tag into the location, though no key is called so.
+    """
+    path: list[str | int] = []
+    within: list[type[BaseModel] | None] = []
     current: type[BaseModel] | None = model
-    for part in path:
-        if isinstance(part, int):
+    by_tag: Mapping[str, type[BaseModel]] = {}
+    for part in location:
+        if part in by_tag:
+            current, by_tag = by_tag[str(part)], {}
             continue
-        fields = {f.alias or n: f for n, f in current.model_fields.items()} if current is not None else {}
-        current = _model_in(fields[part].annotation) if part in fields else None
-    return [f.alias or n for n, f in current.model_fields.items()] if current is not None else []
+        path.append(part)
+        within.append(current)
+        if isinstance(part, str):
+            fields = {f.alias or n: f for n, f in current.model_fields.items()} if current is not None else {}
+            current = _model_in(fields[part].annotation) if part in fields else None
+            by_tag = _models_by_tag(fields[part]) if part in fields else {}
+    return tuple(path), within
+
+
+def _models_by_tag(field: FieldInfo) -> Mapping[str, type[BaseModel]]:
+    if not isinstance(field.discriminator, str):
+        return {}
+    models = get_args(field.annotation)
+    return {tag: m for m in models for tag in get_args(m.model_fields[field.discriminator].annotation)}
+
+
+def _known_keys(model: type[BaseModel] | None) -> list[str]:
+    return [f.alias or n for n, f in model.model_fields.items()] if model is not None else []
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -1,22 +1,40 @@
 """What the router is told, and the digests by which it is compared: of an instance, and of its configuration. Pure."""
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from reconciler.core.digest import digest
 from reconciler.store.records import InstanceRecord
 
+ADDRESS: Final = "HUB_ADDRESS"
+"""The variable in a container's environment that says where the router is, if it is not at the instance's socket."""
+
 
 def instance_entry(record: InstanceRecord) -> Mapping[str, Any]:
     """Agent, uid and token digests; the entry's own digest changes with each token. Not to be changed by callers."""
-    return _entry(record.agent, record.uid, record.token_sha256, record.token_expires_at)
+    is_remote = bool(recorded_address(record.fields))
+    return _entry(record.agent, record.uid, record.token_sha256, record.token_expires_at, is_remote)
+
+
+def recorded_address(fields: str) -> str:
+    """Where an instance whose container was made with these fields calls; empty where it is at its socket."""
+    return _find_address(fields) if f'"{ADDRESS}": ' in fields else ""
 
 
 @lru_cache(maxsize=8192)
-def _entry(agent: str, uid: int, sha256: str, expires_at: float) -> Mapping[str, Any]:
-    entry = {"agent": agent, "uid": uid, "tokens": [{"sha256": sha256, "expires_at": expires_at}]}
+def _entry(agent: str, uid: int, sha256: str, expires_at: float, is_remote: bool) -> Mapping[str, Any]:
+    tokens = [{"sha256": sha256, "expires_at": expires_at}] if sha256 else []
+    entry: dict[str, Any] = {"agent": agent, "uid": uid, "tokens": tokens}
+    if is_remote:
+        entry["transport"] = "tls"
     return {**entry, "digest": digest(entry)}
+
+
+@lru_cache(maxsize=8192)
+def _find_address(fields: str) -> str:
+    return str(json.loads(fields)["env"][ADDRESS])
 
 
 def show_rate(messages: float | None, bytes_: float | None) -> Mapping[str, float]:
@@ -41,6 +59,19 @@ def config_digest(config: Mapping[str, Any]) -> str:
     A `Part` is represented by its own digest, so that of a thousand only the new ones are written out.
     """
     return digest({name: _parts_by_digest(section) for name, section in config.items()})
+
+
+def with_trust(route: Mapping[str, Any], scores: Mapping[str, float], neutral: float) -> Mapping[str, Any]:
+    """The configuration with what policies may know of trust, in tenths: each change is a configuration of its own."""
+    agents = route.get("agents", {})
+    shown = {name: round(scores.get(name, neutral), 1) for name in (agents if neutral != 1.0 else scores)}
+    changed = {n: Part({**agents[n], "trust": t}) for n, t in sorted(shown.items()) if n in agents and t != 1.0}
+    if not changed:
+        return route
+    sections = {**route, "agents": {**agents, **changed}}
+    revision = sections.pop("revision")
+    del sections["digest"]
+    return {**sections, "revision": revision, "digest": config_digest(sections)}
 
 
 def _parts_by_digest(section: object) -> object:

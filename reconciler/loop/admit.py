@@ -15,6 +15,8 @@ from reconciler.kinds.manifest import Manifest
 from reconciler.ports import PolicyBundle, PolicyEngine
 
 ENTRY_POINT = "admission"
+NOBODY = "none"
+"""The engine of a decision that no engine made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +76,15 @@ def _judge(
 ) -> Admission:
     problems: list[Problem] = []
     disputed: list[str] = []
-    for manifest in changed:
+    for number, manifest in enumerate(changed, start=1):
         question = _question(manifest, base, desired)
         decision = own.decide(ENTRY_POINT, question)
+        if decision.engine == NOBODY:
+            # Each question may take as long as a deadline, and the next one would fare no better.
+            left = len(changed) - number
+            rest = f"; not asked about: {left} more" if left else ""
+            problems.append(manifest.problem(f"admission cannot be asked: {_reasons(decision)}{rest}"))
+            break
         if not decision.allow:
             problems.append(manifest.problem(f"admission denied ({decision.engine}): {_reasons(decision)}"))
         elif in_force is not None:

@@ -14,12 +14,13 @@ from reconciler.core.problem import Problem, sort_problems
 from reconciler.core.yaml import load_documents
 from reconciler.kinds.agent.check import check_defaults
 from reconciler.kinds.kind import Desired, Kind
-from reconciler.kinds.manifest import Loaded, problem_at, validation_problems
+from reconciler.kinds.manifest import Loaded, place_problems, problem_at, validation_problems
 from reconciler.kinds.overlooked import find_overlooked
 from reconciler.kinds.route_entry import config_digest
 from reconciler.kinds.tree import ParseCache, Tree
+from reconciler.kinds.verdicts import Verdicts
 from reconciler.ports import PolicyEngine, Snapshot
-from reconciler.settings import Hub, HubSpec, OperatorSpec, Paths, check_engines, check_narrowing
+from reconciler.settings import Hub, HubSpec, OperatorSpec, Paths, check_engines, check_narrowing, check_providers
 
 HUB_FILE = "hub.yaml"
 
@@ -39,11 +40,13 @@ def load_desired(
     operator: OperatorSpec,
     cache: ParseCache,
     engine: Callable[[], PolicyEngine],
+    verdicts: Verdicts | None = None,
 ) -> Candidate:
-    """Load and check a whole revision. `engine` is called when there is Rego to be checked.
+    """Load and check a whole revision. `engine` is called when there is Rego to be checked that `verdicts` lack.
 
-    Raises SourceError when the snapshot cannot be read.
+    Raises SourceError when the snapshot cannot be read, PolicyEngineError when Rego cannot be judged.
     """
+    verdicts = verdicts or Verdicts()
     revision = snapshot.revision.id
     tree = Tree(snapshot=snapshot, cache=cache)
     snapshot.prepare([HUB_FILE, *_places(Paths())])
@@ -59,14 +62,15 @@ def load_desired(
         hub=hub,
         loaded=loaded,
         broken=frozenset(name for name, result in loaded.items() if result.problems or overlooked),
+        plane=operator.agent_plane,
     )
     for kind in kinds:
         faults.extend(kind.check(desired, operator))
         if kind.verify is not None:
-            faults.extend(kind.verify(desired, engine, cache))
+            faults.extend(kind.verify(desired, engine, verdicts))
     cache.settle()
     if faults:
-        return Candidate(revision=revision, desired=None, problems=sort_problems(faults))
+        return Candidate(revision=revision, desired=None, problems=sort_problems(place_problems(faults, tree.file)))
     return Candidate(revision=revision, desired=replace(desired, route=_route(desired, kinds)))
 
 
@@ -92,6 +96,7 @@ def load_hub(tree: Tree, operator: OperatorSpec) -> tuple[HubSpec | None, tuple[
     except ValidationError as exc:
         return None, sort_problems(validation_problems(HUB_FILE, content, 0, exc, model=Hub))
     wrong = [*check_narrowing(hub.spec, operator, HUB_FILE), *check_engines(hub.spec.policy, HUB_FILE)]
+    wrong += check_providers(hub.spec, operator, HUB_FILE)
     faults = [problem_at(HUB_FILE, content, 0, path, p.message) for path, p in wrong]
     faults.extend(check_defaults(HUB_FILE, content, hub.spec, operator))
     return (None, sort_problems(faults)) if faults else (hub.spec, ())

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.plan import Plan, Refusal, is_removal
-from reconciler.kinds.agent.plan import REPLICAS
 from reconciler.settings import HubSpec
 
 PRUNABLE = {"agent": "agents", "task": "tasks", "schema": "policies", "policy": "policies"}
@@ -37,8 +36,9 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
     if facts.disputed:
         reason = f"the policies in force deny what this revision's own allow: {'; '.join(facts.disputed)}"
         refused.append(Refusal(guard="admission", reason=reason, confirm=plan.digest))
-    refused.extend(_over_budget(plan, hub, facts))
-    scaled = _scaled(plan)
+    lost = _find_lost(plan, facts)
+    refused.extend(lost or _over_budget(plan, hub, facts))
+    scaled = _scaled(plan, "agent")
     for name in sorted(_leaving(plan, "agent") & facts.protected):
         what = "would be scaled to 0" if name in scaled else "would be removed"
         reason = (
@@ -46,9 +46,6 @@ def guard(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Plan:
             "remove the protection in a commit of its own"
         )
         refused.append(Refusal(guard="protect", reason=reason, confirm=plan.digest))
-    if facts.is_fresh_store and any(c.action is Action.RECYCLE for c in plan.changes):
-        reason = "the state is new, but containers of this fleet are running: its record was lost"
-        refused.append(Refusal(guard="lost-state", reason=reason, confirm=plan.digest))
     if refused and facts.confirmed == plan.digest:
         refused = []
     return replace(plan, refused=tuple(refused))
@@ -65,13 +62,23 @@ def _leaving(plan: Plan, kind: str) -> set[str]:
     return going - {c.name for c in plan.changes if c.kind == kind and not is_removal(c)}
 
 
-def _scaled(plan: Plan) -> set[str]:
-    """Agents that stay in git, with fewer replicas: what goes of them goes on purpose, and was not forgotten."""
-    return {c.name for c in plan.changes if _is_scaling(c)}
+def _scaled(plan: Plan, kind: str) -> set[str]:
+    """Names that stay in git and ask for fewer: what goes of them goes on purpose, and was not forgotten."""
+    return {c.name for c in plan.changes if c.kind == kind and c.is_scaling}
 
 
-def _is_scaling(change: Change) -> bool:
-    return change.kind == "agent" and is_removal(change) and any(f.path == REPLICAS for f in change.fields)
+def _find_lost(plan: Plan, facts: GuardFacts) -> Sequence[Refusal]:
+    """What runs of this fleet has no record, all of it or with a new store: nobody took it out of git."""
+    orphans = {c.name for c in plan.changes if c.kind == "agent" and c.action is Action.RECYCLE}
+    others = {c.name for c in plan.changes if c.kind == "agent"} - orphans
+    if not orphans or not (facts.is_fresh_store or (not others and facts.before.get("agent", 0) <= len(orphans))):
+        return []
+    count = "the one agent that runs" if len(orphans) == 1 else f"all {len(orphans)} agents that run"
+    reason = (
+        f"the record of {count} was lost; restore state.db from a backup, or have what runs removed and what git says "
+        "made anew"
+    )
+    return [Refusal(guard="lost-state", reason=reason, confirm=plan.digest)]
 
 
 def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusal]:
@@ -80,7 +87,7 @@ def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusa
         return out
     budget = hub.loop.prune_budget
     for kind in ("schema", "policy", "agent", "task"):
-        removed = _leaving(plan, kind) - _scaled(plan) if kind == "agent" else _leaving(plan, kind)
+        removed = _leaving(plan, kind) - _scaled(plan, kind)
         if not removed or _mode(kind, hub) != "budget":
             continue
         known = {c.name for c in plan.changes if c.kind == kind and c.action is not Action.CREATE}
@@ -97,14 +104,14 @@ def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusa
             shown = ", ".join(sorted(removed)[:5]) + (", …" if len(removed) > 5 else "")
             reason = (
                 f"it would remove {len(removed)} of {before} {kind}s ({shown}); "
-                f"the budget is {budget.count} or {budget.percent} %"
+                f"no more than {budget.count}, or than {budget.percent} %, may go without a confirmation"
             )
             out.append(Refusal(guard="prune-budget", reason=reason, confirm=plan.digest))
     return out
 
 
 def _hold_if_off(change: Change, hub: HubSpec) -> Change:
-    is_pruning = is_removal(change) and change.cause is Cause.COMMIT and not _is_scaling(change)
+    is_pruning = is_removal(change) and change.cause is Cause.COMMIT and not change.is_scaling
     if is_pruning and _mode(change.kind, hub) == "off":
         return _hold(change, "pruning is off (loop.prune)")
     return change

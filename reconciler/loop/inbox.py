@@ -16,12 +16,12 @@ from reconciler.core.reading import Ok
 from reconciler.crashpoint import point
 from reconciler.errors import SourceError
 from reconciler.kinds.kind import Desired, World
-from reconciler.kinds.manifest import Manifest
+from reconciler.kinds.manifest import Manifest, place_problems
 from reconciler.kinds.task.apply import new_run
 from reconciler.kinds.task.check import check_dropped
 from reconciler.kinds.task.spec import TaskSpec, parse_task
 from reconciler.kinds.task.state import FINAL
-from reconciler.loop.run import Loop
+from reconciler.loop.run import Fault, Loop
 from reconciler.source.dropped import Candidate
 from reconciler.source.inbox import Inbox, Verdict
 from reconciler.store import records
@@ -30,6 +30,8 @@ from reconciler.store.records import DroppedRecord, TaskRecord
 from reconciler.store.store import Store
 
 RETRY_S = 5.0
+KEY_ANNOTATION = "idempotency-key"
+MAX_KEY = 200
 
 
 class RefusedManifest(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -43,34 +45,43 @@ def parse_dropped(file: str, content: bytes, desired: Desired) -> Manifest[TaskS
     if not problems and len(parsed.manifests) != 1:
         raise RefusedManifest(f"{file}: holds {len(parsed.manifests)} manifests; a dropped file holds one")
     if not problems:
-        problems = check_dropped(parsed.manifests[0], desired)
+        problems = place_problems(check_dropped(parsed.manifests[0], desired), lambda _file: content)
     if problems:
         raise RefusedManifest("\n".join(str(p) for p in problems))
     return parsed.manifests[0]
 
 
 def record_dropped(
-    manifest: Manifest[TaskSpec], content_digest: str, world: World, desired: Desired, *, source: str, uid: int
+    manifest: Manifest[TaskSpec],
+    content_digest: str,
+    world: World,
+    desired: Desired,
+    *,
+    source: str,
+    uid: int,
+    key: str = "",
 ) -> TaskRecord:
     """The run of a dropped manifest: a new one, or the one that this very manifest already has.
 
-    Raises RefusedManifest where git defines a task of that name, and while another manifest of it is not finished.
+    With a `key`, or one among its annotations, it is the run that this submitter (`uid`) asked for under that key.
+    Raises RefusedManifest where git defines a task of that name, while another run of that name is not finished, and
+    where the key was used for another manifest.
     """
+    key = _key(manifest, key)
     with world.store.transaction():
-        runs = [run for run in records.tasks(world.store) if run.name == manifest.name]
-        for run in runs:
-            if run.spec_digest == manifest.digest and run.source == source:
-                return run
+        known = records.tasks(world.store)
+        if (run := _asked_before(known, manifest, source, uid, key)) is not None:
+            return run
+        runs = [run for run in known if run.name == manifest.name]
         if manifest.name in desired.of("task"):
             raise RefusedManifest(f"task {manifest.name!r} is defined in git; choose another name")
         for run in runs:
             if run.state not in FINAL:
                 raise RefusedManifest(
-                    f"task {run.name!r} is {run.state} with another manifest (run {run.run}, from {run.source}); "
-                    "wait for it, cancel it, or choose another name"
+                    f"task {run.name!r} is {run.state} with another manifest or key (run {run.run}, from "
+                    f"{run.source}); wait for it, cancel it, or choose another name"
                 )
-        now = world.clock.now()
-        run = new_run(manifest, source=source, revision=desired.revision.id, now=now, uid=uid)
+        run = new_run(manifest, desired, source=source, now=world.clock.now(), uid=uid, key=key)
         records.put_tasks(world.store, [run])
         append(
             world.store,
@@ -91,6 +102,34 @@ def record_dropped(
         return run
 
 
+def _key(manifest: Manifest[TaskSpec], given: str) -> str:
+    """The idempotency key of a submission; empty where there is none."""
+    written = manifest.annotations.get(KEY_ANNOTATION, "")
+    if given and written and given != written:
+        raise RefusedManifest(
+            f"its annotation {KEY_ANNOTATION} is another key than the one given; leave one of them out"
+        )
+    key = given or written
+    if len(key) > MAX_KEY or not key.isprintable():
+        raise RefusedManifest(f"an idempotency key has at most {MAX_KEY} characters, all of which print")
+    return key
+
+
+def _asked_before(
+    known: Sequence[TaskRecord], manifest: Manifest[TaskSpec], source: str, uid: int, key: str
+) -> TaskRecord | None:
+    """The run that this submission already has: by its key, or without one by name and content."""
+    is_same = (manifest.name, manifest.digest)
+    if not key:
+        return next((r for r in reversed(known) if (r.name, r.spec_digest, r.source) == (*is_same, source)), None)
+    run = next((r for r in known if r.key == key and r.uid == uid), None)
+    if run is not None and (run.name, run.spec_digest) != is_same:
+        raise RefusedManifest(
+            f"the key {key!r} was used for another manifest (task {run.name}, run {run.run}); use a new key"
+        )
+    return run
+
+
 def take_dropped(inbox: Inbox, world: World, desired: Desired) -> float | None:
     """One look at the inbox: take what has rested, answer what has ended. Seconds until the next look is due.
 
@@ -109,15 +148,16 @@ def take_dropped(inbox: Inbox, world: World, desired: Desired) -> float | None:
 
 
 class InboxStep:
-    """The inbox as one step before each pass. Its folder is made at the first look, where git gives it a place."""
+    """The inbox as one step before each pass. Its folder is made where git gives it a place, as often as it is gone."""
 
     def __init__(self, root: str, world: World, loop: Loop) -> None:
         self._root, self._world, self._loop = root, world, loop
         self._inbox: Inbox | None = None
         self._again_s: float | None = None
+        self._fault = ""
 
     def look(self) -> None:
-        """Take and answer. A folder that cannot be used is left for the next look. Raises StoreError."""
+        """Take and answer. A folder that cannot be used is a fault, and left for the next look. Raises StoreError."""
         desired = self._loop.revisions.last_good()
         if desired is None:
             return
@@ -125,17 +165,25 @@ class InboxStep:
         try:
             if self._inbox is None or not self._inbox.path.endswith(f"/{folder}"):
                 inbox = Inbox(self._root, folder)
+                inbox.is_there()
                 inbox.prepare()
                 self._inbox = inbox
-            self._again_s = take_dropped(self._inbox, self._world, desired)
-        except SourceError:
-            self._again_s = RETRY_S
+            elif not self._inbox.is_there():
+                self._inbox.prepare()
+            self._again_s, self._fault = take_dropped(self._inbox, self._world, desired), ""
+        except SourceError as exc:
+            why = getattr(exc.__cause__, "strerror", None) or ""
+            self._again_s, self._fault = RETRY_S, str(exc) if why in str(exc) else f"{exc}: {why}"
 
     def answer(self) -> None:
         """Put results beside the files whose tasks have ended by now. Raises StoreError."""
         if self._inbox is not None:
             with suppress(SourceError):
                 _answer(self._inbox, self._world)
+
+    def faults(self) -> Sequence[Fault]:
+        """The condition that nothing can be dropped, while that is so."""
+        return [("InboxUnusable", "NoFolder", self._fault)] if self._fault else []
 
     def again_in_s(self) -> float | None:
         """When something that is waiting may be ready."""

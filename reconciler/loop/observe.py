@@ -10,6 +10,7 @@ from typing import Any
 from reconciler.core.condition import Mode
 from reconciler.core.reading import Ok, Reading
 from reconciler.kinds.kind import Desired, Facts, Kind, World
+from reconciler.loop.trust import find_distrusted, read_scores
 from reconciler.ports import RouterReport
 from reconciler.store import attempts
 
@@ -26,10 +27,11 @@ def observe(
     desired: Desired, kinds: Sequence[Kind], world: World, mode: Mode, report: Reading[RouterReport]
 ) -> Observed:
     """Read the world for all kinds given; `report` is what the router said when the pass began. Raises StoreError."""
-    readings = {kind.name: kind.observe(world, report) for kind in kinds}
+    readings = {kind.name: kind.observe(world, report, desired.hub) for kind in kinds}
     busy: dict[str, int] = {}
     for task in attempts.in_flight(world.store):
         busy[task.instance] = busy.get(task.instance, 0) + 1
+    trust = read_scores(world.store, desired, world.clock.now())
     facts = Facts(
         now=world.clock.now(),
         boottime=world.clock.boottime(),
@@ -39,6 +41,9 @@ def observe(
         sandboxed=world.runtime.name != "process",
         router=report.value if isinstance(report, Ok) else None,
         busy=busy,
+        trust=trust,
+        distrusted=find_distrusted(world.store, desired, trust),
+        waiting=attempts.waiting(world.store, world.clock.boot_id(), world.clock.boottime()),
     )
     for kind in kinds:
         reading = readings[kind.name]

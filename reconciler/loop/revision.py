@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from reconciler import __version__
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.core.yaml import MAX_BYTES
-from reconciler.errors import PolicyEngineError, SourceError
+from reconciler.errors import CheckStoppedError, PolicyEngineError, SourceError
 from reconciler.kinds.kind import Desired, Kind
 from reconciler.kinds.tree import SYMLINK_MODE, ParseCache
+from reconciler.kinds.verdicts import Verdicts
 from reconciler.loop.admit import admit
 from reconciler.loop.desired import HUB_FILE, Candidate, load_desired
 from reconciler.ports import Clock, Entry, PolicyEngine, Revision, SetAside, Snapshot, Source
@@ -23,6 +25,7 @@ from reconciler.store.store import Store
 
 APPLIED = "applied_revision"
 UNSETTLED = "SourceUnsettled"
+VERDICTS = "policy_verdicts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,11 @@ class Revisions:
         self._operator, self._clock, self._engine = operator, clock, engine
         self._fresh_engine = fresh_engine
         self._cache = ParseCache()
+        self._verdicts = Verdicts(
+            f"{__version__}, {operator.policy.check_timeout:g}s",
+            lambda: store.get_meta(VERDICTS) or "",
+            lambda text: store.set_meta(VERDICTS, text),
+        )
         self._last: Candidate | None = None
         self._snapshot: Snapshot | None = None
         self._good: Desired | None = None
@@ -104,6 +112,8 @@ class Revisions:
             candidate = self._load(head.value)
         except SourceError as exc:
             return InForce(desired=self.last_good(), faults=(("SourceUnavailable", "Unreadable", str(exc)),))
+        except CheckStoppedError:
+            return InForce(desired=self.last_good())
         except PolicyEngineError as exc:
             message = f"revision {head.value.id[:12]} cannot be judged: {exc}"
             return InForce(desired=self.last_good(), faults=(("PolicyFallback", "CannotJudge", message),))
@@ -210,7 +220,9 @@ class Revisions:
             raise SourceError(f"revision {revision.id[:12]} cannot be read: {reason}")
         self.close()
         self._snapshot = snapshot.value
-        candidate = load_desired(snapshot.value, self._kinds, self._operator, self._cache, lambda: self._engine)
+        candidate = load_desired(
+            snapshot.value, self._kinds, self._operator, self._cache, lambda: self._engine, self._verdicts
+        )
         self._last = self._admitted(candidate)
         return self._last
 

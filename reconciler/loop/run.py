@@ -7,26 +7,31 @@ git -> desired -> observed -> plan -> guard -> apply -> audit
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from reconciler.core.change import Action, Cause, Change
-from reconciler.core.condition import Condition, Mode, derive_mode
+from reconciler.core.condition import Condition, Finding, Mode, derive_mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import RouterError, SourceError
 from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.kinds.route_entry import with_trust
+from reconciler.loop.alerts import Alerts
 from reconciler.loop.apply import Applying, Done, apply_plan
+from reconciler.loop.findings import Alarms, Throughput, find_concerns, find_distrusted
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.revision import InForce, Revisions
+from reconciler.loop.trust import TrustStep, read_scores
 from reconciler.ports import PolicyEngine, RouterReport
+from reconciler.settings import Alerts as AlertSettings
 from reconciler.store import records
 from reconciler.store.audit import AuditEntry, append
 
@@ -36,6 +41,9 @@ IMAGES = "resolved_images"
 
 Fault: TypeAlias = tuple[str, str, str]
 """A condition of the hub that is true now: type, reason, message."""
+
+Findings: TypeAlias = Mapping[str, Sequence[Finding]]
+"""By kinds of subjects that were looked at: `hub`, `agent`, `provider`, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +111,7 @@ class Loop:
         fresh_engine: Callable[[], PolicyEngine] | None = None,
         on_desired: Callable[[Desired], None] = lambda _desired: None,
         faults: Callable[[], Sequence[Fault]] = lambda: (),
+        alerts: Alerts | None = None,
     ) -> None:
         self._world, self._kinds, self._compared_with, self._report = world, kinds, compared_with, report
         self._on_desired, self._faults = on_desired, faults
@@ -114,6 +123,12 @@ class Loop:
         self._conditions = records.conditions(world.store)
         self._turn = threading.Lock()
         self._silent_passes = 0
+        self._trust = TrustStep(world)
+        self._throughput = Throughput(world.clock.boottime)
+        self._alarms = Alarms(world.store, world.clock.boottime)
+        self._alerts = alerts or Alerts(world.store, world.fleet, world.clock)
+        self._store_fault: Condition | None = None
+        self._source_read_at = world.clock.boottime()
 
     def close(self) -> None:
         """End the effects pool; effects under way are finished first."""
@@ -131,18 +146,21 @@ class Loop:
 
     def _run_pass(self, *, apply: bool) -> PassReport:
         in_force = self.revisions.in_force()
+        if not any(type_ == "SourceUnavailable" for type_, _, _ in in_force.faults):
+            self._source_read_at = self._world.clock.boottime()
         if in_force.desired is None:
             return self._nothing(in_force, apply=apply)
         report = self._world.router.report()
         if apply:
             self._silent_passes = 0 if isinstance(report, Ok) else self._silent_passes + 1
             self._receive(report)
-        desired = self._with_images(in_force.desired)
+            self._trust.look(in_force.desired, report)
+        desired = self._prepared(in_force.desired)
         observed = observe(desired, self._kinds, self._world, self._mode(), report)
         plan = self._guarded(desired, observed)
         refused = plan.refused
         if refused and (good := self.revisions.last_good()) and good.revision.id != desired.revision.id:
-            desired = self._with_images(good)
+            desired = self._prepared(good)
             observed = observe(desired, self._kinds, self._world, self._mode(), report)
             working = self._guarded(desired, observed)
         else:
@@ -158,7 +176,8 @@ class Loop:
                     f"{refused[0].reason}; if meant: reconciler apply --confirm {refused[0].confirm}",
                 )
             )
-        conditions = self._settle_conditions(faults, record=apply)
+        findings = self._findings(desired, observed, working)
+        conditions = self._settle_conditions(faults, findings, record=apply)
         if not apply or (refused and self.revisions.last_good() is None):
             return self._reported(plan, (), conditions, in_force)
         if not refused:
@@ -166,13 +185,14 @@ class Loop:
                 self.revisions.accept(desired)
             except SourceError as exc:
                 conditions = self._settle_conditions(
-                    [*faults, ("SourceUnavailable", "Unreadable", str(exc))], record=True
+                    [*faults, ("SourceUnavailable", "Unreadable", str(exc))], findings, record=True
                 )
                 return self._reported(plan, (), conditions, in_force)
             self._images = {desired.revision.id: self._images[desired.revision.id]}
         self._keep_images(desired)
         self._on_desired(desired)
         done = self._apply(working, desired)
+        self._throughput.note(done)
         return self._reported(replace(working, refused=refused), done, conditions, in_force)
 
     def _router_faults(self, report: Reading[RouterReport]) -> Sequence[Fault]:
@@ -190,8 +210,30 @@ class Loop:
         reason = report.reason if isinstance(report, Unavailable) else "it is not running, and starting it did not help"
         return [("RouterDown", "NoAnswer", f"the router does not answer: {reason}")]
 
+    def _findings(self, desired: Desired, observed: Observed, plan: Plan) -> Findings:
+        """What else a person should know of, by the kinds of subjects that were looked at. Raises StoreError."""
+        store, readings = self._world.store, observed.readings
+        waiting = sum(observed.facts.waiting.values()) + len(records.tasks_in(store, ("pending",)))
+        found = [
+            *find_concerns(plan),
+            *find_distrusted(observed.facts),
+            *self._throughput.find(waiting, desired.hub.alerts.throughput_window),
+            *self._alarms.find(),
+            *self._alerts.faults(),
+        ]
+        out: dict[str, list[Finding]] = {"sink": []}
+        for kind in self._kinds:
+            reading = readings[kind.name]
+            if isinstance(reading, Ok):
+                out.setdefault(kind.name, [])
+                of_kind = kind.find(reading.value) if kind.find is not None else {}
+                out |= {subject: list(findings) for subject, findings in of_kind.items()}
+        for finding in found:
+            out.setdefault(finding.subject.partition("/")[0], []).append(finding)
+        return out
+
     def _nothing(self, in_force: InForce, *, apply: bool) -> PassReport:
-        conditions = self._settle_conditions(in_force.faults, record=apply)
+        conditions = self._settle_conditions(in_force.faults, {}, record=apply)
         plan = Plan(revision="", compared_with="nothing", problems=in_force.problems)
         return self._reported(plan, (), conditions, in_force)
 
@@ -213,6 +255,12 @@ class Loop:
             if kind.receive is not None:
                 with suppress(RouterError):
                     kind.receive(self._world, report)
+
+    def _prepared(self, desired: Desired) -> Desired:
+        """With what is not in git, but belongs to what is to be: images by id, and the trust that agents have."""
+        scores = read_scores(self._world.store, desired, self._world.clock.now())
+        route = with_trust(desired.route, scores, desired.hub.orchestrator.trust.neutral)
+        return replace(self._with_images(desired), route=route)
 
     def _with_images(self, desired: Desired) -> Desired:
         """What each image reference means: asked once per revision, and again while it is not there."""
@@ -282,36 +330,98 @@ class Loop:
     def _mode(self) -> Mode:
         return derive_mode(self._conditions.values())
 
-    def _settle_conditions(self, faults: Sequence[tuple[str, str, str]], *, record: bool) -> tuple[Condition, ...]:
-        """Turn faults into conditions of the hub; transitions are recorded and audited."""
-        now = self._world.clock.now()
-        wanted: dict[tuple[str, str], Condition] = {
-            ("hub", type_): Condition(subject="hub", type=type_, status=True, reason=reason, message=message, since=now)
-            for type_, reason, message in faults
-        }
+    def note_store_fault(self, reason: str) -> None:
+        """state.db cannot be used, so that this stands in memory alone. Told at once, and over with the next pass."""
+        if self._store_fault is None:
+            fault = self._condition(Finding(type="StoreUnwritable", reason="Failed", message=reason))
+            self._store_fault = replace(fault, alerted=True)
+            self._alerts.tell_unkept(fault, self._settings)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Those that are true now."""
+        known = [c for c in self._conditions.values() if c.status]
+        return (*known, self._store_fault) if self._store_fault is not None else tuple(known)
+
+    @property
+    def source_age_s(self) -> float:
+        """Seconds since the source was read; since the start where it never was."""
+        return self._world.clock.boottime() - self._source_read_at
+
+    @property
+    def mode(self) -> Mode:
+        """What follows from the conditions."""
+        return derive_mode(self.conditions)
+
+    @property
+    def _settings(self) -> AlertSettings:
+        desired = self.revisions.last_good()
+        return desired.hub.alerts if desired is not None else AlertSettings()
+
+    def _settle_conditions(self, faults: Sequence[Fault], findings: Findings, *, record: bool) -> tuple[Condition, ...]:
+        """Turn what was found into conditions; transitions are recorded, audited and told.
+
+        What is said of resources of a kind that could not be looked at stays.
+        """
+        found = [Finding(type=type_, reason=reason, message=message) for type_, reason, message in faults]
         if self._world.runtime.name == "process":
             message = "the process runtime isolates neither network nor files; no confidential or restricted work"
-            key = ("hub", "SandboxNotEnforced")
-            wanted[key] = Condition(
-                subject="hub", type=key[1], status=True, reason="ProcessRuntime", message=message, since=now
-            )
+            found.append(Finding(type="SandboxNotEnforced", reason="ProcessRuntime", message=message))
+        found += [f for of_kind in findings.values() for f in of_kind]
+        changed = self._changed_conditions({f.key: self._condition(f) for f in found}, {"hub", *findings})
+        now_true = {**self._conditions, **{(c.subject, c.type): c for c in changed}}
+        if record:
+            now_true = self._conditions = self._keep_conditions(changed, now_true)
+        return tuple(c for c in now_true.values() if c.status)
+
+    def _condition(self, finding: Finding) -> Condition:
+        return Condition(
+            subject=finding.subject,
+            type=finding.type,
+            status=True,
+            reason=finding.reason,
+            message=finding.message,
+            since=self._world.clock.now(),
+        )
+
+    def _changed_conditions(
+        self, wanted: Mapping[tuple[str, str], Condition], looked_at: Collection[str]
+    ) -> list[Condition]:
+        """What is another way than it was, in order."""
         changed: list[Condition] = []
         for key in sorted(self._conditions.keys() | wanted.keys()):
             before, after = self._conditions.get(key), wanted.get(key)
-            if after is None and before is not None and before.status:
-                changed.append(replace(before, status=False, reason="Resolved", message="", since=now))
-            elif after is not None and (before is None or not before.status):
+            if after is None:
+                if before is not None and before.status and key[0].partition("/")[0] in looked_at:
+                    over_at = self._world.clock.now()
+                    changed.append(replace(before, status=False, reason="Resolved", message="", since=over_at))
+            elif before is None:
                 changed.append(after)
-            elif after is not None and before is not None and before.message != after.message:
-                changed.append(replace(after, since=before.since))
-        now_true = {**self._conditions, **{(c.subject, c.type): c for c in changed}}
-        if record:
-            if changed:
-                with self._world.store.transaction():
-                    records.put_conditions(self._world.store, changed)
-                    append(self._world.store, [self._condition_entry(c) for c in changed])
-            self._conditions = now_true
-        return tuple(c for c in now_true.values() if c.status)
+            elif not before.status:
+                changed.append(replace(after, alerted=before.alerted))
+            elif before.message != after.message:
+                changed.append(replace(after, since=before.since, alerted=before.alerted))
+        return changed
+
+    def _keep_conditions(
+        self, changed: Sequence[Condition], now_true: Mapping[tuple[str, str], Condition]
+    ) -> dict[tuple[str, str], Condition]:
+        """Write transitions and notices in one transaction, then have them delivered. Raises StoreError."""
+        if self._store_fault is not None:
+            over = replace(self._store_fault, status=False, message="", since=self._world.clock.now())
+            changed, now_true = [*changed, over], {**now_true, (over.subject, over.type): over}
+        telling = self._alerts.settle(tuple(now_true.values()), self._settings)
+        told = {(c.subject, c.type): c for c in telling.changed}
+        if changed or telling:
+            with self._world.store.transaction():
+                kept = {**{(c.subject, c.type): c for c in changed}, **told}
+                records.put_conditions(self._world.store, kept.values())
+                append(self._world.store, [self._condition_entry(c) for c in changed])
+                self._alarms.keep()
+                self._alerts.keep(telling)
+        self._alerts.tell(telling)
+        self._store_fault = None
+        return {**now_true, **told}
 
     def _condition_entry(self, condition: Condition) -> AuditEntry:
         return self._world.entry(

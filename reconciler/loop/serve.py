@@ -7,7 +7,7 @@ everything; `run_once` returns when the fleet has converged, or can get no furth
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,16 +17,15 @@ from reconciler.core.condition import Mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.reading import Ok, Unavailable
-from reconciler.errors import PolicyEngineError, RouterError, StoreError
+from reconciler.errors import ReconcilerError, RouterError, StoreError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.manifest import Loaded
 from reconciler.loop.apply import Applying, Done, apply_plan
-from reconciler.loop.inspections import Inspections, Sweep
+from reconciler.loop.inspections import Inspections, Sample, Sweep
 from reconciler.loop.observe import observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.run import Loop, PassReport
 from reconciler.loop.wake import Wake, follow_engine, follow_router, watch_files
-from reconciler.policy.opa_process import stop_opa
 from reconciler.ports import Revision
 from reconciler.settings import HubSpec
 from reconciler.store import records
@@ -37,6 +36,7 @@ FASTEST_S = 0.02
 STUCK_S = 15.0
 """How long nothing must have moved before `run_once` gives up: agents call again within seconds of any fault."""
 TELL_S = 20.0
+HANGS_AFTER_S = 300.0
 
 
 class Hub:
@@ -64,6 +64,8 @@ class Hub:
         self._stop = threading.Event()
         self._down = threading.Event()
         self.last: PassReport | None = None
+        self._passed_at = time.monotonic()
+        self._hangs_after_s = HANGS_AFTER_S
 
     def stop(self) -> None:
         """End after the pass under way; everything that runs goes on without us. Safe from a signal handler."""
@@ -78,6 +80,20 @@ class Hub:
     @property
     def is_going_down(self) -> bool:
         return self._down.is_set()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether passes end: the last one did not long ago, for all that a busy one may take."""
+        return self.pass_age_s < self._hangs_after_s
+
+    @property
+    def pass_age_s(self) -> float:
+        """Seconds since a pass ended."""
+        return time.monotonic() - self._passed_at
+
+    def samples(self) -> Mapping[str, Sample]:
+        """What each container was last seen to use, by instance."""
+        return self._inspections.samples()
 
     def serve(self) -> None:
         """Pass after pass until `stop` or `take_down`."""
@@ -121,12 +137,15 @@ class Hub:
             self.last = self._loop.run_pass()
             self._after_pass()
         except StoreError as exc:
+            self._loop.note_store_fault(str(exc))
             self._on_fault(f"StoreUnwritable: {exc}")
             return None
         except Exception as exc:
             logging.getLogger("reconciler").exception("a pass failed")
             self._on_fault(f"a fault of the hub's own ended this pass: {type(exc).__name__}: {exc}")
             return None
+        finally:
+            self._passed_at, self._hangs_after_s = time.monotonic(), max(HANGS_AFTER_S, 3 * self._resync_s())
         self._on_pass(self.last)
         return self.last
 
@@ -136,7 +155,7 @@ class Hub:
             return BREAKER_S
         if report.applied:
             return 0.0
-        waits = [c.wait_s for c in report.held if c.wait_s is not None]
+        waits = [c.wait_s for c in report.plan.changes if c.wait_s is not None]
         if (again := self._pause()) is not None:
             waits.append(again)
         if any(isinstance(d.outcome, Failed | Skipped) for d in report.done):
@@ -159,11 +178,12 @@ def take_down(
     report: Callable[[Done], None] = lambda _done: None,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> str:
-    """Drain and remove every instance, then end router and OPA. Why something may be left; empty when nothing is.
+    """Drain and remove every instance, then end the router and what else the kinds run.
 
-    Nothing is left only when the engine says so. A router that is gone is started for as long as it is needed. What is
-    waited for is told at once, and then rarely. Gives up after `timeout_s`, and where for `patience_s` nothing could be
-    removed and no task was waited for; the record stays, and a later call goes on from there. Raises StoreError.
+    Returns why something may be left; empty when nothing is, and only when the engine says so. A router that is gone is
+    started for as long as it is needed. What is waited for is told at once, and then rarely. Gives up after
+    `timeout_s`, and where for `patience_s` nothing could be removed and no task was waited for; the record stays, and a
+    later call goes on from there. Raises StoreError.
     """
     empty = replace(desired, loaded={**desired.loaded, "agent": Loaded(by_name={})})
     began = time.monotonic()
@@ -184,13 +204,25 @@ def take_down(
                 tell_at = now + TELL_S
             time.sleep(FASTEST_S * 5)
     world.router.stop()
-    try:
-        stop_opa(world.run)
-    except PolicyEngineError as exc:
-        return str(exc)
+    if left := _end_the_rest(kinds, world):
+        return left
     over = [replace(c, status=False, reason="Down", message="") for c in records.conditions(world.store).values()]
     records.put_conditions(world.store, over)
     return ""
+
+
+def _end_the_rest(kinds: Sequence[Kind], world: World) -> str:
+    """Why something of it may be left; empty when nothing is. Raises StoreError."""
+    left: list[str] = []
+    for kind in kinds:
+        try:
+            if kind.take_down is not None:
+                kind.take_down(world)
+        except StoreError:
+            raise
+        except ReconcilerError as exc:
+            left.append(str(exc))
+    return "; ".join(left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

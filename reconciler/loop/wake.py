@@ -6,6 +6,7 @@ A wake carries no data: whoever wakes, the pass reads the world again.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from reconciler.errors import RouterError, RuntimeUnavailableError
@@ -49,7 +50,7 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
                 continue
             try:
                 for changes in watch(
-                    *existing,
+                    *(path for path, _inode in existing),
                     stop_event=stop,
                     debounce=WATCH_DEBOUNCE_MS,
                     step=WATCH_STEP_MS,
@@ -62,6 +63,7 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
                     if changes:
                         wake.ring()
                     if _existing(paths) != existing:
+                        wake.ring()
                         break
             except (OSError, RuntimeError):
                 stop.wait(RETRY_S)
@@ -69,9 +71,15 @@ def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.
     return _started(follow, "watch")
 
 
-def _existing(paths: Callable[[], Sequence[str]]) -> list[str]:
-    """The paths as they are now: the inbox is made after the first pass, and its place may change with a commit."""
-    return [p for p in paths() if Path(p).exists()]
+def _existing(paths: Callable[[], Sequence[str]]) -> list[tuple[str, int]]:
+    """The paths as they are now, with their inodes: the inbox is made after the first pass, its place may change with
+    a commit, and one that was removed and made again is another.
+    """
+    found = []
+    for path in paths():
+        with suppress(OSError):
+            found.append((path, Path(path).stat().st_ino))
+    return found
 
 
 def follow_engine(runtime: Runtime, inspections: Inspections, wake: Wake, stop: threading.Event) -> threading.Thread:

@@ -4,12 +4,13 @@ Paths ending in `_test.rego` are tests: checked and run, but no part of what ans
 value of `data.yaml` at its root, and `hub.revision`, the digest of everything else: it returns with each decision, so
 that no answer can be taken for another revision's. Because `data.hub` is the hub's, `data.yaml` has no key `hub`.
 
-A kind of question for which no module defines `decision` in `package hub.<kind>` is not answered by Rego at all: the
-built-in rules answer it (`builtin.py`, `chain.py`).
+A kind of question for which there is no `package hub.<kind>` is not answered by Rego at all: the built-in rules answer
+it (`builtin.py`, `chain.py`). What only looks like an answer, because a name is misspelt, is reported.
 
 What only the engine can see, syntax above all, is found by `PolicyEngine.check`.
 """
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -30,8 +31,14 @@ MAX_DATA_VALUES = 50_000
 MAX_DATA_DEPTH = 32
 MAX_NUMBER = 2**53
 
+NO_POLICIES = PolicyBundle(modules={}, data={"hub": {"revision": ""}}, digest="")
+"""What is in force where a repository has no policies: a bundle that answers no question."""
+
 ANSWER_PACKAGE = "hub.answer"
+DECISION = "decision"
+LIBRARY_PACKAGE = "hub.lib"
 _RESERVED = ("hub.answer", "hub.revision")
+_OF_OPA = "system"
 _ONE_ARITY = "functions of one name take as many everywhere"
 _NO_WITH = "uses 'with', which the embedded engine cannot evaluate outside of tests; use a function"
 _IMPORTS = "rego.v1, data.… or input.…"
@@ -41,10 +48,14 @@ _Path: TypeAlias = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """`bundle` is None where `problems` is not empty."""
+    """`bundle` is None where `problems` is not empty. `unasked` are modules that look like answers and are never asked.
+
+    A bundle with `unasked` modules works, but not as its author meant it: no revision may have one.
+    """
 
     bundle: PolicyBundle | None
     problems: tuple[Problem, ...] = ()
+    unasked: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +103,8 @@ def build_bundle(
     document = dict(data) if isinstance(data, Mapping) else {}
     name = digest([sources, document])
     document["hub"] = {"revision": name}
-    return Built(bundle=PolicyBundle(modules=sources, data=document, digest=name))
+    bundle = PolicyBundle(modules=sources, data=document, digest=name)
+    return Built(bundle=bundle, unasked=sort_problems(_find_unasked(modules)))
 
 
 def is_test(path: str) -> bool:
@@ -106,13 +118,19 @@ def without_tests(modules: Mapping[str, str]) -> dict[str, str]:
 
 def answered_kinds(modules: Mapping[str, str]) -> frozenset[str]:
     """The kinds of questions that the modules of a bundle answer."""
-    outlines = [read_module(path, text) for path, text in without_tests(modules).items()]
-    return frozenset(
-        kind
-        for kind in KINDS
-        for outline in outlines
-        if outline.package == f"hub.{kind}" and any(r.name == "decision" for r in outline.rules)
-    )
+    return _answered([read_module(path, text) for path, text in without_tests(modules).items()])
+
+
+def is_decision(rule: Rule) -> bool:
+    """Whether a rule defines the decision of its package, or a part of it such as `decision.allow`."""
+    return rule.arity is None and rule.name.partition(".")[0] == DECISION
+
+
+def problem_at_decision(modules: Mapping[str, str], kind: str, message: str) -> Problem:
+    """A problem of a kind's decision, at the rule in the modules that defines it."""
+    outlines = [read_module(path, text) for path, text in sorted(without_tests(modules).items())]
+    module, rule = next((m, r) for m in outlines if m.package == f"hub.{kind}" for r in m.rules if is_decision(r))
+    return module.problem(rule, f"data.hub.{kind}.decision {message}")
 
 
 def answer_module(kinds: Iterable[str]) -> str:
@@ -137,6 +155,53 @@ def find_tests(modules: Mapping[str, str]) -> tuple[TestRule, ...]:
                 test = TestRule(path=where, name=rule.name, file=path, line=rule.line, column=rule.column)
                 found.setdefault(where, test)
     return tuple(found.values())
+
+
+def _answered(modules: Iterable[Module]) -> frozenset[str]:
+    packages = {m.package for m in modules if any(is_decision(r) for r in m.rules)}
+    return frozenset(kind for kind in KINDS if f"hub.{kind}" in packages)
+
+
+def _find_unasked(modules: Sequence[Module]) -> Iterator[Problem]:
+    """Below `hub` are answers and libraries; what is neither was meant to be one of them."""
+    answering = sorted((m for m in modules if not is_test(m.file)), key=lambda m: m.file)
+    answered = _answered(answering)
+    by_kind: dict[str, list[Module]] = {}
+    for module in answering:
+        root, _, below = module.package.partition(".")
+        kind = below.partition(".")[0]
+        if root != "hub" or f"{module.package}.".startswith(f"{LIBRARY_PACKAGE}."):
+            continue
+        if kind not in KINDS:
+            yield _not_a_kind(module, kind)
+        elif kind not in answered:
+            by_kind.setdefault(kind, []).append(module)
+    yield from (_no_decision(kind, found) for kind, found in by_kind.items())
+
+
+def _not_a_kind(module: Module, kind: str) -> Problem:
+    likely = difflib.get_close_matches(kind, KINDS, n=1)
+    meant = f"did you mean hub.{likely[0]}? " if likely else ""
+    packages = ", ".join(f"hub.{k}" for k in KINDS)
+    message = (
+        f"package {module.package} is never asked; {meant}questions go to {packages}, "
+        f"and libraries are below {LIBRARY_PACKAGE} or outside of hub"
+    )
+    return Problem(file=module.file, line=module.line, column=1, message=message)
+
+
+def _no_decision(kind: str, modules: Sequence[Module]) -> Problem:
+    """At the rule that was probably meant, else at the package."""
+    message = f"package hub.{kind} has no rule {DECISION!r}, so that built-in rules would answer instead"
+    for module in modules:
+        for rule in module.rules:
+            if rule.name == DECISION:
+                return module.problem(rule, f"{message}; this is a function, make it a rule without arguments")
+            if difflib.get_close_matches(rule.name, [DECISION], cutoff=0.75):
+                return module.problem(rule, f"{message}; rename {rule.name}, if this is meant to be it")
+    first = modules[0]
+    advice = f"define it, or name a library {LIBRARY_PACKAGE}.{kind}"
+    return Problem(file=first.file, line=first.line, column=1, message=f"{message}; {advice}")
 
 
 def _decode(path: str, content: bytes) -> str | Problem:
@@ -192,6 +257,10 @@ def _check_header(module: Module) -> Iterator[Problem]:
         yield at_package("names no package; begin with 'package hub.message' or another name")
     elif module.package == "hub" or f"{module.package}.".startswith(tuple(f"{name}." for name in _RESERVED)):
         yield at_package(f"package {module.package} is the hub's own; choose another name")
+    elif module.package.partition(".")[0] == _OF_OPA:
+        yield at_package(
+            f"package {module.package} is below '{_OF_OPA}', which OPA keeps for itself; choose another name"
+        )
     elif not any(i.path == "rego.v1" for i in module.imports):
         yield at_package("does not import rego.v1; write 'import rego.v1' below the package")
     for found in module.imports:
@@ -208,6 +277,8 @@ def _check_data(data: object, modules: Sequence[Module]) -> Iterator[tuple[_Path
         return
     if "hub" in data:
         yield ("hub",), "has the key 'hub', which is the hub's own; rename it"
+    if _OF_OPA in data:
+        yield (_OF_OPA,), f"has the key '{_OF_OPA}', which OPA keeps for itself; rename it"
     for package in sorted({m.package for m in modules}):
         if package and package.partition(".")[0] != "hub" and _holds(data, package.split(".")):
             yield tuple(package.split(".")), f"has a value where package {package} is; rename one of them"

@@ -6,8 +6,9 @@ deadline or dies is replaced at the next call, with the same bundle. `check` and
 that answers.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any
@@ -15,31 +16,37 @@ from typing import Any
 from reconciler.core.decision import Decision
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.errors import PolicyEngineError
-from reconciler.policy.bundle import is_test
+from reconciler.policy.bundle import is_test, problem_at_decision
 from reconciler.policy.link import WorkerLink, WorkerLostError
 from reconciler.policy.rewrite import rewrite_module
 from reconciler.policy.testing import TestLimits, run_tests
 from reconciler.ports import PolicyBundle
 
 ENGINE = "embedded"
+SHORTEST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """Seconds for one decision, for loading and for checking without tests; bytes for one worker."""
+    """Seconds for one decision, for loading, and for a whole check with its tests; bytes for one worker."""
 
     decide_s: float = 1.0
     load_s: float = 10.0
-    check_s: float = 20.0
+    check_s: float = 10.0
     memory_bytes: int = 256 * 2**20
     tests: TestLimits = field(default_factory=TestLimits)
 
 
 class EmbeddedEngine:
-    """A `PolicyEngine` (`ports.py`) that several threads may use; their questions are asked one after another."""
+    """A `PolicyEngine` (`ports.py`) that several threads may use; their questions are asked one after another.
 
-    def __init__(self, limits: EngineLimits | None = None) -> None:
+    While a check takes its time, `attend` is called with its seconds, some times in each; what it raises ends the
+    check.
+    """
+
+    def __init__(self, limits: EngineLimits | None = None, attend: Callable[[float], None] = lambda _s: None) -> None:
         self._limits = limits or EngineLimits()
+        self._attend = attend
         self._lock = Lock()
         self._bundle: PolicyBundle | None = None
         self._link: WorkerLink | None = None
@@ -55,14 +62,19 @@ class EmbeddedEngine:
         return self._link.pid if self._link else None
 
     def check(self, bundle: PolicyBundle) -> Sequence[Problem]:
-        """Syntax and compilation, and if they are well the tests. Raises PolicyEngineError where no worker starts."""
-        problems = self._compile(
-            {
-                path: rewrite_module(path, text, 0).text if is_test(path) else text
-                for path, text in bundle.modules.items()
-            }
-        )
-        return sort_problems(problems or run_tests(self._start, bundle, self._limits.tests))
+        """Syntax, compilation and whether decisions end at all; if all that is well the tests.
+
+        Raises PolicyEngineError where no worker starts.
+        """
+        modules = {
+            path: rewrite_module(path, text, 0).text if is_test(path) else text for path, text in bundle.modules.items()
+        }
+        check = _Check(modules, self._limits, self._attend)
+        problems = check.compile()
+        if not problems:
+            limits = replace(self._limits.tests, all_s=min(self._limits.tests.all_s, check.left_s()))
+            problems = list(run_tests(check.start, bundle, limits))
+        return sort_problems(problems)
 
     def activate(self, bundle: PolicyBundle) -> None:
         """Make this bundle the one that answers. Raises PolicyEngineError; then the last one stays in force."""
@@ -139,24 +151,65 @@ class EmbeddedEngine:
         if reply["revision"] != bundle.digest:
             raise PolicyEngineError(f"embedded engine: {bundle.digest} calls itself {reply['revision']}")
 
-    def _compile(self, modules: Mapping[str, str]) -> list[Problem]:
-        """What the engine says of modules; if they crash it, which of them does so alone."""
-        found = self._ask_problems(modules)
-        if found is not None:
-            return found
-        alone = {path: self._ask_problems({path: text}) for path, text in modules.items()}
-        guilty = [path for path, problems in alone.items() if problems is None]
-        where = guilty or [str(PurePosixPath(min(modules)).parent)]
+
+class _Check:
+    """One check within its time: of modules that nobody is asked about yet, in workers of its own."""
+
+    def __init__(self, modules: Mapping[str, str], limits: EngineLimits, attend: Callable[[float], None]) -> None:
+        self._modules, self._limits, self._attend = modules, limits, attend
+        self._began = time.monotonic()
+
+    def left_s(self) -> float:
+        """Seconds that the check may still take; a little where it may take no more."""
+        return max(self._began + self._limits.check_s - time.monotonic(), SHORTEST_S)
+
+    def start(self) -> WorkerLink:
+        return WorkerLink(
+            memory_bytes=self._limits.memory_bytes, attend=lambda: self._attend(time.monotonic() - self._began)
+        )
+
+    def compile(self) -> list[Problem]:
+        """What the engine says of the modules; where they crash it or do not end, which of them is to blame."""
+        found = self._ask_problems(self._modules, self.left_s() / 2)
+        return found if found is not None else self._find_guilty()
+
+    def _find_guilty(self) -> list[Problem]:
+        """The modules that the engine does not survive alone, as far as there is time to try them."""
+        guilty = []
+        for path, text in self._modules.items():
+            if self.left_s() <= SHORTEST_S:
+                break
+            if self._ask_problems({path: text}, min(self.left_s(), self._limits.decide_s)) is None:
+                guilty.append(path)
+        where = guilty or [str(PurePosixPath(min(self._modules)).parent)]
         message = "cannot be compiled: the engine crashed or hung on it; simplify what was changed last"
         return [Problem(file=path, message=message) for path in where]
 
-    def _ask_problems(self, modules: Mapping[str, str]) -> list[Problem] | None:
-        """None where the worker did not survive it."""
-        link = self._start()
+    def _ask_problems(self, modules: Mapping[str, str], deadline_s: float) -> list[Problem] | None:
+        """None where the worker did not survive the modules."""
+        link = self.start()
         try:
-            reply = link.ask("check", self._limits.check_s, modules=modules)
+            reply = link.ask("check", deadline_s, modules=modules)
+            problems = [Problem(**fields) for fields in reply["problems"]]
+            return problems or self._probe(link, modules, reply["kinds"])
         except WorkerLostError:
             return None
         finally:
             link.close()
-        return [Problem(**fields) for fields in reply["problems"]]
+
+    def _probe(self, link: WorkerLink, modules: Mapping[str, str], kinds: Sequence[str]) -> list[Problem]:
+        """Decisions that nobody can get, because they fail or do not end even for an empty question."""
+        problems: list[Problem] = []
+        for kind in kinds:
+            deadline_s = min(self._limits.decide_s, self.left_s())
+            try:
+                fault = link.ask("probe", deadline_s, kind=kind).get("fault", "")
+            except WorkerLostError as exc:
+                late = (
+                    f"did not end within {deadline_s:g}s, not even for an empty question; bound what it walks through"
+                )
+                crashed = "crashed the engine, or used up its memory; simplify it"
+                return [*problems, problem_at_decision(modules, kind, late if exc.timed_out else crashed)]
+            if fault:
+                problems.append(problem_at_decision(modules, kind, str(fault)))
+        return problems

@@ -8,13 +8,14 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.errors import PolicyEngineError
 from reconciler.policy.worker import command, encode_frame, frame_size
 
 START_S = 10.0
+ATTEND_S = 0.1
 
 
 class WorkerLostError(PolicyEngineError):
@@ -28,8 +29,14 @@ class WorkerLostError(PolicyEngineError):
 class WorkerLink:
     """One child process. Reply fields are those of the protocol (`worker.py`)."""
 
-    def __init__(self, *, memory_bytes: int, start_s: float = START_S) -> None:
-        """Start a worker and wait until it is ready. Raises WorkerLostError."""
+    def __init__(
+        self, *, memory_bytes: int, start_s: float = START_S, attend: Callable[[], None] | None = None
+    ) -> None:
+        """Start a worker and wait until it is ready. Raises WorkerLostError.
+
+        `attend` is called ten times a second while something is waited for; what it raises ends the worker.
+        """
+        self._attend = attend
         argv, env = command(memory_bytes)
         self._socket, there = socket.socketpair()
         with there:
@@ -80,6 +87,9 @@ class WorkerLink:
             reply = json.loads(self._read(size, until))
         except (OSError, ValueError, RecursionError) as exc:
             raise self._lost(operation, exc) from exc
+        except BaseException:
+            self.close()
+            raise
         if not isinstance(reply, dict):
             raise self._lost(operation, ValueError("the reply is not an object"))
         return reply
@@ -87,16 +97,25 @@ class WorkerLink:
     def _read(self, size: int, until: float) -> bytes:
         parts: list[bytes] = []
         while size:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._socket.settimeout(left)
-            part = self._socket.recv(min(size, 2**20))
+            part = self._read_some(size, until)
             if not part:
                 raise ConnectionResetError("it closed the connection")
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+    def _read_some(self, size: int, until: float) -> bytes:
+        """Raises TimeoutError at the deadline."""
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._socket.settimeout(min(left, ATTEND_S) if self._attend else left)
+            try:
+                return self._socket.recv(min(size, 2**20))
+            except TimeoutError:
+                if self._attend:
+                    self._attend()
 
     def _lost(self, operation: str, cause: Exception) -> WorkerLostError:
         timed_out = isinstance(cause, TimeoutError)

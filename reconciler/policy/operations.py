@@ -15,7 +15,6 @@ from reconciler.policy import rego
 from reconciler.policy.bundle import ANSWER_PACKAGE, answer_module, answered_kinds, without_tests
 from reconciler.policy.decision import read_decision, shorten
 from reconciler.policy.marks import read_marks
-from reconciler.policy.module import read_module
 from reconciler.policy.reads import Reads, find_reads
 
 MAX_PROBLEMS_PER_MODULE = 5
@@ -44,13 +43,24 @@ class Operations:
         rego.warm_up()
         self._libc = ctypes.CDLL(None)
         self._program: rego.Program | None = None
+        self._checked: rego.Program | None = None
         self._revision = ""
         self._kinds: frozenset[str] = frozenset()
 
     def check(self, modules: Mapping[str, str]) -> Reply:
-        """Syntax of each module; then, if that is well, what only compiling and a first evaluation show."""
+        """Syntax of each module; then, if that is well, what only compiling shows."""
         problems = [p for path, text in modules.items() for p in self._parse(path, text)]
-        return {"problems": [p.to_json() for p in sort_problems(problems or self._compile(modules))]}
+        found = sort_problems(problems or self._compile(modules))
+        return {"problems": [p.to_json() for p in found], "kinds": sorted(answered_kinds(modules))}
+
+    def probe(self, kind: str) -> Reply:
+        """What is wrong with a decision of the modules checked last, whatever is asked; it may not end."""
+        if self._checked is None:
+            return {"error": "nothing is checked"}
+        answer = self._checked.ask(f"{_ANSWER_ROOT}/{kind}", {})
+        if isinstance(answer, rego.Fault) and answer.code in _STATIC:
+            return {"fault": f"{_STATIC[answer.code]} ({answer.message})"}
+        return {}
 
     def load(
         self,
@@ -132,16 +142,11 @@ class Operations:
         whole = _folder(modules)
         kinds = answered_kinds(modules)
         try:
-            program = _compile(modules, {"hub": {"revision": ""}}, kinds)
+            self._checked = _compile(modules, {"hub": {"revision": ""}}, kinds)
         except rego.CompileError as exc:
             logged = [p for p in _read_log(self._take_log()) if p.file in modules]
             return logged or [Problem(file=whole, message=_no_rego(str(exc)))]
-        answers = {kind: program.ask(f"{_ANSWER_ROOT}/{kind}", {}) for kind in sorted(kinds)}
-        return [
-            _problem_at_decision(modules, kind, f"{_STATIC[answer.code]} ({answer.message})")
-            for kind, answer in answers.items()
-            if isinstance(answer, rego.Fault) and answer.code in _STATIC
-        ]
+        return []
 
     def _take_log(self) -> str:
         """What the library has printed since the last call."""
@@ -161,12 +166,6 @@ def _compile(
     used = {**without_tests(modules), _ANSWER_FILE: answer_module(kinds)}
     paths = [f"{_ANSWER_ROOT}/{kind}" for kind in sorted(kinds)] + list(entry_points)
     return rego.Program(used, data, paths or [_ANSWER_ROOT])
-
-
-def _problem_at_decision(modules: Mapping[str, str], kind: str, message: str) -> Problem:
-    outlines = [read_module(path, text) for path, text in sorted(without_tests(modules).items())]
-    module, rule = next((m, r) for m in outlines if m.package == f"hub.{kind}" for r in m.rules if r.name == "decision")
-    return module.problem(rule, f"data.hub.{kind}.decision {message}")
 
 
 def _find_reads(program: rego.Program, kinds: Iterable[str]) -> dict[str, object]:

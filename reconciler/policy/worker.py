@@ -5,7 +5,9 @@ bytes, the length of what follows as a big-endian unsigned integer, then that ma
 `MAX_FRAME_BYTES`. The end of the input ends the worker. Unasked, and first, it says `{"ready": true, "pid": …}`.
 
     request                                                     reply, besides "id"
-    {"op": "check", "modules": {path: text}}                    {"problems": [{file, line, column, message}]}
+    {"op": "check", "modules": {path: text}}                    {"problems": [{file, line, column, message}],
+                                                                "kinds": ["message", …]}
+    {"op": "probe", "kind": "message"}, after a check           {"fault": "…"} where no question has an answer, or {}
     {"op": "load", "modules": {path: text}, "data": {…}}        {"revision": "…", "kinds": ["message", …], "reads": {…}}
                                                                 or {"error": "…"}: what was loaded before stays
     {"op": "decide", "kind": "message", "question": {…}}        {"revision": "…", "allow": true, "reasons": ["…"]}
@@ -161,6 +163,8 @@ def _serve(operations: "Operations", request: Mapping[str, Any]) -> Reply:
             return operations.load(request["modules"], request["data"], entry_points)
         case "check":
             return operations.check(request["modules"])
+        case "probe":
+            return operations.probe(request["kind"])
         case "evaluate":
             return operations.evaluate(request["path"], request["question"])
         case unknown:

@@ -3,7 +3,8 @@
 Plain requests come from the line itself, all others by ASGI; the same endpoints answer both.
 
 POST /api/hub/messages[?wait=s]                    the route
-GET  /api/hub/messages?wait=s&max=n&ack=cursor     poll: what there is, as soon as there is
+GET  /api/hub/messages?wait=s&max=n&ack=cursor     poll: what there is, as soon as there is; with &only=tasks the
+                                                   hub's orders, where the daemon said that it takes no more
 POST /api/hub/messages/ack                         {"cursor": "…"}
 GET  /api/hub/self                                 who am I, and what may I do
 """
@@ -20,7 +21,7 @@ from reconciler.router.answer import PROBLEM, Answer, Header, find_header
 from reconciler.router.clock import boottime_s
 from reconciler.router.cloudevents import BATCH_MEDIA_TYPE, write_event
 from reconciler.router.line import Line
-from reconciler.router.mailbox import Batch, Letter
+from reconciler.router.mailbox import Batch, Letter, Mailbox
 from reconciler.router.message import Deny
 from reconciler.router.pipeline import Route, report_exception
 from reconciler.router.registry import Instance
@@ -31,7 +32,8 @@ MAX_WAIT_S = 60.0
 MAX_COUNT = 1000
 _ACK_BYTES = 4096
 _SEND_QUERY = frozenset({"wait"})
-_POLL_QUERY = frozenset({"wait", "max", "ack"})
+_POLL_QUERY = frozenset({"wait", "max", "ack", "only"})
+_ORDERS = "tasks"
 
 _encoder = msgspec.json.Encoder()
 
@@ -96,13 +98,18 @@ class AgentPlane:
             return denied
         wait_s = call.query_number("wait", 0.0, MAX_WAIT_S)
         count = call.query_number("max", 100, MAX_COUNT)
-        if wait_s is None or count is None or count < 1 or not call.query.keys() <= _POLL_QUERY:
-            reason = "the query may hold wait, a number of seconds, max, a number from 1, and ack, a cursor"
+        only = call.query.get("only", _ORDERS)
+        if wait_s is None or count is None or count < 1 or only != _ORDERS or not call.query.keys() <= _POLL_QUERY:
+            reason = (
+                "the query may hold wait, a number of seconds, max, a number from 1, ack, a cursor, "
+                "and only, which is tasks"
+            )
             return self._deny_query(instance, reason)
         cursor = call.query.get("ack")
-        if cursor is not None and not instance.mailbox.acknowledge(cursor):
+        if cursor is not None and not instance.acknowledge(cursor):
             return self._deny_query(instance, "ack is not a cursor that a poll returned")
-        batch = await self._take(call, instance, wait_s, int(count))
+        mailbox = instance.orders if "only" in call.query else instance.mailbox
+        batch = await self._take(call, instance, mailbox, wait_s, int(count))
         bodies = self._show_letters(instance, batch.letters)
         if find_header(call.headers, b"accept") == BATCH_MEDIA_TYPE:
             events = b",".join([write_event(body) for body in bodies])
@@ -119,22 +126,22 @@ class AgentPlane:
         self._route.note_unsigned(instance, [letter for letter, body in sealed if body is None])
         return [body for _, body in sealed if body is not None]
 
-    async def _take(self, call: Call, instance: Instance, wait_s: float, count: int) -> Batch:
+    async def _take(self, call: Call, instance: Instance, mailbox: Mailbox, wait_s: float, count: int) -> Batch:
         """What there is, once there is something; nothing after `wait_s`. A caller that is gone takes nothing."""
         limits = self._route.rules.config.limits
         until = boottime_s() + wait_s
         while True:
             now = boottime_s()
-            batch = instance.mailbox.take(now, count=0 if call.is_gone else count, lease_s=limits.lease_s)
+            batch = mailbox.take(now, count=0 if call.is_gone else count, lease_s=limits.lease_s)
             self._route.note_expired(instance, batch.expired)
             if batch.letters or now >= until or self.is_stopping or instance.is_removed or call.is_gone:
-                instance.last_seen = now
+                instance.note_call(now, is_daemon=mailbox is instance.orders)
                 return batch
-            wake_at = min(until, instance.mailbox.next_return() or until)
-            reader = call.line.loop.create_future()
+            wake_at = min(until, mailbox.next_return() or until)
+            reader = (mailbox, call.line.loop.create_future())
             instance.readers.append(reader)
             try:
-                await call.line.wait(reader, wake_at - now)
+                await call.line.wait(reader[1], wake_at - now)
             finally:
                 instance.readers.remove(reader)
 
@@ -147,7 +154,7 @@ class AgentPlane:
             ack = msgspec.json.decode(await call.read(), type=_Ack)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             ack = _Ack("")
-        if not instance.mailbox.acknowledge(ack.cursor):
+        if not instance.acknowledge(ack.cursor):
             return self._deny_query(instance, 'the body is {"cursor": "…"}, with a cursor that a poll returned')
         return Answer(204, b"")
 
@@ -190,7 +197,7 @@ class AgentPlane:
         if denied is not None:
             self._route.log.count(instance.name, instance.agent, denied.code, denied.step)
             return self._deny(denied)
-        instance.last_seen = boottime_s()
+        instance.note_call(boottime_s(), is_daemon="only" in call.query)
         return None
 
     def _answer_unknown(self, call: Call, instance: Instance) -> Answer:

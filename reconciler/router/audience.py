@@ -9,7 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from reconciler.router.message import DOTTED, HUB, is_reserved
+from reconciler.core.message_type import is_reserved
+from reconciler.router.message import DOTTED, HUB
 
 OPERATOR = f"{HUB}/operator"
 """What stands as `from` in an operator's messages; no agent may have the name of the hub."""

@@ -7,9 +7,9 @@ those of its grants, and those with a schema. What it may not reach looks as if 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
+from reconciler.core.message_type import is_reserved
 from reconciler.router.audience import Audience, fits
 from reconciler.router.config import AgentEntry, Config
-from reconciler.router.message import is_reserved
 from reconciler.router.registry import Registry
 
 MAX_QUESTIONS: Final = 200

@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import RouterError
-from reconciler.ports import InboxMessage, InstanceReport, RouterReport
+from reconciler.ports import InboxMessage, InstanceReport, RouterReport, Tally
 from reconciler.router.channel import call, is_listening
 from reconciler.router.inbox import read_inbox
 from reconciler.router.supervise import start_router, stop_router
+from reconciler.router.version import find_newer
 
 _CONFIGURE_S = 60.0
 _STOP_S = 10.0
@@ -37,7 +38,13 @@ class RouterLink:
             return Unavailable(reason=str(error))
         if answer["fleet"] != self._fleet:
             return Unavailable(reason=f"the router in {self._run} is that of fleet {answer['fleet']}")
-        return Ok(_read_report(answer))
+        try:
+            return Ok(_read_report(answer))
+        except KeyError as error:
+            version = answer.get("code_version")
+            return Unavailable(
+                reason=f"the router in {self._run}: its report lacks {error}, its code is version {version}"
+            )
 
     def configure(self, config: Mapping[str, Any]) -> None:
         call(self._run, "PUT", "/config", config, timeout_s=_CONFIGURE_S)
@@ -81,6 +88,7 @@ def _read_report(answer: Mapping[str, Any]) -> RouterReport:
         pid=answer["pid"],
         epoch=answer["epoch"],
         code_version=answer["code_version"],
+        next_version=find_newer(answer["code_version"]),
         config_digest=answer["config_digest"],
         policy_revision=answer["policy_revision"],
         inbox_seq=answer["inbox_seq"],
@@ -88,6 +96,7 @@ def _read_report(answer: Mapping[str, Any]) -> RouterReport:
         log_unavailable="log_unavailable" in answer["modes"],
         policy_engine=answer["policy"]["engine"],
         policy_fault=answer["policy"]["fault"],
+        tallies={agent: Tally(**counts) for agent, counts in answer.get("tallies", {}).items()},
         instances={name: _read_instance(name, entry) for name, entry in answer["instances"].items()},
     )
 

@@ -19,8 +19,9 @@ from typing import Any, Final
 import msgspec
 
 from reconciler.core.members import read_members
+from reconciler.core.message_type import is_reserved
 from reconciler.core.timestamp import read_timestamp, show_timestamp
-from reconciler.router.message import HUB, Deny, is_reserved
+from reconciler.router.message import HUB, Deny, check_parts
 
 MEDIA_TYPE: Final = b"application/cloudevents+json"
 BATCH_MEDIA_TYPE: Final = b"application/cloudevents-batch+json"
@@ -43,6 +44,8 @@ def is_event(content_type: bytes) -> bool:
 
 def read_event(body: bytes, wall_s: float) -> bytes | Deny:
     """The event as a message that is still to be parsed; or why it is not one."""
+    if (denied := check_parts(body)) is not None:
+        return denied
     members = read_members(body)
     if isinstance(members, str):
         return _deny(members)

@@ -131,6 +131,14 @@ class PolicyEntry(_Strict, frozen=True):
     data: dict[str, Any] = {}
 
 
+class TlsEntry(_Strict, frozen=True):
+    """Where agents without a socket come in: an address of this host, and the names that the certificate is for."""
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    names: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+
+
 class Config(_Strict, frozen=True):
     """The whole configuration. `digest` names its content, `revision` the commit that it comes from."""
 
@@ -143,6 +151,7 @@ class Config(_Strict, frozen=True):
     schemas: dict[Dotted, Any] = {}
     policy: PolicyEntry | None = None
     opa: OpaEntry | None = None
+    tls: TlsEntry | None = None
 
 
 class TokenEntry(_Strict, frozen=True):
@@ -151,11 +160,15 @@ class TokenEntry(_Strict, frozen=True):
 
 
 class InstanceEntry(_Strict, frozen=True):
-    """One instance: whose it is, which uid owns its socket, and the tokens accepted there."""
+    """One instance: whose it is, which uid owns its socket, and the tokens accepted there.
+
+    With `transport` tls it has no socket, and comes in by TCP.
+    """
 
     agent: Name
     uid: Annotated[int, msgspec.Meta(ge=0)] = 0
     tokens: tuple[TokenEntry, ...] = ()
+    transport: Literal["unix", "tls"] = "unix"
     digest: str = ""
 
 

@@ -82,18 +82,20 @@ def reserve(
     return _reserve_topic(registry, rules, sender, target.addressee.name, size_bytes, now)
 
 
-def release(places: Places) -> None:
+def release(places: Places, *, is_order: bool = False) -> None:
     """Give the places back."""
     for instance in places.instances:
-        instance.mailbox.release(places.size_bytes)
+        (instance.orders if is_order else instance.mailbox).release(places.size_bytes)
 
 
 def hand_over(places: Places, letter: Letter) -> None:
     """Put a letter of its own, but one body, into each place."""
+    release(places, is_order=letter.is_order)
     for instance in places.instances:
-        instance.mailbox.release(places.size_bytes)
         if not instance.is_removed:
-            instance.put(Letter(letter.body, letter.expires_at, letter.message_id, letter.sender))
+            instance.put(
+                Letter(letter.body, letter.expires_at, letter.message_id, letter.sender, is_order=letter.is_order)
+            )
 
 
 def hand_over_reply(request: Request, places: Places, letter: Letter) -> None:

@@ -24,7 +24,7 @@ NO_DELEGATION = "delegation is not carried out in this release"
 FLOOD = "hub.flood"
 """What stands in hub_inbox for control when an instance goes on and on over its rate."""
 FORGED = "hub.forged"
-"""The same for an instance that claims to be another."""
+"""The same for an instance that claims to be another, or a peer whose signature is not its own."""
 
 _QUIET_S = 60.0
 
@@ -47,7 +47,7 @@ def to_inbox(sender: Instance, message: Message, wall_s: float) -> InboxEntry | 
 
 
 class Forgeries:
-    """Who gave a false sender lately. An instance is told of once, and again only after a minute without any."""
+    """Who claimed to be another lately. An instance is told of once, and again only after a minute without any."""
 
     def __init__(self) -> None:
         self._last_by_instance: dict[str, float] = {}
@@ -84,8 +84,10 @@ def receive(
     `found` is the answer to a query.
     """
     envelope = message.envelope
+    if envelope.type in (HELLO, HEARTBEAT) or envelope.type.startswith("task."):
+        sender.note_call(now, is_daemon=True)
     if envelope.type == HELLO:
-        sender.hello = message.payload
+        sender.greet(message.payload)
         return 200, _reply(sender, envelope, wall_s, {"ok": True, "instance": sender.name}), "agent"
     if envelope.type == QUERY and found is not None:
         return 200, _reply(sender, envelope, wall_s, found), None

@@ -1,4 +1,7 @@
-"""Step 1: a bearer token is accepted only on the socket of its own instance, and only until it expires. Pure."""
+"""Step 1: a bearer token is accepted only on the socket of its own instance, and only until it expires. Pure.
+
+A connection by TLS is on no instance's socket until a token was shown on it: then it is on that instance's.
+"""
 
 import hashlib
 import hmac
@@ -13,16 +16,9 @@ _MAX_TOKEN = 4096
 
 def check(instance: Instance, headers: Sequence[tuple[bytes, bytes]], wall_s: float) -> Deny | None:
     """None when one of the instance's tokens was shown. All are compared, each in constant time."""
-    shown = b""
-    for name, value in headers:
-        if name == b"authorization":
-            if shown:
-                return _deny("send one header 'Authorization: Bearer <token>'")
-            shown = value
-    scheme, _, token = shown.partition(b" ")
-    if scheme.lower() != b"bearer" or not 0 < len(token) <= _MAX_TOKEN:
+    digest = read_digest(headers)
+    if digest is None:
         return _deny("send one header 'Authorization: Bearer <token>'")
-    digest = hashlib.sha256(token.strip()).digest()
     expires_at = None
     for known in instance.tokens:
         if hmac.compare_digest(known.sha256, digest):
@@ -34,12 +30,37 @@ def check(instance: Instance, headers: Sequence[tuple[bytes, bytes]], wall_s: fl
     return None
 
 
+def read_digest(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """The SHA-256 of the bearer token that was shown; None where there is not exactly one."""
+    shown = b""
+    for name, value in headers:
+        if name == b"authorization":
+            if shown:
+                return None
+            shown = value
+    scheme, _, token = shown.partition(b" ")
+    if scheme.lower() != b"bearer" or not 0 < len(token) <= _MAX_TOKEN:
+        return None
+    return hashlib.sha256(token.strip()).digest()
+
+
+def deny_unknown() -> Deny:
+    """Whoever shows no token of an instance that comes in by TLS; a wrong one, and one of a socket, look the same."""
+    return _deny("this token is not valid here; send one header 'Authorization: Bearer <token>'")
+
+
+def deny_crowd(most: int) -> Deny:
+    """One connection more than an instance may have."""
+    reason = f"this instance has {most} connections; close some"
+    return Deny(code="rate_limited", step="identity", reason=reason, retry_after_s=1)
+
+
 def check_sender(instance: Instance, envelope: Envelope) -> Deny | None:
     """A `from` that is given must be true: the agent, or agent/instance."""
     if envelope.from_ is None or envelope.from_ in (instance.address, instance.agent):
         return None
     reason = f"from says {envelope.from_}, but this token belongs to {instance.address}; leave from out"
-    return Deny(code="forbidden", step="identity", reason=reason)
+    return Deny(code="forbidden", step="identity", reason=reason, is_forgery=True)
 
 
 def is_signed(content_type: bytes) -> bool:

@@ -1,4 +1,7 @@
-"""A unix socket that this module makes, owns and removes. Its connections are lines (`line.py`)."""
+"""Doors: what connections (`line.py`) belong to, with the unix socket by which they come, made and removed here.
+
+Those of a door without a socket come from elsewhere (`tls.py`).
+"""
 
 import asyncio
 import contextlib
@@ -14,14 +17,17 @@ from reconciler.router.eager import Eager
 from reconciler.router.line import AnswerPlain, HttpConfig, Line
 
 MAX_PATH_BYTES = 107
-_BACKLOG = 256
-_CLOSING_S = 2.0
+BACKLOG = 256
+CLOSING_S = 2.0
 
 
 class Door:
-    """One listening socket. `subject` is what its lines are about, `running` the plain requests under way."""
+    """What lines belong to. `subject` is what they are about, `running` the plain requests under way.
 
-    def __init__(self, path: Path, config: HttpConfig, subject: Any = None, *, max_lines: int) -> None:
+    It listens on the unix socket `path`, where it has one.
+    """
+
+    def __init__(self, path: Path | None, config: HttpConfig, subject: Any = None, *, max_lines: int) -> None:
         self.path = path
         self.subject = subject
         self.max_lines = max_lines
@@ -35,14 +41,15 @@ class Door:
 
     @property
     def is_open(self) -> bool:
-        """Whether it listens, and its path is still what it bound."""
-        return not self.is_closed and self._inode is not None and _identify(self.path) == self._inode
+        """Whether lines may come, which is to say that its path is still what it bound."""
+        return not self.is_closed and (self.path is None or self._is_ours(self.path))
 
     async def open(self, uid: int | None) -> None:
         """Bind, mode 0600, owned by `uid` (None: by us). Raises OSError, ValueError for a path that is too long."""
+        assert self.path is not None
         listening = bind_socket(self.path, uid)
         try:
-            self._server = await self.loop.create_unix_server(self._make_line, sock=listening, backlog=_BACKLOG)
+            self._server = await self.loop.create_unix_server(self._make_line, sock=listening, backlog=BACKLOG)
         except OSError:
             listening.close()
             raise
@@ -55,7 +62,7 @@ class Door:
         self.is_closed = True
         if self._server is not None:
             self._server.close()
-        if self._inode is not None and _identify(self.path) == self._inode:
+        if self.path is not None and self._is_ours(self.path):
             self.path.unlink()
         for line in list(self.state.connections):
             line.shutdown()
@@ -66,7 +73,7 @@ class Door:
             if isinstance(line, Line):
                 line.drop_slow(loop_s)
 
-    async def finish(self, timeout_s: float = _CLOSING_S) -> None:
+    async def finish(self, timeout_s: float = CLOSING_S) -> None:
         """Wait until running requests are answered; what takes longer is cancelled, and all lines are dropped."""
         under_way = [*self.state.tasks, *(running.ended() for running in self.running)]
         if under_way:
@@ -80,6 +87,9 @@ class Door:
         for line in list(self.state.connections):
             line.transport.close()
         await asyncio.sleep(0)
+
+    def _is_ours(self, path: Path) -> bool:
+        return self._inode is not None and _identify(path) == self._inode
 
     def _make_line(self) -> Line:
         return Line(self, self._config)
@@ -96,7 +106,7 @@ def bind_socket(path: Path, uid: int | None) -> socket.socket:
             f"the socket path {path} has {len(os.fsencode(path))} bytes, and a unix socket at most "
             f"{MAX_PATH_BYTES}; use a shorter run directory"
         )
-    made = path if uid is None else path.parent.with_name(f".{path.parent.name}.new")
+    made = path if uid is None else path.parent.with_name(f".{path.parent.name}.{path.stem}.new")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):

@@ -21,6 +21,9 @@ _LARGEST_BATCH = 512
 _LARGEST_BATCH_BYTES = 4 * 2**20
 _UNDER_WAY = 2
 _WORTH_A_SECOND = 32
+_WORTH_A_BATCH = 16
+_FEW_ROWS = 4
+_GATHERING_S = 0.001
 
 _LOG = logging.getLogger("reconciler.router.log")
 
@@ -62,6 +65,7 @@ class TrafficLog:
         self._told = kept
         self._collected: list[_Item] = []
         self._under_way: deque[list[Ticket]] = deque()
+        self._last_rows = 0
         self._is_due = False
         self._unsent = b""
         self._is_full = False
@@ -100,6 +104,7 @@ class TrafficLog:
                 code=code,
                 step=step,
                 count=n,
+                decided_at=now,
             )
             if code == "duplicate":
                 row.verdict = "allow"
@@ -127,11 +132,26 @@ class TrafficLog:
     def _collect(self, item: _Item) -> None:
         """What one turn of the loop made goes together, if the writer is free."""
         self._collected.append(item)
-        if not self._is_due and self._is_writer_free():
+        if self._is_due or not self._is_writer_free():
+            return
+        if self._is_worth_a_batch():
             self._is_due = True
             self._loop.call_soon(self._hand_over)
+        else:
+            self._gather()
 
     # --- to the writer ---
+
+    def _is_worth_a_batch(self) -> bool:
+        """Each batch costs as much as several rows, here, at the writer, and in polls that it ends.
+
+        So where rows come in numbers a small batch waits for more; one row after the other does not.
+        """
+        return self._last_rows < _FEW_ROWS or len(self._collected) >= _WORTH_A_BATCH
+
+    def _gather(self) -> None:
+        self._is_due = True
+        self._loop.call_later(_GATHERING_S, self._hand_over)
 
     def _hand_over(self) -> None:
         self._is_due = False
@@ -154,6 +174,7 @@ class TrafficLog:
             if size_bytes > _LARGEST_BATCH_BYTES:
                 break
         batch, self._collected = self._collected[:count], self._collected[count:]
+        self._last_rows = count
         return batch
 
     def _send(self, items: Sequence[_Item]) -> None:
@@ -221,7 +242,10 @@ class TrafficLog:
             self._on_change()
         if progress.is_answer:
             waiting = self._under_way.popleft()
-            self._hand_over()  # before the answers are worked out, so that the writer is busy meanwhile
+            if self._is_worth_a_batch():
+                self._hand_over()  # before the answers are worked out, so that the writer is busy meanwhile
+            elif self._collected and not self._is_due:
+                self._gather()
             _settle(waiting, is_recorded=progress.is_recorded)
 
     def _lose(self) -> None:

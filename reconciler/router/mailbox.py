@@ -13,13 +13,14 @@ MAX_TAKE_BYTES = 4 * 2**20
 
 
 class Letter(msgspec.Struct, gc=False):
-    """One message as JSON, with its place in the mailbox."""
+    """One message as JSON, with its place in the mailbox; `is_order` where it is for an instance's daemon alone."""
 
     body: bytes
     expires_at: float
     message_id: str
     sender: str
     position: int = 0
+    is_order: bool = False
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -122,6 +123,12 @@ class Mailbox:
         self.size_bytes -= sum(len(letter.body) for letter in returned)
         del self._ready[: len(returned)]
         return True
+
+    def drain(self) -> list[Letter]:
+        """Take out all that is in no reader's hands."""
+        taken, self._ready = self._ready, []
+        self.size_bytes -= sum(len(letter.body) for letter in taken)
+        return taken
 
     def next_return(self) -> float | None:
         """When the first lease ends, or None."""

@@ -1,6 +1,7 @@
 """The envelope: bytes come in, a `Message` or a `Deny` goes out; and the shape of what the hub answers. Pure.
 
-The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknown members, at most 64 levels deep.
+The parser is strict: JSON as of RFC 8259 in UTF-8, no duplicate keys, no unknown members, at most 64 levels deep. What
+would take long to read, because of its many objects and lists, is refused unread.
 """
 
 import re
@@ -11,10 +12,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from reconciler.core.members import find_repeated_key
+from reconciler.core.message_type import is_reserved
 
 HUB = "hub"
 MAX_DEPTH = 64
-RESERVED = ("agent.", "task.", "delegation.", "capability.", "policy.", "security.", "hub.")
+MAX_PARTS = 100_000
 
 Pattern = Literal["request", "reply", "event", "broadcast"]
 Sensitivity = Literal["public", "internal", "confidential", "restricted"]
@@ -119,7 +121,10 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
 
 class Deny(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A step says no. `reason` goes to the sender; `private_reason`, where there is one, goes to the log instead."""
+    """A step says no. `reason` goes to the sender; `private_reason`, where there is one, goes to the log instead.
+
+    `is_forgery` where the sender claims to be another, which control is told of.
+    """
 
     code: str
     step: str
@@ -130,6 +135,8 @@ class Deny(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     engine: str = ""
     policy_revision: str = ""
     cached: bool = False
+    decided_at: float | None = None
+    is_forgery: bool = False
 
 
 Parsed: TypeAlias = Message | Deny
@@ -143,6 +150,9 @@ _ESCAPED_COLON = re.compile(rb"\\u003a", re.IGNORECASE)
 
 def parse_message(body: bytes) -> Parsed:
     """The message in `body`, or why it is not one; the reason never repeats the payload."""
+    brackets = body.count(b"{") + body.count(b"[")
+    if brackets > MAX_PARTS and (denied := check_parts(body)) is not None:
+        return denied
     try:
         tree = _any_decoder.decode(body)
     except RecursionError:
@@ -153,7 +163,7 @@ def parse_message(body: bytes) -> Parsed:
         return _malformed(str(error))
     if type(tree) is not dict:
         return _malformed("the body must be one JSON object")
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _is_too_deep(tree):
+    if brackets > MAX_DEPTH and _is_too_deep(tree):
         return _malformed(f"it is nested more than {MAX_DEPTH} levels deep")
     if (twice := _find_duplicate_key(body, tree)) is not None:
         return _malformed(f"the key {twice[:64]!a} stands twice in one object")
@@ -166,6 +176,14 @@ def parse_message(body: bytes) -> Parsed:
     if (wrong := _find_contradiction(envelope)) is not None:
         return _malformed(wrong)
     return Message(envelope, tree.get("payload"), len(body))
+
+
+def check_parts(body: bytes) -> Deny | None:
+    """Deny a body with more objects and lists than a message may have, without reading it."""
+    if _count_brackets(body) <= MAX_PARTS or _count_brackets(_leave_out_texts(body)) <= MAX_PARTS:
+        return None
+    reason = f"it has more than {MAX_PARTS} objects and lists; put what it says into fewer, or into one text"
+    return Deny(code="too_large", step="schema", reason=reason)
 
 
 def problem_body(deny: Deny, policy_revision: str) -> bytes:
@@ -189,26 +207,27 @@ def problem_status(deny: Deny) -> int:
     return deny.status or STATUS_BY_CODE[deny.code]
 
 
-def is_reserved(type_: str) -> bool:
-    """Whether a message type belongs to the hub; such messages go to the hub or come from it, nowhere else."""
-    return type_.startswith(RESERVED)
-
-
 def _malformed(reason: str) -> Deny:
     return Deny(code="invalid_envelope", step="schema", reason=reason)
 
 
-def _is_too_deep(tree: object) -> bool:
-    level: list[object] = [tree]
+def _count_brackets(body: bytes) -> int:
+    return body.count(b"{") + body.count(b"[")
+
+
+def _leave_out_texts(body: bytes) -> bytes:
+    """What stands outside of quotes."""
+    return b"".join(body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+
+
+def _is_too_deep(tree: dict[str, Any]) -> bool:
+    level: list[Any] = [tree]
     for _ in range(MAX_DEPTH):
-        level = [c for node in level for c in _children(node) if type(c) is dict or type(c) is list]
+        below = [node.values() if type(node) is dict else node for node in level]
+        level = [child for children in below for child in children if type(child) is dict or type(child) is list]
         if not level:
             return False
     return True
-
-
-def _children(node: object) -> list[Any]:
-    return list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
 
 
 def _is_plain(envelope: Envelope) -> bool:

@@ -26,6 +26,9 @@ from reconciler.router.trace import new_traceparent
 from reconciler.router.traffic import Row
 from reconciler.router.verdict import accepted, describe_message, refused, row_of_dropped, unlogged
 
+_ORDERS = "task."
+"""What such types begin with is for the daemon of an instance, and not for a command of it."""
+
 
 class Recipients(NamedTuple):
     """`shown` is for the row, `to` for the reader where the message names an agent or an instance."""
@@ -84,19 +87,22 @@ class OwnMessages:
             ttl_s=ttl_s,
             traceparent=traceparent,
         )
-        places = _reserve(recipients.instances, rules, len(body))
+        is_order = own.type.startswith(_ORDERS)
+        places = _reserve(recipients.instances, rules, len(body), is_order=is_order)
         if recipients.instances and not places.instances:
             return refused(Deny(code="mailbox_full", step="deliver", reason="its mailbox is full twice over"), rules)
-        row = Row(time=wall_s, instance=actor or HUB, agent=HUB, verdict="allow", config_digest=rules.config.digest)
+        row = Row(time=wall_s, instance=actor or HUB, agent=HUB, verdict="allow", decided_at=wall_s)
+        row.config_digest = rules.config.digest
         describe_message(row, message, rules)
         row.recipient, row.delivered = recipients.shown, " ".join(i.name for i in places.instances)
         row.sender_seq, row.traceparent = self._seq, traceparent
         for recipient in places.full:
             self._log.note(row_of_dropped(row, recipient))
         if not await self._log.record(row):
-            deliver.release(places)
+            deliver.release(places, is_order=is_order)
             return unlogged(rules)
-        deliver.hand_over(places, Letter(body, now + ttl_s, message.envelope.id, HUB))
+        sender = audience.OPERATOR if actor else HUB
+        deliver.hand_over(places, Letter(body, now + ttl_s, message.envelope.id, sender, is_order=is_order))
         return accepted(message.envelope.id)
 
 
@@ -122,14 +128,15 @@ def _choose(instances: Collection[Instance]) -> Instance:
     return min(instances, key=lambda i: (i.hello is None, i.load))
 
 
-def _reserve(instances: Sequence[Instance], rules: Rules, size_bytes: int) -> Places:
+def _reserve(instances: Sequence[Instance], rules: Rules, size_bytes: int, *, is_order: bool) -> Places:
     """Places where there is room."""
     limits = rules.config.limits
     messages, bytes_ = 2 * limits.mailbox_messages, 2 * limits.mailbox_bytes + limits.max_body_bytes
     taken: list[Instance] = []
     full: list[str] = []
     for instance in instances:
-        if instance.mailbox.reserve(size_bytes, messages=messages, bytes_=bytes_):
+        mailbox = instance.orders if is_order else instance.mailbox
+        if mailbox.reserve(size_bytes, messages=messages, bytes_=bytes_):
             taken.append(instance)
         else:
             full.append(instance.address)

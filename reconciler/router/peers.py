@@ -82,6 +82,10 @@ def _find_token(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def _deny(fault: Fault) -> Deny:
-    step = "identity" if fault.code in _OF_IDENTITY else "schema"
-    retry_after_s = 1 if fault.code == "rate_limited" else None
-    return Deny(code=fault.code, step=step, reason=fault.reason, retry_after_s=retry_after_s)
+    return Deny(
+        code=fault.code,
+        step="identity" if fault.code in _OF_IDENTITY else "schema",
+        reason=fault.reason,
+        retry_after_s=1 if fault.code == "rate_limited" else None,
+        is_forgery=fault.code == "unauthenticated",
+    )

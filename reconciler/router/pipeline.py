@@ -33,8 +33,9 @@ from reconciler.router.policy import Addressee, Judge
 from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Request, Requests
 from reconciler.router.rules import Rules
+from reconciler.router.tally import Tallies
 from reconciler.router.trace import new_traceparent
-from reconciler.router.traffic import Row
+from reconciler.router.traffic import InboxEntry, Row
 from reconciler.router.verdict import (
     accepted,
     describe_decision,
@@ -132,6 +133,7 @@ class Route:
         self.log = log
         self.judge = Judge(on_change=lambda: hint("router"))
         self.peers: Peers | None = None
+        self.tallies = Tallies()
         self._intake = rate.Intake()
         self._forgeries = hub.Forgeries()
         self._hint = hint
@@ -167,7 +169,7 @@ class Route:
         denied = identity.check(sender, passage.inbound.headers, passage.wall_s)
         if denied is not None:
             return denied
-        sender.last_seen = passage.now
+        sender.note_call(passage.now, is_daemon=False)
 
         passage.step = "rate"
         quotas = rules.find_quotas(sender.agent)
@@ -193,7 +195,7 @@ class Route:
         if denied is not None:
             return self._count(passage, denied)
         if (denied := identity.check_sender(sender, message.envelope)) is not None:
-            return await self._refuse_forged(passage, denied)
+            return await self._refuse(passage, denied)
         denied = schema.check(passage.rules.validators, message)
         if denied is None and passage.opened is None:
             denied = self._check_unsigned(passage, message)
@@ -322,6 +324,7 @@ class Route:
 
     def _deliver(self, passage: _Passage, message: Message) -> Answer | Request:
         """What is on disk goes to the hub, to who waits for a reply, or into mailboxes."""
+        self.tallies[passage.sender.agent].accepted += 1
         parcel = passage.parcel
         if parcel is None:
             status, body, kind = hub.receive(passage.sender, message, passage.now, passage.wall_s, passage.found)
@@ -395,14 +398,17 @@ class Route:
             self.log.note(row_of_lost(recipient.name, recipient.agent, letter, "invalid_payload", reason, time.time()))
 
     def note_expired(self, recipient: Instance, letters: Sequence[Letter]) -> None:
-        """One row for each message that nobody took in time."""
+        """One row for each message that nobody took in time; what the hub tells everybody need not be read."""
         for letter in letters:
+            if letter.sender == HUB and not letter.is_order:
+                continue
             reason = f"a message of {letter.sender} was not taken in time"
             self.log.note(row_of_lost(recipient.name, recipient.agent, letter, "expired", reason, time.time()))
 
     # --- verdicts ---
 
     def _count(self, passage: _Passage, denied: Deny) -> Answer:
+        self.tallies[passage.sender.agent].note(denied)
         self.log.count(passage.sender.name, passage.sender.agent, denied.code, denied.step)
         return refused(denied, passage.rules)
 
@@ -414,6 +420,7 @@ class Route:
             return answer
         passage.inbound.note_denial(now)
         if sender.denials.note(now):
+            self.tallies[sender.agent].floods += 1
             await self._tell_of_flood(passage)
         fields = rate.show_fields(sender, quotas, now)
         return msgspec.structs.replace(answer, headers=(*answer.headers, *fields))
@@ -427,25 +434,25 @@ class Route:
         if await self.log.record(row, entry):
             self._hint("task")
 
-    async def _refuse_forged(self, passage: _Passage, denied: Deny) -> Answer:
-        """A denial with a row of its own, and an entry for control unless it knows already."""
-        sender = passage.sender
-        if not self._forgeries.note(sender.name, passage.now):
-            return await self._refuse(passage, denied)
-        row = _start_row(passage)
-        describe_denial(row, denied)
-        entry = hub.raise_alert(sender, hub.FORGED, denied.reason, passage.now, passage.wall_s)
-        if not await self.log.record(row, entry):
-            self._forgeries.forget(sender.name)
-            return unlogged(passage.rules)
-        self._hint("task")
-        return refused(denied, passage.rules)
-
     async def _refuse(self, passage: _Passage, denied: Deny) -> Answer:
         """A denial with a row of its own. One that cannot be logged is not told, since it did not happen."""
         row = _start_row(passage)
         describe_denial(row, denied)
-        return refused(denied, passage.rules) if await self.log.record(row) else unlogged(passage.rules)
+        alert = self._find_alert(passage, denied) if denied.is_forgery else None
+        if not await self.log.record(row, alert):
+            if alert is not None:
+                self._forgeries.forget(passage.sender.name)
+            return unlogged(passage.rules)
+        self.tallies[passage.sender.agent].note(denied)
+        if alert is not None:
+            self._hint("task")
+        return refused(denied, passage.rules)
+
+    def _find_alert(self, passage: _Passage, denied: Deny) -> InboxEntry | None:
+        """The entry for control that tells of a forgery, unless it knows of this sender already."""
+        if not self._forgeries.note(passage.sender.name, passage.now):
+            return None
+        return hub.raise_alert(passage.sender, hub.FORGED, denied.reason, passage.now, passage.wall_s)
 
 
 def _is_unlogged(passage: _Passage, message: Message) -> bool:
@@ -464,6 +471,7 @@ def _start_row(passage: _Passage) -> Row:
         config_digest=passage.rules.config.digest,
         size=passage.size_bytes,
         sender_seq=passage.seq,
+        decided_at=passage.wall_s,
     )
     if passage.decision is not None:
         describe_decision(row, passage.decision)

@@ -87,10 +87,11 @@ class Judge:
         first = rules.engines[0] if rules.engines else None
         if not isinstance(first, GrantsEngine):
             return None
-        minute = self._minutes.show(self._wall_s())
-        decision = first.answer("message", write_question(rules, sender, addressee, message, minute))
+        wall_s = self._wall_s()
+        question = write_question(rules, sender, addressee, message, self._minutes.show(wall_s))
+        decision = first.answer("message", question)
         if rules.keys is not None:
-            self._remember(rules.keys, rules.keys.make(sender, addressee, message, None), decision)
+            self._remember(rules.keys, rules.keys.make(sender, addressee, message, None), decision, wall_s)
         self._set_falling_back(False)
         return _answer(decision, addressee)
 
@@ -105,14 +106,15 @@ class Judge:
                     _LOG.warning("policy engine %s cannot answer: %s", engine.name, error)
                 continue
             self._set_falling_back(nth > 0)
+            wall_s = self._wall_s()
             if rules.keys is not None and key is not None and not _has_failed(decision):
-                self._remember(rules.keys, key, decision)
-            return decision
+                self._remember(rules.keys, key, decision, wall_s)
+            return replace(decision, decided_at=wall_s)
         self._set_falling_back(True)
         return (self._remembered.get(key) if key else None) or await _ask_last_resort(rules, question)
 
-    def _remember(self, keys: Keys, key: Key, decision: Decision) -> None:
-        self._remembered.put(key, replace(decision, cached=True), keys.limit)
+    def _remember(self, keys: Keys, key: Key, decision: Decision, wall_s: float) -> None:
+        self._remembered.put(key, replace(decision, cached=True, decided_at=wall_s), keys.limit)
 
     def _set_falling_back(self, is_falling_back: bool) -> None:
         if is_falling_back != self.is_falling_back:
@@ -169,6 +171,7 @@ def _deny(decision: Decision, addressee: Addressee) -> Deny:
         engine=decision.engine,
         policy_revision=decision.revision,
         cached=decision.cached,
+        decided_at=decision.decided_at,
     )
 
 

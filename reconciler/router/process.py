@@ -1,5 +1,7 @@
 """The router process: one event loop, a process that writes the log, a control socket, and a socket per instance.
 
+Instances that can have none come in by a TCP port with TLS (`gate.py`), where the operator wants one.
+
 RUN/control.sock and RUN/router.pid say that it is there. SIGTERM, SIGINT and `POST /stop` end it: no new connections,
 running requests answered, the log flushed. So does the end of the log's writer, without which nothing can be routed.
 """
@@ -18,6 +20,7 @@ from reconciler.router.asgi import AgentPlane
 from reconciler.router.bundles import BundleService
 from reconciler.router.control import ControlPlane
 from reconciler.router.embedded import start_embedded
+from reconciler.router.gate import TlsGate
 from reconciler.router.hints import Hints
 from reconciler.router.listener import Door, make_http_config
 from reconciler.router.log import TrafficLog
@@ -74,7 +77,15 @@ async def _serve(run: Path, data: Path, fleet: str, log: TrafficLog, hints: Hint
         bundles=bundles,
     )
     plane = AgentPlane(route, epoch)
-    switchboard.serve(make_http_config(plane, plane.answer_plain))
+    gate = TlsGate(
+        data=data,
+        fleet=fleet,
+        route=route,
+        plane=plane,
+        find_door=switchboard.find_door,
+        on_change=lambda: hints.add("router"),
+    )
+    switchboard.serve(make_http_config(plane, plane.answer_plain), gate)
     control = Door(
         run / CONTROL_SOCKET,
         make_http_config(ControlPlane(switchboard, stopping.set)),

@@ -22,7 +22,11 @@ class Token(NamedTuple):
 
 
 class Instance:
-    """One registered instance. `is_removed` turns true once, when its registration ends."""
+    """One registered instance. `is_removed` turns true once, when its registration ends.
+
+    Two may read what is sent to it: its daemon, and a command that this runs. Where the daemon says so in its hello, it
+    takes only the hub's orders, which lie apart in `orders`, and `mailbox` is the command's.
+    """
 
     __slots__ = (
         "address",
@@ -39,17 +43,20 @@ class Instance:
         "last_seen",
         "mailbox",
         "name",
+        "orders",
         "outstanding",
         "readers",
         "seen",
         "seq",
         "tokens",
+        "transport",
         "uid",
     )
 
     def __init__(self, name: str, entry: InstanceEntry) -> None:
         self.name = name
         self.mailbox = Mailbox(secrets.token_hex(4))
+        self.orders = Mailbox(secrets.token_hex(4))
         self.seen = SeenIds()
         self.hello: Mapping[str, Any] | None = None
         self.heartbeat: Mapping[str, Any] | None = None
@@ -61,7 +68,7 @@ class Instance:
         self.allowance: Allowance | None = None
         self.denials = InstanceDenials()
         self.cancels: Sequence[Any] = ()
-        self.readers: list[asyncio.Future[None]] = []
+        self.readers: list[tuple[Mailbox, asyncio.Future[None]]] = []
         self.is_removed = False
         self.tokens: tuple[Token, ...] = ()
         self.change(entry)
@@ -71,6 +78,7 @@ class Instance:
         self.agent = entry.agent
         self.address = f"{entry.agent}/{self.name}"
         self.uid = entry.uid
+        self.transport = entry.transport
         tokens = tuple(Token(bytes.fromhex(t.sha256), t.expires_at) for t in entry.tokens)
         if not {t.sha256 for t in tokens} & {t.sha256 for t in self.tokens}:
             self.hello = None
@@ -80,33 +88,64 @@ class Instance:
     @property
     def load(self) -> int:
         """What it has not dealt with yet: messages in the mailbox and requests not answered."""
-        return self.mailbox.waiting + self.outstanding
+        return self.mailbox.waiting + self.orders.waiting + self.outstanding
+
+    def note_call(self, now: float, *, is_daemon: bool) -> None:
+        """Whoever calls is alive; but where a daemon takes tasks only, others call too, and may outlive its hanging."""
+        if is_daemon or not self._is_split:
+            self.last_seen = now
+
+    def greet(self, hello: Mapping[str, Any]) -> None:
+        """Its daemon says what it is. Until then orders wait: nobody knows whether they are for the daemon alone."""
+        self.hello = hello
+        for letter in () if self._is_split else self.orders.drain():
+            self.put(letter)
 
     def put(self, letter: Letter) -> None:
-        """Into the mailbox, and wake one reader."""
-        self.mailbox.put(letter)
-        for reader in self.readers:
-            if not reader.done():
+        """Into the mailbox that it is for, and wake one reader of that."""
+        mailbox = self.mailbox
+        if letter.is_order and (self.hello is None or self._is_split):
+            mailbox = self.orders
+        mailbox.put(letter)
+        for read, reader in self.readers:
+            if read is mailbox and not reader.done():
                 reader.set_result(None)
                 return
 
+    def acknowledge(self, cursor: str) -> bool:
+        """Of whichever mailbox it is; False when it is no cursor at all."""
+        return self.mailbox.acknowledge(cursor) and self.orders.acknowledge(cursor)
+
+    def purge(self, now: float) -> Sequence[Letter]:
+        """Drop what has expired and is not in a reader's hands; returns it."""
+        return [letter for mailbox in (self.mailbox, self.orders) if len(mailbox) for letter in mailbox.purge(now)]
+
+    @property
+    def _is_split(self) -> bool:
+        return self.hello is not None and self.hello.get("takes") == "tasks"
+
     def wake_all(self) -> None:
         """End all polls that wait."""
-        for reader in self.readers:
+        for _, reader in self.readers:
             if not reader.done():
                 reader.set_result(None)
 
 
 class Registry:
-    """Instances by name and by agent."""
+    """Instances by name, by agent, and those that come in by TLS by token."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Instance] = {}
         self._by_agent: dict[str, dict[str, Instance]] = {}
+        self._by_token: dict[bytes, Instance] = {}
 
     def of_agent(self, agent: str) -> Collection[Instance]:
         """The instances of an agent, in order of registration."""
         return self._by_agent.get(agent, {}).values()
+
+    def find_by_token(self, sha256: bytes) -> Instance | None:
+        """Whose token has this digest, of those that come in by TLS; whether it is still valid is not asked."""
+        return self._by_token.get(sha256)
 
     def register(self, name: str, entry: InstanceEntry) -> Instance:
         """The new instance, or the one of that name changed to `entry`."""
@@ -115,8 +154,11 @@ class Registry:
             instance = self.by_name[name] = Instance(name, entry)
         else:
             self._forget_agent(instance)
+            self._forget_tokens(instance)
             instance.change(entry)
         self._by_agent.setdefault(instance.agent, {})[name] = instance
+        if instance.transport == "tls":
+            self._by_token.update((token.sha256, instance) for token in instance.tokens)
         return instance
 
     def remove(self, name: str) -> Instance | None:
@@ -124,10 +166,20 @@ class Registry:
         instance = self.by_name.pop(name, None)
         if instance is not None:
             instance.is_removed = True
-            instance.tokens = ()
+            self.revoke(instance)
             self._forget_agent(instance)
             instance.wake_all()
         return instance
+
+    def revoke(self, instance: Instance) -> None:
+        """None of its tokens is valid any more."""
+        self._forget_tokens(instance)
+        instance.tokens = ()
+
+    def _forget_tokens(self, instance: Instance) -> None:
+        for token in instance.tokens:
+            if self._by_token.get(token.sha256) is instance:
+                del self._by_token[token.sha256]
 
     def _forget_agent(self, instance: Instance) -> None:
         siblings = self._by_agent[instance.agent]

@@ -1,7 +1,8 @@
 """Starting, finding and ending the router process, from the hub's side.
 
 The router has a session of its own and outlives whoever started it; the next hub finds it by its pid file and adopts
-it. It is ours when pid and start time are those of the file, and its control socket answers for our fleet.
+it, or another one takes its place where the hub is of other code. It is ours when pid and start time are those of the
+file, and its control socket answers for our fleet.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from pathlib import Path
 from reconciler.errors import ForeignFleetError, RouterError
 from reconciler.router.channel import call, is_listening
 from reconciler.router.pidfile import ProcessId, read_pid_file, read_process
+from reconciler.router.version import find_newer
 from reconciler.runtime.detached import spawn_detached
 
 LOG_FILE = "router.log"
@@ -26,12 +28,14 @@ _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_", "LD_", "TZ", "TMPDIR", "VIRT
 def start_router(run: Path, data: Path, fleet: str, *, timeout_s: float = _START_S) -> ProcessId:
     """The running router of this fleet, or a new one. Returns when its control socket answers.
 
-    `run` and `data` are made where they are missing. Raises RouterError, and ForeignFleetError when
-    another fleet's router has this run directory.
+    One of other code is ended first. `run` and `data` are made where they are missing. Raises RouterError, and
+    ForeignFleetError when another fleet's router has this run directory.
     """
     found = find_router(run, fleet)
     if found is not None:
-        return found
+        if not find_newer(str(call(run, "GET", "/report").get("code_version"))):
+            return found
+        stop_router(run)
     run.mkdir(mode=0o711, parents=True, exist_ok=True)
     (data / "log").mkdir(parents=True, exist_ok=True)
     pid = _spawn(run, data, fleet)

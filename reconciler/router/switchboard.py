@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from reconciler.router.bundles import BundleService
 from reconciler.router.clock import boottime_s
 from reconciler.router.config import Config, EngineName, HubMessage, HubSend, InstanceEntry, RefusedError
 from reconciler.router.engine import Engine
+from reconciler.router.gate import TlsGate
 from reconciler.router.hints import Hints
 from reconciler.router.listener import Door
 from reconciler.router.log import TrafficLog
@@ -30,6 +32,7 @@ from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Requests
 from reconciler.router.rules import Rules, StartEngine, compile_rules
 from reconciler.router.version import code_version
+from reconciler.runtime.detached import bound_logs
 
 MAX_LINES = 256
 SOCKET = "hub.sock"
@@ -67,9 +70,9 @@ class Switchboard:
         self._closing: set[asyncio.Task[None]] = set()
         self._http: Any = None
 
-    def serve(self, http: Any) -> None:
-        """The HTTP settings that doors of instances use."""
-        self._http = http
+    def serve(self, http: Any, gate: TlsGate) -> None:
+        """The HTTP settings that doors of instances use, and the way in for instances without a socket."""
+        self._http, self._gate = http, gate
 
     @property
     def registry(self) -> Registry:
@@ -84,7 +87,7 @@ class Switchboard:
         return self.route.log
 
     async def configure(self, config: Config) -> None:
-        """Swap all at once, or nothing. Raises RefusedError."""
+        """Swap all at once, or nothing. Raises RefusedError, also where only a port could not be opened."""
         async with self._swap:
             old = self.route.rules
             use_peers = self._prepare_peers(config)
@@ -95,8 +98,11 @@ class Switchboard:
             self.log.inbox_kept_s = config.limits.ttl_s
             self._close_unused(old, new)
             await self._bundles.apply(config)
+            await self._gate.apply(config.tls)
         if new.policy_revision != old.policy_revision and self.registry.by_name:
             await self._tell_policy_change(new)
+        if self._gate.fault:
+            raise RefusedError(f"config: {self._gate.fault}")
 
     async def put_instance(self, name: str, entry: InstanceEntry) -> None:
         """Register or change; its socket listens when this returns. Raises RefusedError."""
@@ -104,7 +110,7 @@ class Switchboard:
             instance = self.registry.by_name.get(name)
             if instance is not None and instance.agent != entry.agent:
                 raise RefusedError(f"instances: {name} belongs to {instance.agent}; remove it first")
-            is_moved = instance is not None and instance.uid != entry.uid
+            is_moved = instance is not None and (instance.uid, instance.transport) != (entry.uid, entry.transport)
             instance = self.registry.register(name, entry)
             door = self._doors.get(name)
             if door is not None and not is_moved and door.is_open:
@@ -129,6 +135,11 @@ class Switchboard:
             door = self._doors.pop(name)
             door.close()
             await door.finish()
+
+    def find_door(self, sha256: bytes) -> Door | None:
+        """That of the instance which comes in by TLS with the token of this digest."""
+        instance = self.registry.find_by_token(sha256)
+        return self._doors.get(instance.name) if instance is not None else None
 
     async def send_own(self, order: HubSend) -> Answer:
         """A message of the hub's own, or of an operator's. Raises RefusedError, LookupError."""
@@ -177,13 +188,14 @@ class Switchboard:
             "epoch": self.epoch,
             "code_version": self._code_version,
             "uptime_s": round(boottime_s() - self._started_at, 3),
-            "config_digest": rules.config.digest,
+            "config_digest": "" if self._gate.fault else rules.config.digest,
             "revision": rules.config.revision,
             "policy_revision": rules.policy_revision,
             "inbox_seq": self.log.inbox_seq,
             "open_requests": len(self.requests),
             "policy": {"engine": rules.answering_engine, "fault": self._policy_fault()},
             "modes": self._modes(),
+            "tallies": {agent: msgspec.structs.asdict(tally) for agent, tally in self.route.tallies.items()},
             "instances": {
                 name: {**_show(instance), "lines": len(self._doors[name].state.connections)}
                 for name, instance in self.registry.by_name.items()
@@ -191,18 +203,22 @@ class Switchboard:
         }
 
     def tick(self) -> None:
-        """Once per second: slow lines, counted rows, requests and messages whose time is over, tokens that ran out."""
+        """Once per second: slow lines, counted rows, requests, messages and tokens whose time is over, large logs.
+
+        Logs of other servers too: while the hub is dead nobody else is there to keep them small.
+        """
         now, wall_s = boottime_s(), time.time()
         for door in self._doors.values():
             door.drop_slow(door.loop.time())
+        self._gate.tick(datetime.fromtimestamp(wall_s, UTC))
         self.log.flush_counts()
         self.requests.sweep(now)
         for instance in self.registry.by_name.values():
-            if len(instance.mailbox):
-                self.route.note_expired(instance, instance.mailbox.purge(now))
+            self.route.note_expired(instance, instance.purge(now))
             if instance.tokens and not any(token.expires_at > wall_s for token in instance.tokens):
-                instance.tokens = ()
+                self.registry.revoke(instance)
                 self.hints.add("agent")
+        bound_logs(self._data / "log")
 
     async def close(self) -> None:
         """Close all doors, let running requests be answered, and end the engines."""
@@ -216,10 +232,13 @@ class Switchboard:
         for engine in self.route.rules.engines:
             await engine.close()
         await self._bundles.close()
+        await self._gate.close()
         if self._closing:
             await asyncio.wait(self._closing)
 
     async def _open_door(self, instance: Instance) -> Door:
+        if instance.transport == "tls":
+            return Door(None, self._http, instance, max_lines=MAX_LINES)
         folder = self._run / "hub" / instance.name
         _make_private(folder, instance.uid)
         door = Door(folder / SOCKET, self._http, instance, max_lines=MAX_LINES)
@@ -277,8 +296,8 @@ def _show(instance: Instance) -> Mapping[str, Any]:
         "heartbeat": instance.heartbeat,
         "heartbeat_at": instance.heartbeat_at,
         "last_seen": instance.last_seen,
-        "mailbox_messages": len(instance.mailbox),
-        "mailbox_bytes": instance.mailbox.size_bytes,
+        "mailbox_messages": len(instance.mailbox) + len(instance.orders),
+        "mailbox_bytes": instance.mailbox.size_bytes + instance.orders.size_bytes,
         "outstanding": instance.outstanding,
         "tokens": len(instance.tokens),
         "in_flight_bytes": instance.in_flight_bytes,

@@ -15,7 +15,7 @@ import msgspec
 from reconciler.crashpoint import point
 from reconciler.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 _DELETED_AT_ONCE = 1000
 
 _SCHEMA = """
@@ -30,7 +30,8 @@ CREATE TABLE message_log (
     correlation_id TEXT, sender_seq INTEGER,
     engine TEXT, policy_revision TEXT, cached INTEGER, config_digest TEXT,
     size INTEGER, payload TEXT, payload_sha256 TEXT, traceparent TEXT,
-    count INTEGER NOT NULL);
+    count INTEGER NOT NULL,
+    decided_at REAL);
 CREATE TABLE hub_inbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     time REAL NOT NULL,
@@ -42,13 +43,18 @@ CREATE TABLE hub_inbox (
     UNIQUE (instance, msg_id));
 """
 
+_STEPS = {2: "ALTER TABLE message_log ADD COLUMN decided_at REAL;"}
+"""What leads to each format from the one before; `_SCHEMA` is the newest."""
+
 
 class Row(msgspec.Struct, kw_only=True, array_like=True, gc=False):
-    """One verdict, in the order of the columns. `time` is wall clock.
+    """One verdict, in the order of the columns. `time` and `decided_at` are wall clock.
 
     `verdict` is `allow`, `deny`, or `expired` for a message that nobody took in time. `recipient`
     is an agent, `agent/instance`, `hub`, or `topic:` and a topic; `delivered` names instances, a
-    space between. `count` is more than 1 where denials were counted into one row.
+    space between. `count` is more than 1 where denials were counted into one row. `decided_at` is
+    when it was decided, which for a remembered answer of policy is before `time`; None in rows of
+    an older release.
     """
 
     time: float
@@ -74,6 +80,7 @@ class Row(msgspec.Struct, kw_only=True, array_like=True, gc=False):
     payload_sha256: str | None = None
     traceparent: str | None = None
     count: int = 1
+    decided_at: float | None = None
 
 
 class InboxEntry(msgspec.Struct, kw_only=True, array_like=True, gc=False):
@@ -176,6 +183,16 @@ def is_disk_error(error: Exception) -> bool:
 
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Settings, and tables of the newest format."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA busy_timeout=2000")
@@ -184,6 +201,6 @@ def _open(path: Path) -> sqlite3.Connection:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise StoreError(f"{path} was written by a newer release: format {version}, not {VERSION}")
-    if version == 0:
-        connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-    return connection
+    if version < VERSION:
+        steps = "".join(_STEPS[n] for n in range(version + 1, VERSION + 1)) if version else _SCHEMA
+        connection.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={VERSION};COMMIT;")

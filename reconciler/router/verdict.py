@@ -48,6 +48,7 @@ def row_of_lost(instance: str, agent: str, letter: Letter, code: str, reason: st
         step="deliver",
         reason=reason,
         msg_id=letter.message_id,
+        decided_at=wall_s,
     )
 
 
@@ -83,6 +84,7 @@ def describe_message(row: Row, message: Message, rules: Rules) -> None:
 def describe_decision(row: Row, decision: Decision) -> None:
     """Fill the columns that say who allowed it."""
     row.engine, row.policy_revision, row.cached = decision.engine, decision.revision, decision.cached
+    row.decided_at = decision.decided_at or row.decided_at
 
 
 def describe_denial(row: Row, denied: Deny) -> None:
@@ -91,3 +93,4 @@ def describe_denial(row: Row, denied: Deny) -> None:
     row.reason = denied.private_reason or denied.reason
     if denied.engine:
         row.engine, row.policy_revision, row.cached = denied.engine, denied.policy_revision, denied.cached
+        row.decided_at = denied.decided_at or row.decided_at

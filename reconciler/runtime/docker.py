@@ -19,7 +19,7 @@ import msgspec
 
 from reconciler.core.quantity import show_size
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
-from reconciler.errors import RuntimeRefusedError, RuntimeUnavailableError
+from reconciler.errors import NameTakenError, RuntimeRefusedError, RuntimeUnavailableError
 from reconciler.ports import (
     ContainerSpec,
     ContainerState,
@@ -27,6 +27,7 @@ from reconciler.ports import (
     Limits,
     RuntimeEvent,
     RuntimeFacts,
+    Usage,
 )
 from reconciler.runtime import sandbox
 from reconciler.runtime.docker_fields import (
@@ -154,6 +155,17 @@ class DockerRuntime:
             return Unavailable(reason=str(error))
         return Ok([self._summary(entry, stranger) for entry in listed])
 
+    def usage(self, name: str) -> Reading[Usage]:
+        try:
+            with self._link.asking(f"look what container {name} uses") as client:
+                try:
+                    stats = client.stats(sandbox.engine_name(self._fleet, name), stream=False, one_shot=True)
+                except self._errors.NotFound:
+                    return Absent()
+        except _NO_ANSWER as error:
+            return Unavailable(reason=str(error))
+        return Ok(_usage(stats)) if stats.get("memory_stats") else Absent()
+
     def inspect(self, name: str) -> Reading[ContainerState]:
         try:
             with self._link.asking(f"inspect container {name}") as client:
@@ -186,7 +198,12 @@ class DockerRuntime:
         body = sandbox.create_body(spec, self._fleet, self._link.info().features)
         engine_name = sandbox.engine_name(self._fleet, spec.name)
         with self._link.asking(doing) as client:
-            container_id: str = client.create_container_from_config(body, engine_name)["Id"]
+            try:
+                container_id: str = client.create_container_from_config(body, engine_name)["Id"]
+            except self._errors.APIError as error:
+                if error.status_code == 409:
+                    raise NameTakenError(f"{doing}: {error.explanation}") from error
+                raise
             return container_id
 
     def start(self, container_id: str) -> None:
@@ -316,6 +333,18 @@ def _state(name: str, stored: Stored) -> ContainerState:
 def _state_word(status: str) -> str:
     """The engine has a word more: a container that is being removed is as good as dead."""
     return "dead" if status == "removing" else status
+
+
+def _usage(stats: Mapping[str, Any]) -> Usage:
+    cpu = (stats.get("cpu_stats") or {}).get("cpu_usage") or {}
+    moved = (stats.get("blkio_stats") or {}).get("io_service_bytes_recursive") or ()
+    by_op = {op: sum(int(m["value"]) for m in moved if m["op"].lower() == op) for op in ("read", "write")}
+    return Usage(
+        cpu_s=int(cpu.get("total_usage", 0)) / 1e9,
+        memory_bytes=_memory_in_use(stats),
+        read_bytes=by_op["read"],
+        written_bytes=by_op["write"],
+    )
 
 
 def _memory_in_use(stats: Mapping[str, Any]) -> int:

@@ -18,7 +18,7 @@ from enum import Enum
 from typing import Any
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
-from reconciler.errors import RuntimeRefusedError, RuntimeUnavailableError
+from reconciler.errors import NameTakenError, RuntimeRefusedError, RuntimeUnavailableError
 from reconciler.ports import (
     ContainerSpec,
     ContainerState,
@@ -26,6 +26,7 @@ from reconciler.ports import (
     Limits,
     RuntimeEvent,
     RuntimeFacts,
+    Usage,
 )
 from reconciler.runtime.fake_container import FakeContainer, Program, describe, limit_fields, summarise
 from reconciler.runtime.sandbox import FLEET_LABEL, container_uid
@@ -52,6 +53,7 @@ class FakeRuntime:
         self._changed = threading.Condition()
         self._containers: dict[str, FakeContainer] = {}
         self._names: dict[str, str] = {}
+        self._foreign_names: set[str] = set()
         self._images: dict[str, str] = {}
         self._programs: dict[tuple[str, ...], Program] = {}
         self._faults: defaultdict[str, deque[tuple[_Fault, str]]] = defaultdict(deque)
@@ -130,10 +132,19 @@ class FakeRuntime:
             container = self._containers.get(self._names.get(name, ""))
             return Absent() if container is None else Ok(describe(container))
 
+    def usage(self, name: str) -> Reading[Usage]:
+        with self._changed:
+            if (why := self._why_unreadable("usage", name)) is not None:
+                return Unavailable(reason=why)
+            container = self._containers.get(self._names.get(name, ""))
+            if container is None or container.state != "running":
+                return Absent()
+            return Ok(Usage(cpu_s=container.cpu_s, memory_bytes=container.memory_in_use_bytes))
+
     def create(self, spec: ContainerSpec) -> str:
         with self._acting("create", spec.name):
-            if spec.name in self._names:
-                raise RuntimeRefusedError(f"create {spec.name}: the name is in use")
+            if spec.name in self._names or spec.name in self._foreign_names:
+                raise NameTakenError(f"create {spec.name}: the name is in use")
             if spec.image_id not in self._images.values():
                 raise RuntimeRefusedError(f"create {spec.name}: no image {spec.image_id}")
             self._made += 1
@@ -223,6 +234,13 @@ class FakeRuntime:
             self._links += 1
             self._changed.notify_all()
 
+    def take_name(self, name: str) -> None:
+        """Somebody else's container, which is never listed, has the name that this one would get."""
+        self._foreign_names.add(name)
+
+    def free_name(self, name: str) -> None:
+        self._foreign_names.remove(name)
+
     def lose_events(self) -> None:
         """Open event streams break; all else goes on."""
         with self._changed:
@@ -274,6 +292,10 @@ class FakeRuntime:
     def use_memory(self, name: str, size_bytes: int) -> None:
         with self._by_hand(name) as container:
             container.memory_in_use_bytes = size_bytes
+
+    def use_cpu(self, name: str, seconds: float) -> None:
+        with self._by_hand(name) as container:
+            container.cpu_s += seconds
 
     def print_line(self, name: str, line: str) -> None:
         with self._by_hand(name) as container:

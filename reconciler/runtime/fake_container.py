@@ -34,6 +34,7 @@ class FakeContainer:
     started_at: str = ""
     pid: int = 0
     memory_in_use_bytes: int = 0
+    cpu_s: float = 0.0
     output: list[str] = field(default_factory=list)
 
 

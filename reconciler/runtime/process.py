@@ -20,8 +20,8 @@ from typing import Any
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.crashpoint import point
-from reconciler.errors import RuntimeRefusedError, RuntimeUnavailableError
-from reconciler.ports import ContainerSpec, ContainerState, ContainerSummary, Limits, RuntimeEvent, RuntimeFacts
+from reconciler.errors import NameTakenError, RuntimeRefusedError, RuntimeUnavailableError
+from reconciler.ports import ContainerSpec, ContainerState, ContainerSummary, Limits, RuntimeEvent, RuntimeFacts, Usage
 from reconciler.runtime import shim
 from reconciler.runtime.process_events import Journal
 from reconciler.runtime.process_host import (
@@ -57,6 +57,7 @@ from reconciler.runtime.process_tree import (
     renew_private,
 )
 from reconciler.runtime.process_uids import UID_BASE, allocate_uid
+from reconciler.runtime.process_usage import read_usage
 
 LOG_BYTES = 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -159,6 +160,16 @@ class ProcessRuntime:
         except OSError as error:
             return Unavailable(reason=f"inspect container {name}: {error}")
 
+    def usage(self, name: str) -> Reading[Usage]:
+        """Of the processes that live below its shim, and of those that they waited for."""
+        try:
+            seen = self._look(name, shim.read_boot_id())
+            run = seen.run if seen.phase == Phase.RUNNING else None
+            found = read_usage(run.pid) if run is not None else None
+        except OSError as error:
+            return Unavailable(reason=f"look what container {name} uses: {error}")
+        return Ok(found) if found is not None else Absent()
+
     def create(self, spec: ContainerSpec) -> str:
         """Also refused: another runtime's image, a name that is no file name, and a mount whose
         source is not there."""
@@ -175,7 +186,7 @@ class ProcessRuntime:
             record = Record(id=container_id, fleet=self._fleet, uid=uid, spec=spec)
             make_directory(self._root, 0o711)
             if not make_container(self._root, record):
-                raise RuntimeRefusedError("there is one of that name")
+                raise NameTakenError("there is one of that name")
             point("process.create.made")
             self._journal.append(spec.name, "create")
             return container_id
@@ -392,6 +403,6 @@ def _doing(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeRefusedError as error:
-        raise RuntimeRefusedError(f"{what}: {error}") from error
+        raise type(error)(f"{what}: {error}") from error
     except (RuntimeUnavailableError, OSError, subprocess.SubprocessError) as error:
         raise RuntimeUnavailableError(f"{what}: {error}") from error

@@ -119,6 +119,16 @@ class Inbox:
     def path(self) -> str:
         return os.path.join(self._root, *self._parts)
 
+    def is_there(self) -> bool:
+        """Whether there is the folder. Raises SourceError where something else is in its place."""
+        try:
+            with open_below(self._root, self._parts):
+                return True
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise SourceError(_unusable(self.path, exc)) from exc
+
     def prepare(self) -> None:
         """Make the folders, as far as they are missing, and remove half-written results.
 
@@ -143,10 +153,8 @@ class Inbox:
                 return Ok(self._scan_open(inbox_fd, now_s))
         except FileNotFoundError:
             return Absent()
-        except NotADirectoryError:
-            return Unavailable(reason=f"the inbox {self.path} is not a directory, or reached through a link")
         except OSError as exc:
-            return Unavailable(reason=f"the inbox {self.path} cannot be read: {exc.strerror}")
+            return Unavailable(reason=_unusable(self.path, exc))
 
     def _scan_open(self, inbox_fd: int, now_s: float) -> Scan:
         rested = self._observe(inbox_fd, now_s)
@@ -251,6 +259,12 @@ class Inbox:
                 yield inbox_fd
         except OSError as exc:
             raise SourceError(f"{doing} the inbox {self.path}") from exc
+
+
+def _unusable(path: str, exc: OSError) -> str:
+    if isinstance(exc, NotADirectoryError):
+        return f"the inbox {path} is not a directory, or reached through a link; remove it, and the hub makes one"
+    return f"the inbox {path} cannot be read: {exc.strerror}"
 
 
 # --- effects --------------------------------------------------------------------------------------

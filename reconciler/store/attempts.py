@@ -1,6 +1,8 @@
 """Task runs and instances together: what becomes of a run when the instance that had it is dead."""
 
-from dataclasses import replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reconciler.store import records
@@ -8,11 +10,98 @@ from reconciler.store.records import CANCEL_REQUESTED, AttemptRecord, TaskRecord
 from reconciler.store.store import Store
 
 IN_FLIGHT = ("assigned", "running")
+CHECKING = "checking"
 
 
 def in_flight(store: Store, instance: str | None = None) -> list[TaskRecord]:
     """Runs that an instance has, or that any instance has."""
     return records.tasks_in(store, IN_FLIGHT, instance)
+
+
+def waiting(store: Store, boot_id: str, boottime_s: float) -> Mapping[str, int]:
+    """How many runs of each agent could begin now, if only an instance of it were ready."""
+    found: list[TaskRecord] = store.remembered("waiting", lambda: _unblocked(store))
+    counts: dict[str, int] = {}
+    for run in found:
+        if run.boot_id != boot_id or run.not_before_boot <= boottime_s:
+            counts[run.agent] = counts.get(run.agent, 0) + 1
+    return counts
+
+
+def _unblocked(store: Store) -> list[TaskRecord]:
+    """Authorised runs all of whose parents have succeeded."""
+    runs = records.tasks(store)
+    latest = {run.name: run.state for run in runs}
+    authorised = (r for r in runs if r.state == "authorised" and r.agent)
+    return [r for r in authorised if all(latest.get(name) == "succeeded" for name in _parents(r))]
+
+
+def _parents(run: TaskRecord) -> Sequence[str]:
+    if '"dependsOn"' not in run.manifest:
+        return ()
+    names: Sequence[str] = json.loads(run.manifest)["spec"].get("dependsOn", ())
+    return names
+
+
+def unended(store: Store) -> Sequence[str]:
+    """Runs that are recorded as over, though when is not, or an attempt of theirs is open."""
+    found: Sequence[str] = store.remembered("unended", lambda: _unended(store))
+    return found
+
+
+def _unended(store: Store) -> Sequence[str]:
+    from sqlalchemy import text
+
+    query = text(
+        "SELECT run FROM task WHERE state IN ('succeeded', 'failed', 'timed_out', 'cancelled', 'rejected') "
+        "AND (finished_at = '' OR run IN (SELECT run FROM attempt WHERE ended_at = '')) ORDER BY run"
+    )
+    with store.read() as session:
+        return [str(row[0]) for row in session.execute(query).all()]
+
+
+def worked_at(store: Store, instances: Sequence[str]) -> Mapping[str, str]:
+    """When each of these instances last began or ended a task (ISO, UTC); those that never did are left out."""
+    if not instances:
+        return {}
+    known: Mapping[str, str] = store.remembered("worked_at", lambda: _worked_at(store))
+    return {name: known[name] for name in instances if name in known}
+
+
+def _worked_at(store: Store) -> Mapping[str, str]:
+    from sqlalchemy import text
+
+    query = text("SELECT instance, max(max(assigned_at, ended_at)) FROM attempt GROUP BY instance")
+    with store.read() as session:
+        return {str(instance): str(at) for instance, at in session.execute(query).all()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """That an instance had work of a sensitivity, and when it was last given any of it."""
+
+    instance: str
+    sensitivity: str
+    last_at: str
+
+
+def heard(store: Store, instances: Sequence[str]) -> list[Heard]:
+    """Of which sensitivities the work was that these instances ever had."""
+    known: list[Heard] = store.remembered("heard", lambda: _heard(store))
+    wanted = set(instances)
+    return [h for h in known if h.instance in wanted]
+
+
+def _heard(store: Store) -> list[Heard]:
+    from sqlalchemy import text
+
+    query = text(
+        "SELECT attempt.instance, coalesce(json_extract(task.manifest, '$.spec.sensitivity'), 'internal') AS level, "
+        "max(attempt.assigned_at) FROM attempt JOIN task ON task.run = attempt.run GROUP BY attempt.instance, level"
+    )
+    with store.read() as session:
+        rows = session.execute(query).all()
+    return [Heard(instance=instance, sensitivity=level, last_at=at) for instance, level, at in rows]
 
 
 def lose(store: Store, instance: str, reason: str, now: datetime) -> int:
@@ -53,10 +142,11 @@ def hand_back(store: Store, task: TaskRecord, reason: str, now: datetime, *, not
 
 
 def end_attempt(store: Store, task: TaskRecord, outcome: str, reason: str, now: datetime) -> None:
-    """Close the attempt of the run's present generation."""
+    """Close the attempt of the run's present generation, or say what came of one that was closed to be checked."""
     for attempt in records.attempts(store, task.run):
-        if attempt.generation == task.generation and not attempt.ended_at:
-            records.put_attempt(store, replace(attempt, ended_at=now.isoformat(), outcome=outcome, reason=reason))
+        if attempt.generation == task.generation and (not attempt.ended_at or attempt.outcome == CHECKING):
+            ended_at = attempt.ended_at or now.isoformat()
+            records.put_attempt(store, replace(attempt, ended_at=ended_at, outcome=outcome, reason=reason))
 
 
 def begin_attempt(store: Store, task: TaskRecord, container_id: str, now: datetime) -> None:

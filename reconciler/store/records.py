@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
-    """One instance. `phase` is a word of the lifecycle; `manifest` the JSON of the author's words, as applied."""
+    """One instance. `phase` is a word of the lifecycle; `manifest` the JSON of the author's words, as applied.
+
+    `previous` and `rejected` are JSON, empty where there is nothing to say: what it was made from when it last shook
+    hands, before the present manifest; and which manifest it was taken back from, with the reason.
+    """
 
     name: str
     agent: str
@@ -37,6 +41,18 @@ class InstanceRecord:
     updated_at: str = ""
     crashes: int = 0
     reason: str = ""
+    previous: str = ""
+    rejected: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRecord:
+    """What an operator wants of one instance: `verb` is restart, drain, quarantine or release; `at` is ISO, UTC."""
+
+    name: str
+    verb: str
+    actor: str
+    at: str
 
 
 CANCEL_REQUESTED = "cancel requested"
@@ -45,7 +61,14 @@ CANCEL_REQUESTED = "cancel requested"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """One run of a task."""
+    """One run of a task.
+
+    `key` is the submitter's idempotency key. `purpose` is empty for what somebody asked for, else why the hub made the
+    run for its `parent` (a run id): `check` number `step` of its acceptance, or `escalation`. `schedule` and `due` say
+    which occurrence of which manifest it is. `schemas` are the contents of the files that `acceptance` names, `checks`
+    the verdicts on the present attempt, `remedy` what was wrong with the one before; all JSON but the last. `tried` are
+    agents that had all their attempts, `spent` how many those were together. `escalated` is to whom, or `acknowledged`.
+    """
 
     run: str
     name: str
@@ -70,11 +93,33 @@ class TaskRecord:
     finished_at: str = ""
     policy_revision: str = ""
     progress: str = ""
+    key: str = ""
+    purpose: str = ""
+    parent: str = ""
+    step: int = 0
+    schedule: str = ""
+    due: str = ""
+    schemas: str = "{}"
+    checks: str = "[]"
+    remedy: str = ""
+    tried: str = ""
+    spent: int = 0
+    escalated: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleRecord:
+    """One schedule of git: what was due until `since` (ISO, UTC) was seen to."""
+
+    name: str
+    cron: str
+    zone: str
+    since: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:
-    """What a run produced; `result` and `artefacts` are JSON."""
+    """What a run produced; `result`, `artefacts` and `usage` (of a model, as the executor counts it) are JSON."""
 
     run: str
     exit_code: int | None = None
@@ -83,6 +128,7 @@ class ResultRecord:
     stderr_tail: str = ""
     artefacts: str = "[]"
     duration_s: float = 0.0
+    usage: str = "null"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +190,28 @@ class UnitRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustRecord:
+    """How far one agent was trusted at a time; `counted` is JSON, see `TrustRow`."""
+
+    agent: str
+    score: float
+    at: str
+    spec_digest: str = ""
+    epoch: str = ""
+    counted: str = "{}"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoticeRecord:
+    """One notice that a sink has not got yet; `seq` is None before it is kept."""
+
+    seq: int | None = None
+    sink: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BlobRecord:
     """One kept content."""
 
@@ -161,6 +229,7 @@ class ConditionRecord:
     reason: str
     message: str
     since: str
+    alerted: bool = False
 
 
 R = TypeVar("R")
@@ -199,7 +268,7 @@ def _put(store: Store, records: Iterable[Any]) -> None:
             session.merge(_table(type(record))(**values))
 
 
-def _delete(store: Store, record: type[Any], **where: list[str]) -> None:
+def _delete(store: Store, record: type[Any], **where: list[Any]) -> None:
     from sqlalchemy import delete
 
     table: Any = _table(record)
@@ -218,12 +287,35 @@ def instances(store: Store) -> Mapping[str, InstanceRecord]:
     return store.remembered("instances", lambda: {r.name: r for r in _all(store, InstanceRecord)})
 
 
+def instance(store: Store, name: str) -> InstanceRecord | None:
+    """One instance, read afresh: its cost does not grow with the fleet."""
+    return next(iter(_all(store, InstanceRecord, name=name)), None)
+
+
 def put_instance(store: Store, record: InstanceRecord) -> None:
     _put(store, [record])
 
 
 def delete_instance(store: Store, name: str) -> None:
-    _delete(store, InstanceRecord, name=[name])
+    """Forget an instance, and what was wanted of it."""
+    with store.transaction():
+        _delete(store, InstanceRecord, name=[name])
+        _delete(store, OrderRecord, name=[name])
+
+
+def orders(store: Store) -> Mapping[str, OrderRecord]:
+    """What operators want, by instance."""
+    return store.remembered("orders", lambda: {r.name: r for r in _all(store, OrderRecord)})
+
+
+def put_orders(store: Store, records: Sequence[OrderRecord]) -> None:
+    _put(store, records)
+
+
+def delete_order(store: Store, order: OrderRecord) -> None:
+    """Exactly this one: what was asked for meanwhile stays."""
+    if orders(store).get(order.name) == order:
+        _delete(store, OrderRecord, name=[order.name])
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
@@ -277,6 +369,26 @@ def put_attempt(store: Store, record: AttemptRecord) -> None:
 def attempts(store: Store, run: str) -> list[AttemptRecord]:
     """All executions of a run, in order."""
     return sorted(_all(store, AttemptRecord, run=run), key=lambda a: a.generation)
+
+
+def schedules(store: Store) -> Mapping[str, ScheduleRecord]:
+    """All schedules by the name of their manifest."""
+    return store.remembered("schedules", lambda: {r.name: r for r in _all(store, ScheduleRecord)})
+
+
+def put_schedule(store: Store, record: ScheduleRecord) -> None:
+    _put(store, [record])
+
+
+def delete_schedule(store: Store, name: str) -> None:
+    _delete(store, ScheduleRecord, name=[name])
+
+
+def delete_runs(store: Store, runs: list[str]) -> None:
+    """Forget runs with their results, attempts, and the answered files that asked for them."""
+    with store.transaction():
+        for record in (ResultRecord, AttemptRecord, DroppedRecord, TaskRecord):
+            _delete(store, record, run=runs)
 
 
 def dropped(store: Store) -> list[DroppedRecord]:
@@ -353,6 +465,7 @@ def conditions(store: Store) -> dict[tuple[str, str], Condition]:
             reason=r.reason,
             message=r.message,
             since=datetime.fromisoformat(r.since),
+            alerted=r.alerted,
         )
         for r in _all(store, ConditionRecord)
     }
@@ -369,7 +482,37 @@ def put_conditions(store: Store, changed: Iterable[Condition]) -> None:
                 reason=c.reason,
                 message=c.message,
                 since=c.since.isoformat(),
+                alerted=c.alerted,
             )
             for c in changed
         ],
     )
+
+
+# --- trust and alerts -------------------------------------------------------------------------------------------------
+
+
+def trust(store: Store) -> Mapping[str, TrustRecord]:
+    """What is on record of agents by name; nothing of those that did nothing worth noting."""
+    return store.remembered("trust", lambda: {r.agent: r for r in _all(store, TrustRecord)})
+
+
+def put_trust(store: Store, changed: Sequence[TrustRecord]) -> None:
+    _put(store, changed)
+
+
+def delete_trust(store: Store, agents: Iterable[str]) -> None:
+    _delete(store, TrustRecord, agent=sorted(agents))
+
+
+def notices(store: Store) -> list[NoticeRecord]:
+    """Notices that no sink has got yet, oldest first."""
+    return sorted(_all(store, NoticeRecord), key=lambda n: n.seq or 0)
+
+
+def put_notices(store: Store, new: Sequence[NoticeRecord]) -> None:
+    _put(store, new)
+
+
+def delete_notices(store: Store, seqs: Sequence[int]) -> None:
+    _delete(store, NoticeRecord, seq=list(seqs))

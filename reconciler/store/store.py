@@ -1,10 +1,11 @@
-"""The one writer of state.db: opens it, keeps one connection, and gives transactions.
+"""The one writer of state.db: opens it, brings it forward, keeps one connection, and gives transactions.
 
 `Store.transaction()` is `BEGIN IMMEDIATE ... COMMIT` with `synchronous=FULL`: what it wrote is durable when it
 returns. Questions run inside it or inside `Store.read()`. Errors of SQLite leave as StoreError. SQLModel is imported
 when a store is opened, not with this module: it takes longer than many a command.
 """
 
+import logging
 import os
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from reconciler.errors import StoreError
+from reconciler.store.migrations import FIRST_VERSION, MIGRATIONS, Migration, keep_copy, migrate
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -22,21 +24,23 @@ T = TypeVar("T")
 
 FILE_NAME = "state.db"
 LITTLE_ROOM = 256 * 1024
+_VERSION = "schema_version"
+_LOG = logging.getLogger("reconciler.store")
 
 
 class Store:
     """A handle on one state.db. Safe for threads: one transaction at a time."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open, creating the tables unless `read_only`. Raises StoreError."""
+    def __init__(self, path: Path, *, read_only: bool = False, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+        """Open; unless `read_only`, make a missing one and bring an older one forward. Raises StoreError."""
         from sqlalchemy.pool import StaticPool
-        from sqlmodel import SQLModel, create_engine
+        from sqlmodel import create_engine
 
         from reconciler.store import tables
 
         self.path = path
         self._meta = tables.MetaRow
-        self._version = tables.SCHEMA_VERSION
+        self._version = FIRST_VERSION + len(migrations)
         self._lock = threading.RLock()
         self._session: Session | None = None
         self._writes = 0
@@ -44,7 +48,7 @@ class Store:
         self._remembered: dict[str, Any] = {}
         with _translated("opening", path):
             if not read_only and not path.exists():
-                _make_whole(path)
+                _make_whole(path, self._version)
             raw = _connect(path, "ro" if read_only else "rw")
         self._file = _identity(path)
         self._connection: Callable[[], sqlite3.Connection] = lambda: raw
@@ -56,9 +60,9 @@ class Store:
         )
         try:
             with _translated("opening", path):
-                if not read_only:
-                    SQLModel.metadata.create_all(self._engine)
-                self._check_version(read_only=read_only)
+                found = self._check_version()
+                if found < self._version:
+                    self._bring_forward(migrations, found, read_only=read_only)
         except StoreError:
             self._engine.dispose()
             raise
@@ -140,17 +144,31 @@ class Store:
                 "directory from its backup, and start again"
             )
 
-    def _check_version(self, *, read_only: bool) -> None:
-        found = self.get_meta("schema_version")
-        if found is None and not read_only:
-            self.set_meta("schema_version", str(self._version))
-        elif found is not None and not found.isdecimal():
+    def _check_version(self) -> int:
+        """The schema of the file, which this release knows. Raises StoreError."""
+        found = self.get_meta(_VERSION) or str(FIRST_VERSION)
+        if not found.isdecimal() or int(found) < FIRST_VERSION:
             raise StoreError(f"{self.path} has the schema version {found!r}, which no release wrote; restore a backup")
-        elif found is not None and int(found) > self._version:
+        if int(found) > self._version:
             raise StoreError(
                 f"{self.path} was written by a newer release (schema {found}, this one knows {self._version}); "
                 "start that release, or restore a backup"
             )
+        return int(found)
+
+    def _bring_forward(self, migrations: tuple[Migration, ...], found: int, *, read_only: bool) -> None:
+        if read_only:
+            raise StoreError(
+                f"{self.path} was written by an older release (schema {found}, this one has {self._version}); "
+                "start the hub first with `reconciler run`, which brings it forward"
+            )
+        with self.transaction() as session:
+            kept = keep_copy(self.path, found)
+            migrate(session.connection(), migrations[found - FIRST_VERSION :])
+            self.set_meta(_VERSION, str(self._version))
+        _LOG.warning(
+            "%s was brought from schema %d to %d; the old one is kept as %s", self.path, found, self._version, kept.name
+        )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -161,18 +179,23 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _make_whole(path: Path) -> None:
+def _make_whole(path: Path, version: int) -> None:
     """Put an empty state.db with all tables in place, at once: who reads meanwhile finds none yet. Raises OSError."""
-    from sqlmodel import SQLModel, create_engine
+    from sqlmodel import Session, SQLModel, create_engine
+
+    from reconciler.store.tables import MetaRow
 
     draft = path.with_name(f".{path.name}.new")
     # Prompts and results will be in it: the log and the shared memory beside it take its mode.
     os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     engine = create_engine("sqlite+pysqlite://", creator=lambda: sqlite3.connect(draft))
     try:
-        with engine.begin() as connection:
+        with Session(engine) as session:
+            connection = session.connection()
             connection.exec_driver_sql("PRAGMA journal_mode=OFF")
             SQLModel.metadata.create_all(connection)
+            session.add(MetaRow(key=_VERSION, value=str(version)))
+            session.commit()
     finally:
         engine.dispose()
     draft.rename(path)
@@ -196,11 +219,13 @@ def _translated(doing: str, path: Path) -> Iterator[None]:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, OverflowError, UnicodeError) as exc:
         original: Any = getattr(exc, "orig", None) or exc
-        raise StoreError(f"{doing} {path} failed: {original}{_hint(path)}") from exc
+        raise StoreError(f"{doing} {path} failed: {original}{_hint(path, original)}") from original
 
 
-def _hint(path: Path) -> str:
-    """What most often is the reason, where it can be seen."""
+def _hint(path: Path, error: object) -> str:
+    """What most often is the reason, where it can be seen, and what to do."""
+    if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return "; restore it from a backup (`reconciler restore`)"
     try:
         room = os.statvfs(path.parent)
     except OSError:

@@ -1,8 +1,9 @@
-"""The tables of state.db as SQLModel classes. Only `store/` imports them."""
+"""The tables of state.db as SQLModel classes. Only `store/` imports them.
+
+A change of a table is a new step in `migrations.py`, too.
+"""
 
 from sqlmodel import Field, SQLModel
-
-SCHEMA_VERSION = 1
 
 
 class MetaRow(SQLModel, table=True):
@@ -58,6 +59,18 @@ class InstanceRow(SQLModel, table=True):
     updated_at: str = ""
     crashes: int = 0
     reason: str = ""
+    previous: str = ""
+    rejected: str = ""
+
+
+class OrderRow(SQLModel, table=True):
+    """What an operator wants of one instance, until it is done or taken back."""
+
+    __tablename__ = "order"
+    name: str = Field(primary_key=True)
+    verb: str
+    actor: str
+    at: str
 
 
 class TaskRow(SQLModel, table=True):
@@ -87,6 +100,28 @@ class TaskRow(SQLModel, table=True):
     finished_at: str = ""
     policy_revision: str = ""
     progress: str = ""
+    key: str = ""
+    purpose: str = ""
+    parent: str = ""
+    step: int = 0
+    schedule: str = ""
+    due: str = ""
+    schemas: str = "{}"
+    checks: str = "[]"
+    remedy: str = ""
+    tried: str = ""
+    spent: int = 0
+    escalated: str = ""
+
+
+class ScheduleRow(SQLModel, table=True):
+    """One schedule of git. Everything that was due until `since` (UTC) was seen to."""
+
+    __tablename__ = "schedule"
+    name: str = Field(primary_key=True)
+    cron: str
+    zone: str
+    since: str
 
 
 class ResultRow(SQLModel, table=True):
@@ -100,6 +135,7 @@ class ResultRow(SQLModel, table=True):
     stderr_tail: str = ""
     artefacts: str = "[]"
     duration_s: float = 0.0
+    usage: str = "null"
 
 
 class AttemptRow(SQLModel, table=True):
@@ -145,7 +181,34 @@ class UnitRow(SQLModel, table=True):
     stalled: bool = False
 
 
+class TrustRow(SQLModel, table=True):
+    """How far one agent was trusted at `at`, by a manifest of this digest; `reason` is that of the last change.
+
+    `counted` is JSON: how many events of each cause the router `epoch` had told of by then.
+    """
+
+    __tablename__ = "trust"
+    agent: str = Field(primary_key=True)
+    score: float
+    at: str
+    spec_digest: str = ""
+    epoch: str = ""
+    counted: str = "{}"
+    reason: str = ""
+
+
+class NoticeRow(SQLModel, table=True):
+    """One notice of an alert that a sink has not got yet; `document` is JSON."""
+
+    __tablename__ = "notice"
+    seq: int | None = Field(default=None, primary_key=True)
+    sink: str
+    document: str
+
+
 class ConditionRow(SQLModel, table=True):
+    """`alerted` says that somebody was told of it and not yet of its end."""
+
     __tablename__ = "condition"
     subject: str = Field(primary_key=True)
     type: str = Field(primary_key=True)
@@ -153,6 +216,7 @@ class ConditionRow(SQLModel, table=True):
     reason: str
     message: str
     since: str
+    alerted: bool = False
 
 
 class AuditRow(SQLModel, table=True):

@@ -65,7 +65,10 @@ def hub(hub_directory: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def start_agentd(hub: FakeHub, tmp_path: Path) -> Iterator[StartAgentd]:
-    """Start a daemon: `argv`, `env` and `timeouts` of its executor, then any key of HUB_CONFIG."""
+    """Start a daemon: `argv`, `env` and `timeouts` of its executor, then any key of HUB_CONFIG.
+
+    `executor` is for others than `command`: it comes in the place of the first three.
+    """
     started: list[Agentd] = []
 
     def start(
@@ -90,6 +93,7 @@ def start_agentd(hub: FakeHub, tmp_path: Path) -> Iterator[StartAgentd]:
             "grace_s": 4,
             "scratch": str(scratch),
             "port": 0,
+            "llm_port": 0,
             **config,
         }
         log_path = tmp_path / f"agentd-{len(started)}.log"

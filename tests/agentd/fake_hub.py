@@ -169,16 +169,18 @@ class FakeHub:
         extra = {"cancel": self.cancels} if message["type"] == "agent.heartbeat" else {}
         return 202, {"id": message["id"], "status": "accepted", **extra}, ""
 
-    def poll(self, wait_s: float, limit: int, ack: str, server: _Server) -> dict[str, Any]:
+    def poll(self, wait_s: float, limit: int, ack: str, only: str, server: _Server) -> dict[str, Any]:
+        """With `only` being tasks, as for a daemon that said so: nothing else is handed out or acknowledged."""
         deadline = time.monotonic() + wait_s
         with self.changed:
             epoch, _, seq = ack.partition(":")
             if ack:
                 self.acks.append(ack)
                 assert int(epoch) == self.epoch, "a cursor of another router"
-                self.mailbox = [(n, m) for n, m in self.mailbox if n > int(seq)]
+                self.mailbox = [(n, m) for n, m in self.mailbox if n > int(seq) or not _is_for(only, m)]
             while True:
-                fresh = [(n, m) for n, m in self.mailbox if n not in self.is_delivered][:limit]
+                waiting = [(n, m) for n, m in self.mailbox if n not in self.is_delivered and _is_for(only, m)]
+                fresh = waiting[:limit]
                 left_s = deadline - time.monotonic()
                 if fresh or left_s <= 0 or server is not self._server:
                     break
@@ -186,6 +188,10 @@ class FakeHub:
             self.is_delivered.update(n for n, _ in fresh)
             last = max((n for n, _ in fresh), default=int(seq or 0))
             return {"messages": [m for _, m in fresh], "cursor": f"{self.epoch}:{last}"}
+
+
+def _is_for(only: str, message: dict[str, Any]) -> bool:
+    return not only or (only == "tasks" and str(message["type"]).startswith("task."))
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -233,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._token() not in self.server.hub.tokens:
             self._answer(401, {"code": "unauthenticated"})
             return
-        found = self.server.hub.poll(float(query["wait"]), int(query["max"]), query.get("ack", ""), self.server)
+        ack, only = query.get("ack", ""), query.get("only", "")
+        found = self.server.hub.poll(float(query["wait"]), int(query["max"]), ack, only, self.server)
         self._answer(200, found)
 
     def _token(self) -> str:

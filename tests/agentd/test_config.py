@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.agentd.config import Config, ConfigError, ExecutorSpec, load_config
+from reconciler.agentd.config import Config, ConfigError, ExecutorSpec, load_config, make_dial
+from reconciler.agentd.dial import TlsDial, UnixDial
+
+from .tls import TlsListener
 
 
 def build_environ(config: object, **extra: str) -> dict[str, str]:
@@ -65,6 +68,46 @@ def test_the_whole_configuration_is_read(tmp_path: Path) -> None:
     )
 
 
+def test_what_an_executor_that_asks_a_model_is_told_is_read() -> None:
+    raw = {
+        "type": "claude-code",
+        "model": "claude-x",
+        "api": "ollama",
+        "maxTurns": 3,
+        "maxBudget": 0.5,
+        "allowedTools": ["Read"],
+        "disallowedTools": ["Bash(rm *)"],
+        "mcpConfig": {"mcpServers": {}},
+        "appendSystemPrompt": "Be brief.",
+    }
+    assert load_config(build_environ({"executor": raw})).executor == ExecutorSpec(
+        type="claude-code",
+        model="claude-x",
+        api="ollama",
+        max_turns=3,
+        max_budget_usd=0.5,
+        allowed_tools=("Read",),
+        disallowed_tools=("Bash(rm *)",),
+        mcp_config={"mcpServers": {}},
+        append_system_prompt="Be brief.",
+    )
+
+
+def test_the_models_socket_is_beside_the_hubs() -> None:
+    assert load_config(build_environ({})).llm_socket_path == "/run/hub/llm.sock"
+    assert load_config(build_environ({}, HUB_SOCKET="/x/y.sock")).llm_socket_path == "/x/llm.sock"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"type": "codex"}, {"api": "x"}, {"maxTurns": 0}, {"maxBudget": 0}, {"allowedTools": "Bash"}, {"mcpConfig": 1}],
+)
+def test_what_is_wrong_with_an_executor_is_named(wrong: dict[str, object]) -> None:
+    (key,) = wrong
+    with pytest.raises(ConfigError, match=rf"HUB_CONFIG\.executor\.{key}"):
+        load_config(build_environ({"executor": wrong}))
+
+
 def test_what_is_not_said_has_a_default() -> None:
     config = load_config({"HUB_AGENT": "writer", "HUB_INSTANCE": "writer-0"})
     assert (config.socket_path, config.token_file) == (
@@ -80,7 +123,7 @@ def test_all_problems_are_named_at_once() -> None:
     raw = {
         "version": 2,
         "capabilities": "docs.write",
-        "executor": {"type": "claude-code", "argv": [1], "env": {"A": 1}, "timeouts": 5},
+        "executor": {"type": "codex", "argv": [1], "env": {"A": 1}, "timeouts": 5},
         "heartbeat_s": 0,
         "max_parallel": True,
         "ttl_s": -1,
@@ -94,7 +137,7 @@ def test_all_problems_are_named_at_once() -> None:
         "HUB_INSTANCE",
         "HUB_CONFIG.version",
         "HUB_CONFIG.capabilities",
-        "'claude-code'",
+        "'codex'",
         "HUB_CONFIG.executor.argv",
         "HUB_CONFIG.executor.env",
         "HUB_CONFIG.executor.timeouts",
@@ -104,6 +147,22 @@ def test_all_problems_are_named_at_once() -> None:
         "/does/not/exist",
     ):
         assert what in named
+
+
+def test_the_hub_is_called_at_its_address_where_there_is_one(tmp_path: Path) -> None:
+    listener = TlsListener(tmp_path)
+    listener.close()
+    config = load_config(build_environ({}, HUB_ADDRESS=listener.address, HUB_CA_FILE=listener.ca_file))
+    assert (config.address, config.ca_file) == (listener.address, listener.ca_file)
+    assert isinstance(make_dial(config), TlsDial)
+    near = load_config(build_environ({}, HUB_SOCKET="/s", HUB_CA_FILE=listener.ca_file))
+    assert isinstance(make_dial(near), UnixDial)
+    assert load_config(build_environ({}, HUB_ADDRESS="hub:1")).ca_file == "/run/secrets/hub-ca.pem"
+
+
+def test_two_ways_to_the_hub_are_one_too_many() -> None:
+    with pytest.raises(ConfigError, match="HUB_ADDRESS and HUB_SOCKET are both set"):
+        load_config(build_environ({}, HUB_ADDRESS="hub:1", HUB_SOCKET="/s"))
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

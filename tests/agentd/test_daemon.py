@@ -190,6 +190,7 @@ def test_the_executor_sees_only_what_it_is_meant_to(hub: FakeHub, start_agentd: 
         "CONFIGURED",
         "HUB_AGENT",
         "HUB_INSTANCE",
+        "HUB_LLM_URL",
         "HUB_OUTPUT",
         "HUB_TASK",
         "HUB_TASK_DIR",
@@ -206,7 +207,7 @@ def test_the_executor_sees_only_what_it_is_meant_to(hub: FakeHub, start_agentd: 
 
 def test_the_log_has_one_object_per_line_and_no_payloads(hub: FakeHub, start_agentd: StartAgentd) -> None:
     agentd = start_agentd("echo", "the-result")
-    hub.deliver("docs.requested", {"text": "the-payload"})
+    hub.deliver("task.unheard.of", {"text": "the-payload"})
     hub.assign(prompt="the-prompt", input="the-input")
     hub.wait_for("task.completed")
     agentd.stop()
@@ -215,6 +216,6 @@ def test_the_log_has_one_object_per_line_and_no_payloads(hub: FakeHub, start_age
     assert all({"time", "level", "msg", "instance", "task"} <= set(row) for row in rows)
     assert {row["instance"] for row in rows} == {"demo-0"}
     assert {row["task"] for row in rows} == {"", "demo"}
-    assert "a message that is not for agentd was acknowledged" in [row["msg"] for row in rows]
+    assert "a message that is no task was dropped" in [row["msg"] for row in rows]
     text = json.dumps(rows)
     assert not any(word in text for word in ("the-result", "the-payload", "the-prompt", "the-input"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.agentd.dial import UnixDial
 from reconciler.agentd.hub import Backoff, Hub, HubGoneError, boottime_s
 from reconciler.agentd.message import Message
 
@@ -20,7 +21,7 @@ def build_message(id_: str = "1", type_: str = "docs.published") -> Message:
 
 
 def test_an_accepted_message_is_ok_and_noted(hub: FakeHub) -> None:
-    client = Hub(hub.socket_path, str(hub.token_file))
+    client = Hub(UnixDial(hub.socket_path), str(hub.token_file))
     before = boottime_s()
     answer = client.send(build_message())
     assert (answer.status, answer.is_ok, answer.is_passing) == (202, True, False)
@@ -28,7 +29,7 @@ def test_an_accepted_message_is_ok_and_noted(hub: FakeHub) -> None:
 
 
 def test_the_token_is_read_at_each_call(hub: FakeHub) -> None:
-    client = Hub(hub.socket_path, str(hub.token_file))
+    client = Hub(UnixDial(hub.socket_path), str(hub.token_file))
     client.send(build_message("1"))
     hub.tokens.add("token-2")
     hub.write_token("token-2")
@@ -40,32 +41,32 @@ def test_the_token_is_read_at_each_call(hub: FakeHub) -> None:
 def test_a_token_file_without_a_token_is_not_shown(hub: FakeHub, content: str) -> None:
     hub.write_token(content)
     with pytest.raises(HubGoneError) as gone:
-        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+        Hub(UnixDial(hub.socket_path), str(hub.token_file)).send(build_message())
     assert not content or content not in str(gone.value)
 
 
 def test_a_missing_token_file_is_an_outage(hub: FakeHub) -> None:
     hub.token_file.unlink()
     with pytest.raises(HubGoneError, match="token file"):
-        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+        Hub(UnixDial(hub.socket_path), str(hub.token_file)).send(build_message())
 
 
 def test_no_socket_is_an_outage(hub: FakeHub) -> None:
     hub.stop()
     with pytest.raises(HubGoneError, match="connecting"):
-        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+        Hub(UnixDial(hub.socket_path), str(hub.token_file)).send(build_message())
 
 
 def test_a_broken_connection_is_an_outage(hub: FakeHub) -> None:
     hub.drop_answer("docs.published")
     with pytest.raises(HubGoneError, match="POST /api/hub/messages"):
-        Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+        Hub(UnixDial(hub.socket_path), str(hub.token_file)).send(build_message())
 
 
 @pytest.mark.parametrize(("status", "is_passing"), [(401, True), (429, True), (503, True), (403, False), (409, False)])
 def test_some_refusals_pass_and_some_do_not(hub: FakeHub, status: int, is_passing: bool) -> None:
     hub.refuse("docs.published", status, "some_code", retry_after="1.5")
-    answer = Hub(hub.socket_path, str(hub.token_file)).send(build_message())
+    answer = Hub(UnixDial(hub.socket_path), str(hub.token_file)).send(build_message())
     assert (answer.is_ok, answer.is_passing) == (False, is_passing)
     assert (answer.code, answer.retry_after_s) == ("some_code", 1.5)
     assert answer.explanation == f"{status} some_code as told"
@@ -74,7 +75,7 @@ def test_some_refusals_pass_and_some_do_not(hub: FakeHub, status: int, is_passin
 @pytest.mark.parametrize("header", ["nan", "-1", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_a_retry_after_that_is_no_number_of_seconds_is_none(hub: FakeHub, header: str) -> None:
     hub.refuse("docs.published", 429, "rate_limited", retry_after=header)
-    assert Hub(hub.socket_path, str(hub.token_file)).send(build_message()).retry_after_s == 0
+    assert Hub(UnixDial(hub.socket_path), str(hub.token_file)).send(build_message()).retry_after_s == 0
 
 
 def test_pauses_grow_up_to_the_cap_with_jitter() -> None:
@@ -103,7 +104,7 @@ def test_head_and_body_of_a_request_come_in_one_piece(tmp_path: Path) -> None:
         thread = threading.Thread(target=answer_first_piece)
         thread.start()
         message = build_message()
-        assert Hub(str(path), str(token_file)).send(message, wait_s=2).is_ok
+        assert Hub(UnixDial(str(path)), str(token_file)).send(message, wait_s=2).is_ok
         thread.join()
     head, _, body = read[0].partition(b"\r\n\r\n")
     assert body == message.body
@@ -117,7 +118,7 @@ def test_head_and_body_of_a_request_come_in_one_piece(tmp_path: Path) -> None:
 
 
 def test_calls_follow_on_one_connection(hub: FakeHub) -> None:
-    with contextlib.closing(Hub(hub.socket_path, str(hub.token_file)).connect()) as connection:
+    with contextlib.closing(Hub(UnixDial(hub.socket_path), str(hub.token_file)).connect()) as connection:
         for id_ in ("1", "2"):
             assert connection.call("POST", "/api/hub/messages", build_message(id_).body, 5).status == 202
         hub.deliver("task.cancel", {})

@@ -20,6 +20,7 @@ def test_it_says_hello_with_what_it_is(hub: FakeHub, start_agentd: StartAgentd) 
         "executor": "command",
         "agentd": "0.1.0",
         "pid": agentd.process.pid,
+        "takes": "tasks",
     }
 
 
@@ -53,6 +54,16 @@ def test_an_assignment_that_is_not_from_the_hub_is_not_run(hub: FakeHub, start_a
     hub.assign("last")
     hub.wait_for("task.completed", task="last")
     assert hub.payloads("task.started", "forged") == []
+
+
+def test_what_is_no_task_is_left_to_the_command(hub: FakeHub, start_agentd: StartAgentd) -> None:
+    start_agentd("echo", "hi")
+    hub.deliver("review.note", {"n": 1}, **{"from": "writer/writer-0"})
+    hub.assign()
+    hub.wait_for("task.completed")
+    hub.wait_until(lambda: len(hub.acks) >= 1, "an acknowledgement")
+    assert [message["type"] for _, message in hub.mailbox] == ["review.note"]
+    assert not hub.is_delivered & {seq for seq, _ in hub.mailbox}
 
 
 def test_a_rotated_token_is_used_from_the_next_call_on(hub: FakeHub, start_agentd: StartAgentd) -> None:

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from reconciler.agentd.dial import UnixDial
 from reconciler.agentd.hub import Hub
 from reconciler.agentd.log import Log
 from reconciler.agentd.message import Message
@@ -17,7 +18,7 @@ from .fake_hub import FakeHub
 @pytest.fixture
 def outbox(hub: FakeHub) -> Outbox:
     log = Log(instance="demo-0", stream=io.StringIO())
-    made = Outbox(Hub(hub.socket_path, str(hub.token_file)), log)
+    made = Outbox(Hub(UnixDial(hub.socket_path), str(hub.token_file)), log)
     threading.Thread(target=made.run, daemon=True).start()
     return made
 
@@ -79,7 +80,7 @@ def test_a_droppable_message_is_tried_once(hub: FakeHub, outbox: Outbox) -> None
 
 def test_of_droppable_messages_only_the_latest_waits(hub: FakeHub) -> None:
     log = Log(instance="demo-0", stream=io.StringIO())
-    outbox = Outbox(Hub(hub.socket_path, str(hub.token_file)), log)
+    outbox = Outbox(Hub(UnixDial(hub.socket_path), str(hub.token_file)), log)
     settled: list[str] = []
     for _ in range(3):
         outbox.put(build_parcel(settled, "task.progress", droppable=True))

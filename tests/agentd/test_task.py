@@ -4,15 +4,14 @@ import io
 import os
 from pathlib import Path
 
-import pytest
-
 from reconciler.agentd.artefacts import Collection
 from reconciler.agentd.assignment import Assignment, Ref
-from reconciler.agentd.command import Halt
 from reconciler.agentd.config import Config, ExecutorSpec
 from reconciler.agentd.groups import ProcessGroups
 from reconciler.agentd.log import Log
-from reconciler.agentd.task import Bench, Completed, Failed, Outcome, parse_result, perform, place
+from reconciler.agentd.outcome import Completed, Failed, Outcome
+from reconciler.agentd.process import Halt
+from reconciler.agentd.task import Bench, perform
 
 REF = Ref(task="demo", run="r-1", generation=1)
 
@@ -31,7 +30,7 @@ def run(tmp_path: Path, script: str, scratch: str = "", **fields: object) -> Out
     )
     log = Log(instance="demo-0", stream=io.StringIO())
     groups = ProcessGroups(is_reaper=False)
-    bench = Bench(config=config, groups=groups, hub_url="http://127.0.0.1:1", log=log)
+    bench = Bench(config=config, groups=groups, hub_url="http://127.0.0.1:1", llm_url="http://127.0.0.1:2/llm", log=log)
     halt = Halt()
     assignment = Assignment(ref=REF, **fields)  # type: ignore[arg-type]
     outcome = perform(assignment, bench, halt, lambda: None, lambda _: None)
@@ -76,38 +75,3 @@ def test_a_scratch_directory_that_cannot_be_made_is_a_spawn_failure(tmp_path: Pa
     outcome = run(tmp_path, "true", scratch=str(tmp_path / "missing"))
     assert isinstance(outcome, Failed)
     assert outcome.reason == "spawn"
-
-
-@pytest.mark.parametrize(
-    ("text", "placed"),
-    [
-        ("/workspace", "/workspaces/abc"),
-        ("/workspace/bin/x.py", "/workspaces/abc/bin/x.py"),
-        ("/workspaces/abc", "/workspaces/abc"),
-        ("/workspace2", "/workspace2"),
-        ("--dir=/workspace", "--dir=/workspace"),
-        ("", ""),
-    ],
-)
-def test_a_leading_workspace_is_replaced(text: str, placed: str) -> None:
-    assert place(text, "/workspaces/abc") == placed
-    assert place(text, "") == text
-
-
-@pytest.mark.parametrize(
-    ("stdout", "result"),
-    [
-        (b'{"a": 1}\n', {"a": 1}),
-        (b"null", None),
-        (b"42", 42),
-        (b"", ""),
-        (b"hello\n", "hello\n"),
-        (b"\xff", "\ufffd"),
-        (b"NaN", "NaN"),
-        (b"[1e999]", "[1e999]"),
-        (b"[" * 61 + b"]" * 61, "[" * 61 + "]" * 61),
-        (b"[" * 100_000, "[" * 100_000),
-    ],
-)
-def test_stdout_is_json_where_others_can_read_it_else_text(stdout: bytes, result: object) -> None:
-    assert parse_result(stdout) == result

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.doctor import _opa
+from reconciler.cli.doctor import _engine, _mend_engine, _opa
 from reconciler.policy.opa_process import PROGRAM_VARIABLE
 from reconciler.settings import HubSpec, OperatorSpec
 
@@ -48,3 +48,20 @@ def test_with_a_program(policy: dict[str, object], use: str, tmp_path: Path) -> 
     operator = OperatorSpec.model_validate({"policy": {"opaBinary": str(program)}})
     found = _opa(operator, HubSpec.model_validate({"policy": policy}))
     assert found == (True, "opa", f"1.22 at {program}; {use}", "")
+
+
+def test_an_engine_that_may_not_be_asked_is_not_to_be_installed() -> None:
+    said = "the engine at unix:///run/docker.sock does not answer: Permission denied"
+    assert _mend_engine(said) == "usermod -aG docker YOU as root and log in again"
+
+
+def test_where_no_engine_is_installed_it_is_to_be_and_else_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    (found,) = _engine()
+    assert found[2] == f"the engine at unix://{tmp_path}/none.sock does not answer: No such file or directory"
+    assert found[3] == "apt-get install docker.io, or run with --allow-process-runtime"
+    (tmp_path / "dockerd").touch(mode=0o755)
+    assert next(iter(_engine()))[3].startswith("start it: systemctl start docker")

@@ -120,6 +120,18 @@ def test_json_has_one_object_per_line_with_the_payload_as_it_was_kept(run: Run, 
     assert exported == lines
 
 
+def test_json_says_when_it_was_decided_where_that_is_known(run: Run, tmp_path: Path) -> None:
+    write(tmp_path, row(0), row(7, decided_at=NOW + 1.5))
+    lines = [json.loads(line) for line in run("tail", "-o", "json")[1].splitlines()]
+    assert [line["decided_at"] for line in lines] == [None, "2025-10-09T08:53:21.500Z"]
+    assert [json.loads(line)["decided_at"] for line in run("export")[1].splitlines()] == [
+        None,
+        "2025-10-09T08:53:21.500Z",
+    ]
+    rows = csv.DictReader(io.StringIO(run("export", "--format", "csv")[1]))
+    assert [r["decided_at"] for r in rows] == ["", "2025-10-09T08:53:21.500Z"]
+
+
 def test_export_of_a_time_range_as_csv(run: Run, tmp_path: Path) -> None:
     write(tmp_path, *ROWS)
     times = ("--since", "2025-10-09T08:53:21Z", "--until", "2025-10-09T10:53:23+02:00")

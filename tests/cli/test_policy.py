@@ -294,6 +294,19 @@ def test_a_question_that_cannot_be_asked_is_an_error(
     assert said in " ".join(err.split())
 
 
+def test_policies_whose_tests_fail_answer_all_the_same(run: Run, repository: Path) -> None:
+    write(repository, "policies/message_test.rego", TESTS.replace("if not message", "if message"))
+    code, out, _ = run("eval", "message", *ASKED, *MORNING)
+    assert (code, out.splitlines()[0].startswith("allowed by embedded")) == (0, True)
+
+
+def test_policies_that_cannot_be_compiled_say_where(run: Run, repository: Path) -> None:
+    write(repository, "policies/message.rego", POLICY + "\nbroken := 1 + + 2\n")
+    code, out, err = run("eval", "message", *ASKED)
+    assert (code, out) == (1, "")
+    assert f"policies/message.rego:{len(POLICY.splitlines()) + 2}:" in err
+
+
 def test_a_revision_that_is_not_valid_answers_nothing(run: Run, repository: Path) -> None:
     write(repository, "policies/message.rego", "package hub.message\nimport rego.v1\ndecision := {")
     code, out, err = run("eval", "message", *ASKED)

@@ -12,6 +12,7 @@ from reconciler.core.outcome import Failed
 from reconciler.core.reading import Absent, Ok
 from reconciler.identity.seal import AGENT_LABEL, FLEET_LABEL, INSTANCE_LABEL, SEAL_LABEL, make_seal
 from reconciler.kinds import KINDS
+from reconciler.loop.apply import TRANSIENT_CAP_S
 from reconciler.loop.inspections import Inspections
 from reconciler.loop.run import Loop, PassReport
 from reconciler.runtime.sandbox import EngineFeatures, create_body, engine_name
@@ -123,10 +124,12 @@ def test_one_with_our_name_only_makes_the_creation_fail_by_name_and_is_left(
             hub.run()
         assert hub.fakes.instances() == {}
         assert hub.under.runtime.list() == Ok([])
+        hub.commit("writer")
+        hub.run()
         assert engine.inspect_container(foreign) == before
     finally:
         engine.remove_container(foreign, force=True)
-    hub.commit("writer")
+    hub.fakes.clock.advance(TRANSIENT_CAP_S)
     hub.run()
     assert isinstance(hub.under.runtime.inspect("writer-0"), Ok)
 

@@ -7,6 +7,7 @@ from typing import Protocol
 import pytest
 
 from reconciler.core.problem import Problem
+from reconciler.policy.bundle import NO_POLICIES
 from reconciler.policy.chain import Chain
 from reconciler.policy.embedded import EmbeddedEngine
 from reconciler.ports import PolicyBundle, PolicyEngine
@@ -78,6 +79,14 @@ def test_each_decision_carries_the_revision_of_the_bundle_in_force(subject: Subj
         subject.engine.activate(made)
         assert subject.engine.revision == made.digest
         assert subject.engine.decide("task", {}).revision == made.digest
+
+
+def test_policies_can_be_taken_out_of_force(subject: Subject) -> None:
+    subject.engine.activate(bundle())
+    subject.engine.activate(NO_POLICIES)
+    assert subject.engine.revision == ""
+    subject.engine.activate(bundle())
+    assert subject.engine.decide("message", {"ask": "no"}).reasons == ("it said no",)
 
 
 def test_a_denial_says_why(subject: Subject) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from reconciler.core.reading import Absent, Ok
-from reconciler.errors import RuntimeRefusedError
-from reconciler.ports import ContainerState, ContainerSummary, Limits, Mount, RuntimeEvent
+from reconciler.errors import NameTakenError, RuntimeRefusedError
+from reconciler.ports import ContainerState, ContainerSummary, Limits, Mount, RuntimeEvent, Usage
+from reconciler.runtime.fake import FakeRuntime
 from tests.contract.runtimes import (
     FACTORIES,
     HELLO,
@@ -55,6 +56,30 @@ def run(under: RuntimeUnderTest, **changes: Any) -> str:
     container_id = under.runtime.create(make_spec(under, **changes))
     under.runtime.start(container_id)
     return container_id
+
+
+# --- use --------------------------------------------------------------------------------------------
+
+
+def test_a_running_container_uses_memory_and_one_that_is_not_running_or_not_there_is_absent(
+    under: RuntimeUnderTest,
+) -> None:
+    assert under.runtime.usage("writer-0") == Absent()
+    container_id = under.runtime.create(make_spec(under, argv=STUBBORN))
+    assert under.runtime.usage("writer-0") == Absent()
+    under.runtime.start(container_id)
+    if isinstance(under.runtime, FakeRuntime):
+        under.runtime.use_memory("writer-0", 2**20)
+        under.runtime.use_cpu("writer-0", 0.5)
+    eventually(lambda: usage_of(under).memory_bytes >= 2**19)
+    eventually(lambda: usage_of(under).cpu_s > 0)
+    under.runtime.stop(container_id, 0)
+    assert under.runtime.usage("writer-0") == Absent()
+
+
+def usage_of(under: RuntimeUnderTest) -> Usage:
+    reading = under.runtime.usage("writer-0")
+    return reading.value if isinstance(reading, Ok) else Usage()
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -187,7 +212,7 @@ def test_other_limits_differ_below_limits_and_nowhere_else(under: RuntimeUnderTe
 
 def test_a_name_can_be_taken_once(under: RuntimeUnderTest) -> None:
     first = under.runtime.create(make_spec(under))
-    with pytest.raises(RuntimeRefusedError):
+    with pytest.raises(NameTakenError, match="writer-0"):
         under.runtime.create(make_spec(under))
     assert [summary.id for summary in listed(under)] == [first]
 

@@ -20,18 +20,28 @@ def test_keep_and_hold_are_not_pending() -> None:
     assert [c.name for c in PLAN.pending] == ["a"]
 
 
-def test_the_digest_covers_what_would_be_done_and_nothing_else() -> None:
-    same = replace(PLAN, changes=(replace(change("a"), reason="another"), change("d", Action.KEEP)))
-    assert same.digest == PLAN.digest
-    for other in (
-        replace(PLAN, revision="r2"),
-        replace(PLAN, changes=(change("x"),)),
-        replace(PLAN, changes=(change("a", Action.REPLACE),)),
-        replace(PLAN, changes=(change("a", digest="1:b"),)),
-        replace(PLAN, changes=(replace(change("a"), instance="a-0"),)),
-        replace(PLAN, changes=(replace(change("a"), kind="task"),)),
+def test_the_digest_covers_the_revision_and_each_removal_and_nothing_else() -> None:
+    gone = change("a", Action.REMOVE)
+    plan = replace(PLAN, changes=(gone,))
+    more = (change("b"), change("c", Action.UPDATE), replace(change("router"), kind="router"), change("d", Action.KEEP))
+    begun = replace(change("a", Action.HOLD), towards=Action.REMOVE, reason="running on")
+    for same in (
+        replace(plan, changes=(replace(gone, reason="another"),)),
+        replace(plan, changes=(*more, gone)),
+        replace(plan, changes=(begun,)),
     ):
-        assert other.digest != PLAN.digest
+        assert same.digest == plan.digest
+    for other in (
+        replace(plan, revision="r2"),
+        replace(plan, changes=()),
+        replace(plan, changes=(gone, change("x", Action.REMOVE))),
+        replace(plan, changes=(change("x", Action.REMOVE),)),
+        replace(plan, changes=(change("a", Action.RECYCLE),)),
+        replace(plan, changes=(change("a", Action.REMOVE, digest="1:b"),)),
+        replace(plan, changes=(replace(gone, instance="a-0"),)),
+        replace(plan, changes=(replace(gone, kind="task"),)),
+    ):
+        assert other.digest != plan.digest
 
 
 def test_json_leaves_out_what_is_kept_unless_asked() -> None:

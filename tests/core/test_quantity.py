@@ -14,6 +14,7 @@ from reconciler.core.quantity import (
     Rate,
     Size,
     parse_byte_rate,
+    parse_count,
     parse_count_rate,
     parse_duration_s,
     parse_size_bytes,
@@ -102,3 +103,14 @@ def test_a_shown_size_means_exactly_what_was_written(size_bytes: int) -> None:
 )
 def test_durations_are_shown_in_the_largest_unit_that_divides_them(seconds: float, shown: str) -> None:
     assert show_duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("text", "count"), [("32k", 32_000), ("1.5M", 1_500_000), ("0 k", 0), (7, 7), (0, 0)])
+def test_counts(text: object, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["32", "32K", "k", "-1k", -1, True, 1.5, None, "1e3", 10**12])
+def test_what_is_no_count_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="is not a count"):
+        parse_count(text)

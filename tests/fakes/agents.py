@@ -19,6 +19,11 @@ class Work:
     task: str
     generation: int
 
+    @property
+    def kind(self) -> str:
+        """The name of the task; `check` for any check of a result."""
+        return "check" if self.task.startswith("check-") else self.task
+
 
 @dataclass(slots=True)
 class Daemon:
@@ -32,7 +37,8 @@ class FakeAgents:
     """All daemons of a fleet. `step` lets each do one thing: a task is begun in one step and ended in a later one.
 
     `executed` lists every execution that was begun; `violations` says where two ran at the same time.
-    `holding` names tasks that are begun, but not ended.
+    `holding` names tasks that are begun, but not ended, `failing` how often a task fails; both by kind of work.
+    `saying` has the next results of an agent, `told` every assignment's payload.
     """
 
     def __init__(self, runtime: FakeRuntime, router: FakeRouter) -> None:
@@ -40,6 +46,8 @@ class FakeAgents:
         self.violations: list[str] = []
         self.holding: set[str] = set()
         self.failing: dict[str, int] = {}
+        self.saying: dict[str, list[object]] = {}
+        self.told: list[Mapping[str, Any]] = []
         self.silent: set[str] = set()
         self._runtime, self._router = runtime, router
         self._daemons: dict[str, Daemon] = {}
@@ -78,7 +86,7 @@ class FakeAgents:
         self._router.beat(name)
         if registered.hello is None:
             self._router.hello(name, self._hello(name))
-        for work in [w for w in daemon.doing if w.task not in self.holding]:
+        for work in [w for w in daemon.doing if w.kind not in self.holding]:
             daemon.doing.remove(work)
             self._end(name, work)
         for message in registered.mailbox:
@@ -109,15 +117,18 @@ class FakeAgents:
         work = Work(payload["run"], payload["task"], payload["generation"])
         daemon.doing.append(work)
         self.executed.append(work)
+        self.told.append(payload)
         self._router.post(name, "task.started", _said(work))
 
     def _end(self, name: str, work: Work) -> None:
-        if self.failing.get(work.task, 0) > 0:
-            self.failing[work.task] -= 1
+        if self.failing.get(work.kind, 0) > 0:
+            self.failing[work.kind] -= 1
             failed = {"reason": "exit", "exit_code": 1, "error": "it broke", "stderr_tail": "", "duration_s": 1.0}
             self._router.post(name, "task.failed", {**_said(work), **failed})
             return
-        completed = {"exit_code": 0, "result": {"by": name}, "artefacts": [], "duration_s": 1.0}
+        said = self.saying.get(name.rpartition("-")[0])
+        result = said.pop(0) if said else {"by": name}
+        completed = {"exit_code": 0, "result": result, "artefacts": [], "duration_s": 1.0}
         self._router.post(name, "task.completed", {**_said(work), **completed})
 
     def _cancel(self, name: str, daemon: Daemon, order: Mapping[str, Any]) -> None:

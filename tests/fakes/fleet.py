@@ -8,6 +8,7 @@ from typing import Any
 
 from reconciler.core.change import Action, Change
 from reconciler.core.fleet import AgentView
+from reconciler.identity.secret_files import Secrets
 from reconciler.kinds import KINDS
 from reconciler.kinds.kind import LOOK_S, World
 from reconciler.loop.inspections import Inspections
@@ -19,10 +20,12 @@ from reconciler.store.audit import AuditEntry
 from reconciler.store.records import InstanceRecord, TaskRecord
 from tests.fakes.agents import FakeAgents
 from tests.fakes.clock import FakeClock
+from tests.fakes.egress import FakeEgress
 from tests.fakes.fuse import Fuse
 from tests.fakes.policy import FakePolicy
 from tests.fakes.router import FakeRouter
 from tests.fakes.runtime import FusedRuntime
+from tests.fakes.secrets import FakeSecrets
 from tests.fakes.source import FakeSource, Odd
 from tests.fakes.store import FusedStore
 from tests.fakes.texts import IMAGE, hub_text
@@ -43,7 +46,9 @@ class FakeFleet:
         self.runtime = FusedRuntime(FLEET)
         self.runtime.add_image(IMAGE, "sha256:base1")
         self.router = FakeRouter(self.clock)
+        self.egress = FakeEgress()
         self.agents = FakeAgents(self.runtime, self.router)
+        self.provider = FakeSecrets()
         self.store: FusedStore
         self.start_hub()
 
@@ -55,6 +60,7 @@ class FakeFleet:
         other.clock = copy.copy(self.clock)
         other.runtime = self.runtime.copy()
         other.router = self.router.copy(other.clock)
+        other.egress = self.egress.copy()
         other.agents = self.agents.copy(other.runtime, other.router)
         other.start_hub(fuse)
         return other
@@ -62,7 +68,7 @@ class FakeFleet:
     def start_hub(self, fuse: Fuse | None = None) -> None:
         """A fresh process: nothing in memory, the same state.db. `fuse` kills it."""
         self.fuse = fuse or Fuse()
-        self.runtime.fuse = self.router.fuse = self.fuse
+        self.runtime.fuse = self.router.fuse = self.egress.fuse = self.fuse
         self.policy = FakePolicy()
         self.store = FusedStore(self.folder / "state.db", self.fuse)
         self.inspections = Inspections(self.runtime)
@@ -74,11 +80,13 @@ class FakeFleet:
             store=self.store,
             runtime=self.runtime,
             router=self.router,
+            egress=self.egress,
             policy=self.policy,
             source=self.source,
             clock=self.clock,
             inspections=self.inspections,
             operator=self.operator,
+            secrets=Secrets(self.provider, now_s=self.clock.boottime, in_background=False),
         )
         self.loop = Loop(self.world, KINDS)
 

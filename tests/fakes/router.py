@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import RouterError
-from reconciler.ports import Clock, InboxMessage, InstanceReport, RouterReport
+from reconciler.ports import Clock, InboxMessage, InstanceReport, RouterReport, Tally
 from tests.fakes.fuse import Fuse
 
 
@@ -42,6 +42,10 @@ class FakeRouter:
         self.unreadable = ""
         self.is_log_full = False
         self.policy_fault = ""
+        self.tallies: dict[str, Tally] = {}
+        self.code = "1"
+        """What is started next; what runs may be another one."""
+        self._running_code = ""
         self._clock = clock
         self._epoch = 0
         self._started = 0.0
@@ -62,12 +66,14 @@ class FakeRouter:
                 RouterReport(
                     pid=1,
                     epoch=f"epoch-{self._epoch}",
-                    code_version="1",
+                    code_version=self._running_code,
+                    next_version=self.code if self._running_code != self.code else "",
                     config_digest=str(self.config.get("digest", "")),
                     policy_revision="",
                     inbox_seq=self._seq,
                     log_unavailable=self.is_log_full,
                     policy_fault=self.policy_fault,
+                    tallies=dict(self.tallies),
                     uptime_s=self._clock.boottime() - self._started,
                     instances={
                         name: InstanceReport(
@@ -127,8 +133,11 @@ class FakeRouter:
         with self.fuse.around("router.start"), self._lock:
             self._fail_if_told("start")
             self.calls["start"] += 1
+            if self.is_running and self._running_code != self.code:
+                self.die()
             if not self.is_running:
                 self.is_running = True
+                self._running_code = self.code
                 self._epoch += 1
                 self._started = self._clock.boottime()
 
@@ -150,7 +159,7 @@ class FakeRouter:
     def die(self) -> None:
         """The process ends: what it held in memory is gone."""
         self.is_running = False
-        self.instances, self.config, self.cancels = {}, {}, {}
+        self.instances, self.config, self.cancels, self.tallies = {}, {}, {}, {}
 
     def fail_next(self, method: str, times: int = 1) -> None:
         """The next calls of a method are not answered and have no effect."""

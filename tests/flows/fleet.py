@@ -87,10 +87,10 @@ class Fleet:
         return self.folder / "run" / self.id
 
     def commit(self, files: Mapping[str, str], message: str = "change") -> str:
-        """Make the work tree exactly `files` (and hub.yaml) and commit; returns the commit id."""
+        """Make the work tree exactly `files` (and hub.yaml) and commit; returns the commit id. The inbox stays."""
         self.files = {"hub.yaml": HUB, **files}
         for path in self.repository.rglob("*.*"):
-            if ".git" not in path.relative_to(self.repository).parts and path.is_file():
+            if path.relative_to(self.repository).parts[0] not in (".git", "inbox") and path.is_file():
                 path.unlink()
         for name, text in self.files.items():
             target = self.repository / name
@@ -110,7 +110,7 @@ class Fleet:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "reconciler", *arguments],
             cwd=ROOT,
-            env={**self._environment(), **(env or {})},
+            env={**self.environment(), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -179,7 +179,8 @@ class Fleet:
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What every command of this fleet is started with."""
         environment = {**os.environ, "RECONCILER_RUN": str(self.folder / "run"), "PYTHONPATH": str(ROOT)}
         if self.runtime == "process":
             environment["DOCKER_HOST"] = f"unix://{self.folder}/no-engine.sock"

@@ -185,7 +185,7 @@ def test_what_cannot_be_a_task_is_rejected_with_the_place_of_the_fault(processes
         drop(inbox, "bad.yaml", task_text("bad", "nobody"))
         error = inbox / "rejected" / "bad.error.txt"
         eventually(error.exists)
-    assert "bad.yaml:1:1: agent 'nobody' is not defined; agents are: a" in error.read_text()
+    assert "bad.yaml:5:3: agent 'nobody' is not defined; agents are: a" in error.read_text()
 
 
 def test_once_leaves_nothing_running(fleet: Fleet) -> None:

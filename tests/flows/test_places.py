@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine, task_text
+from tests.flows.test_hub import audit, containers, running
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 
@@ -178,13 +180,85 @@ def test_a_lost_data_directory_is_noticed_and_its_fleet_can_be_recycled() -> Non
         shutil.rmtree(fleet.data)
         answer = fleet.apply()
         assert answer.code == 1
-        assert f"1 containers of fleet {lost} were made from it: its data was lost" in answer.err
+        assert f"1 container of fleet {lost} were made from it: its data was lost" in answer.err
+        assert not fleet.data.exists()
         assert fleet.call("recycle", *fleet.places).code == 3
         assert fleet.call("recycle", *fleet.places, "--confirm", lost).code == 0
         assert fleet.apply().code == 0
         assert fleet.check() == []
     finally:
         fleet.destroy()
+
+
+def test_a_lost_data_directory_of_plain_processes_is_noticed_and_its_fleet_can_be_recycled(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    lost, kept = fleet.id, fleet.folder / "kept"
+    fleet.data.rename(kept)
+    for command in (("apply", "--timeout", "60"), ("run", "--once", "--timeout", "60")):
+        answer = fleet.call(*command, *fleet.places, *fleet.permission)
+        assert answer.code == 1
+        assert f"1 instance and 1 router of fleet {lost} were made from it: its data was lost" in answer.err
+        assert not fleet.data.exists()
+    kept.rename(fleet.data)
+    assert fleet.apply().code == 0
+    assert [p.name for p in (fleet.folder / "run").iterdir()] == [lost]
+    shutil.rmtree(fleet.data)
+    recycled = fleet.call("recycle", *fleet.places, "--confirm", lost)
+    assert (recycled.code, recycled.err) == (0, "")
+    assert list((fleet.folder / "run").iterdir()) == []
+    assert fleet.apply().code == 0
+    assert fleet.check() == []
+
+
+def test_a_router_alone_of_a_lost_data_directory_is_noticed(fleet: Fleet) -> None:
+    fleet.commit({})
+    assert fleet.apply().code == 0
+    lost = fleet.id
+    shutil.rmtree(fleet.data)
+    answer = fleet.apply()
+    assert answer.code == 1
+    assert f"1 router of fleet {lost} were made from it: its data was lost" in answer.err
+    assert fleet.call("recycle", *fleet.places, "--confirm", lost).code == 0
+    assert fleet.apply().code == 0
+
+
+def test_a_fleet_that_was_taken_down_is_not_missed(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    assert fleet.call("down", "--now", *fleet.places).code == 0
+    shutil.rmtree(fleet.data)
+    assert fleet.apply().code == 0
+
+
+def test_a_lost_key_is_not_replaced_by_a_new_one(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    lost, file = fleet.id, fleet.data / "fleet.json"
+    key = file.read_bytes()
+    file.unlink()
+    answer = fleet.apply()
+    assert answer.code == 1
+    assert f"has the record of fleet {lost}, but its key (fleet.json) was lost; restore it from a backup" in answer.err
+    assert not file.exists()
+    assert [p.name for p in (fleet.folder / "run").iterdir()] == [lost]
+    file.write_bytes(key)
+    assert fleet.apply().code == 0
+    assert fleet.check() == []
+
+
+def test_a_record_that_is_damaged_is_named_with_what_to_do_in_each_command(fleet: Fleet) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text("a")})
+    assert fleet.apply().code == 0
+    for name in ("state.db-wal", "state.db-shm"):
+        (fleet.data / name).unlink(missing_ok=True)
+    (fleet.data / "state.db").write_bytes(b"garbage " * 1000)
+    for command in (("status",), ("apply", *fleet.permission)):
+        answer = fleet.call(*command, *fleet.places)
+        assert answer.code == 1
+        assert "state.db failed: file is not a database; restore it from a backup" in answer.err
+        assert "SELECT" not in answer.err
+        assert "sqlalche.me" not in answer.err
 
 
 def tamper(fleet: Fleet, sql: str) -> None:
@@ -209,9 +283,10 @@ def test_deleted_rows_of_a_whole_fleet_are_refused_by_the_guard(fleet: Fleet) ->
     fleet.commit({f"agents.d/a{n}.yaml": agent_text(f"a{n}") for n in range(5)})
     assert fleet.apply().code == 0
     tamper(fleet, "DELETE FROM instance")
-    answer = fleet.apply("--timeout", "10")
+    answer = fleet.apply("--timeout", "60")
     assert answer.code == 3, answer
-    assert "PlanRefused: it would remove all 5 agents" in answer.out
+    said = "PlanRefused: the record of all 5 agents that run was lost; restore state.db from a backup"
+    assert said in answer.out
     assert fleet.check() == []
 
 
@@ -228,16 +303,33 @@ def test_a_changed_spec_digest_is_repaired_without_removing_anything(fleet: Flee
     assert fleet.check() == []
 
 
-def test_a_task_marked_succeeded_by_hand_is_named(fleet: Fleet) -> None:
-    slow = agent_text("a", argv='[python3, "-c", "import time; print(1, flush=True); time.sleep(60)"]')
+def test_a_task_marked_succeeded_by_hand_goes_on_and_its_real_result_is_taken(fleet: Fleet) -> None:
+    gate = fleet.folder / "gate"
+    waiting = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.05)\nprint(42)"
+    slow = agent_text("a", argv=json.dumps(["python3", "-c", waiting]))
     fleet.commit({"agents.d/a.yaml": slow, "tasks.d/t.yaml": task_text("t", "a")})
-    assert fleet.apply().code == 0
-    eventually(lambda: fleet.state()["tasks"][0]["state"] in ("assigned", "running"))
-    before = fleet.state()["instances"]
-    tamper(fleet, "UPDATE task SET state = 'succeeded'")
+    mark = "UPDATE task SET state = 'succeeded', finished_at = '2026-01-01T00:00:00+00:00'"
+    with running(fleet):
+        eventually(lambda: shown(fleet, "t")["state"] == "running")
+        before = containers(fleet)
+        tamper(fleet, mark)
+        eventually(lambda: shown(fleet, "t")["state"] == "running")
+    tamper(fleet, mark)
     answer = fleet.call("plan", *fleet.places, "-o", "json")
-    held = [c for c in json.loads(answer.out)["changes"] if c["kind"] == "task"]
-    assert [(c["action"], "no result of it was ever received" in c["reason"]) for c in held] == [("hold", True)]
-    fleet.apply("--timeout", "5")
-    assert [i["container_id"] for i in fleet.state()["instances"]] == [i["container_id"] for i in before]
+    (change,) = [c for c in json.loads(answer.out)["changes"] if c["kind"] == "task"]
+    assert (answer.code, change["action"], change["cause"]) == (2, "update", "drift")
+    assert change["reason"] == "recorded as succeeded, but nothing ended it; by its attempts it is running"
+    gate.touch()
+    with running(fleet):
+        eventually(lambda: shown(fleet, "t")["state"] == "succeeded" and shown(fleet, "t")["result"] == 42)
+    assert shown(fleet, "t")["attempts"] == 1
+    drift = [row for row in audit(fleet) if row["kind"] == "task" and row["cause"] == "drift"]
+    assert {(row["name"], row["action"], row["reason"]) for row in drift} == {("t", "update", change["reason"])}
+    assert containers(fleet) == before
     assert fleet.check() == []
+
+
+def shown(fleet: Fleet, task: str) -> dict[str, Any]:
+    """What `task show` says; nothing while there is no such task."""
+    answer = fleet.call("task", "show", task, *fleet.places, "-o", "json")
+    return dict(json.loads(answer.out)) if answer.code == 0 else {"state": ""}

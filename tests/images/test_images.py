@@ -1,5 +1,6 @@
 """The agents' images on the real engine: what is in them, what is not, in the strict sandbox."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from tests.contract.runtimes import refuse_to_run
 ROOT = Path(__file__).parents[2]
 AGENT = "agents/base:1"
 CHECKER = "agents/checker:1"
+CLAUDE = "agents/claude:1"
 TOOLS_OF_PYTHON = ("pip", "setuptools", "wheel", "ensurepip")
 
 pytestmark = pytest.mark.engine
@@ -115,6 +117,25 @@ def test_the_checker_reads_yaml_and_json_schemas(run: Run) -> None:
 def test_the_agents_image_has_nothing_of_the_checkers(run: Run) -> None:
     script = "import importlib.util as u; print(u.find_spec('ruamel'), u.find_spec('jsonschema_rs'))"
     assert run(AGENT, "python3", "-c", script) == "None None"
+
+
+@pytest.fixture
+def claude(client: docker.DockerClient) -> str:
+    if not client.images.list(CLAUDE):
+        assert not os.environ.get("RECONCILER_REQUIRE_CLAUDE"), f"there is no {CLAUDE}, and it is required"
+        pytest.skip(f"no {CLAUDE}; build it: make image-claude")
+    return CLAUDE
+
+
+def test_claude_code_is_the_pinned_one_and_brings_nothing_else(
+    client: docker.DockerClient, run: Run, claude: str
+) -> None:
+    lock = json.loads((ROOT / "images/claude/package-lock.json").read_text())
+    version = lock["packages"]["node_modules/@anthropic-ai/claude-code"]["version"]
+    assert run(claude, "claude", "--version") == f"{version} (Claude Code)"
+    assert run(claude, "sh", "-c", "id -u; command -v node npm || echo none") == "1000\nnone"
+    assert run(claude, "find", "/", "-xdev", "-type", "f", "-perm", "/6000", user="0") == ""
+    assert client.images.get(claude).attrs["Size"] - client.images.get(AGENT).attrs["Size"] < 260e6
 
 
 @pytest.mark.parametrize("image", [AGENT, CHECKER])

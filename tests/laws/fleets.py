@@ -38,6 +38,9 @@ HUB = hub_text(
         "concurrency": 1,
         "prune": {"agents": "on", "policies": "on", "tasks": "on"},
     },
+    providers=[
+        {"name": "gpu", "type": "ollama", "exposure": "private", "models": [{"name": "qwen3"}, {"name": "phi"}]}
+    ],
     orchestrator={"maxParallelTasks": 3, "retry": {"maxAttempts": 2, "baseDelay": "100ms"}},
 )
 
@@ -55,6 +58,7 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
             "description": st.sampled_from(["", "writes", "reads"]),
             "version": st.sampled_from(["1", "2"]),
             "tasks": st.sampled_from([{"maxParallel": 1}, {"maxParallel": 2}]),
+            "llm": st.sampled_from([{"provider": "gpu", "model": "phi"}, {"require": {}}]),
             "workspace": st.sampled_from([{"source": "none"}, {"source": "repository"}]),
         },
     )

@@ -1,11 +1,14 @@
 """What every fleet comes to: what git says, each task once, whatever happens in between."""
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.api.agents import order_agent
+from reconciler.api.app import RefusedRequest
 from reconciler.kinds.task.state import FINAL
 from reconciler.store import audit, records
 from tests.fakes.fleet import FakeFleet, show
@@ -77,8 +80,17 @@ def test_whatever_happens_between_passes_the_fleet_comes_to_what_git_says(
             fleet.run()
             fleet.agents.step()
         fleet.settle(200)
+        release(fleet)
+        fleet.settle(200)
         check(fleet, revisions[-1])
         fleet.end_hub()
+
+
+def release(fleet: FakeFleet) -> None:
+    """As a person does who knows that agents were isolated, and roll-outs taken back, for no fault of theirs."""
+    for agent in sorted({r.agent for r in fleet.instances().values()}):
+        with suppress(RefusedRequest):
+            order_agent(fleet.world, agent, "release", "uid:0", "")
 
 
 def happen(fleet: FakeFleet, incident: str, which: int) -> None:

@@ -119,7 +119,7 @@ def test_against_nothing_everything_in_git_is_created_once(fleet: RandomFleet) -
     assert len(units) == len(set(units))
     instances = [f"agent/{n}-{i}" for n, m in desired.of("agent").items() for i in range(m.spec.replicas)]
     others = [f"{k}/{n}" for k in ("schema", "policy", "task") for n in desired.of(k)]
-    assert sorted(units) == sorted([*instances, *others, "router/router"])
+    assert sorted(units) == sorted([*instances, *others, "router/router", "egress/egress"])
 
 
 @FEW
@@ -129,7 +129,7 @@ def test_for_every_kind_nothing_desired_and_nothing_there_gives_nothing_to_do(fl
     facts = Facts(now=START, boottime=0.0, boot_id="b")
     for kind in KINDS:
         changes = kind.plan(desired, kind.nothing(), facts)
-        assert [c.unit for c in changes] in ([], ["router/router"])
+        assert [c.unit for c in changes] in ([], ["router/router"], ["egress/egress"])
 
 
 @FEW

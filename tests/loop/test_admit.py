@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.decision import Decision
 from reconciler.errors import PolicyEngineError
 from reconciler.kinds.kind import Desired
 from reconciler.loop.admit import Admission, admit
@@ -96,3 +97,17 @@ def test_policies_that_cannot_be_loaded_decide_nothing() -> None:
     own.is_away = True
     with pytest.raises(PolicyEngineError):
         judge(desired_of({"agents.d/a.yaml": agent_text(version="2")}), BASE, own, in_force)
+
+
+def test_where_no_engine_can_answer_it_is_not_asked_for_each_manifest() -> None:
+    class Nobody(FakePolicy):
+        def decide(self, entry_point: str, question: Mapping[str, Any]) -> Decision:
+            super().decide(entry_point, question)
+            return Decision(allow=False, reasons=("it did not end within 1s",), engine="none", revision=self.revision)
+
+    own, (_, in_force) = Nobody(), engines()
+    found = judge(BASE, None, own, in_force)
+    assert len(asked(own)) == 1
+    (problem,) = found.problems
+    expected = "admission cannot be asked: it did not end within 1s; not asked about: 1 more"
+    assert problem.message == expected

@@ -10,7 +10,7 @@ from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.condition import Mode
 from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
 from reconciler.core.plan import Plan
-from reconciler.errors import RouterError, RuntimeRefusedError
+from reconciler.errors import NameTakenError, RouterError, RuntimeRefusedError
 from reconciler.kinds import KINDS
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.loop.apply import TRANSIENT_CAP_S, Applying, Done, apply_plan
@@ -102,11 +102,11 @@ def test_what_came_of_each_is_noted_with_who_and_why(fleet: FakeFleet) -> None:
 def test_an_error_of_the_surroundings_is_a_failure_with_its_cause(fleet: FakeFleet) -> None:
     cause = RouterError("sending to writer-0")
     cause.__cause__ = OSError("connection refused")
-    script = Scripted(a=cause, b=RuntimeRefusedError("the name is in use"))
+    script = Scripted(a=cause, b=RuntimeRefusedError("it declares volumes"))
     outcomes = carry_out(fleet, script, change("a"), change("b"))
     assert outcomes == {
         "a": Failed(reason="sending to writer-0: connection refused", transient=True),
-        "b": Failed(reason="the name is in use", retryable=False),
+        "b": Failed(reason="it declares volumes", retryable=False),
     }
 
 
@@ -143,11 +143,15 @@ def test_identical_failures_stall_and_what_will_never_work_stalls_at_once(fleet:
 
 
 def test_a_part_that_does_not_answer_never_stalls_a_unit(fleet: FakeFleet) -> None:
-    script = Scripted(a=RouterError("send: no answer"), b=Failed(reason="not there", transient=True))
+    script = Scripted(
+        a=RouterError("send: no answer"),
+        b=Failed(reason="not there", transient=True),
+        c=NameTakenError("create c: the name is in use"),
+    )
     for _ in range(10):
-        carry_out(fleet, script, change("a"), change("b"))
+        carry_out(fleet, script, change("a"), change("b"), change("c"))
         fleet.clock.advance(TRANSIENT_CAP_S)
-    assert script.applied == ["a", "b"] * 10
+    assert script.applied == ["a", "b", "c"] * 10
     assert not any(unit.stalled for unit in records.units(fleet.store).values())
 
 

@@ -14,6 +14,7 @@ from tests.fakes.source import FakeSnapshot, Odd
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 HEAD = "apiVersion: reconciler/v1\nkind: Hub\nmetadata: {name: x}\n"
+REGO = 'package hub.task\n\nimport rego.v1\n\ndecision := {"allow": true}\n'
 
 
 def hub_problems(hub: str | bytes | Odd, operator: OperatorSpec | None = None) -> list[str]:
@@ -175,7 +176,7 @@ def test_hub_yaml_says_where_the_other_files_are() -> None:
 def test_what_the_policy_engine_finds_is_a_problem_of_the_revision() -> None:
     policy = FakePolicy()
     policy.problems = [Problem(file="policies/a.rego", line=3, column=1, message="test failed")]
-    found = load({"hub.yaml": hub_text(), "policies/a.rego": "package hub.task\n\nimport rego.v1\n"}, policy=policy)
+    found = load({"hub.yaml": hub_text(), "policies/a.rego": REGO}, policy=policy)
     assert [str(p) for p in found.problems] == ["policies/a.rego:3:1: test failed"]
 
 
@@ -183,7 +184,7 @@ def test_an_engine_that_is_away_is_no_problem_of_the_committers() -> None:
     policy = FakePolicy()
     policy.is_away = True
     with pytest.raises(PolicyEngineError):
-        load({"hub.yaml": hub_text(), "policies/a.rego": "package hub.task\n\nimport rego.v1\n"}, policy=policy)
+        load({"hub.yaml": hub_text(), "policies/a.rego": REGO}, policy=policy)
 
 
 def test_the_configuration_of_the_router_has_one_digest_that_does_not_depend_on_the_revision() -> None:

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.core.change import Action, Cause, Change, FieldChange
+from reconciler.core.change import Action, Cause, Change
 from reconciler.core.plan import Plan
-from reconciler.kinds.agent.plan import REPLICAS
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.settings import HubSpec
 
@@ -60,7 +59,8 @@ def test_a_plan_is_refused_above_both_count_and_share(kind: str, removed: int, k
 def test_the_refusal_says_what_would_go_and_what_the_budget_is() -> None:
     (refusal,) = guard(removing(6, 1), HUB, FACTS).refused
     assert refusal.reason == (
-        "it would remove 6 of 7 agents (gone0, gone1, gone2, gone3, gone4, …); the budget is 3 or 20 %"
+        "it would remove 6 of 7 agents (gone0, gone1, gone2, gone3, gone4, …); "
+        "no more than 3, or than 20 %, may go without a confirmation"
     )
 
 
@@ -98,6 +98,16 @@ def test_recycling_counts_as_removal() -> None:
     assert refusals(removing(4, 1, action=Action.RECYCLE)) == ["prune-budget"]
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "the one agent that runs"), (5, "all 5 agents that run")])
+def test_a_fleet_without_a_record_is_refused_as_lost_and_not_as_taken_out_of_git(count: int, said: str) -> None:
+    (refusal,) = guard(removing(count, 0, action=Action.RECYCLE), HUB, FACTS).refused
+    assert (refusal.guard, refusal.reason) == (
+        "lost-state",
+        f"the record of {said} was lost; restore state.db from a backup, "
+        "or have what runs removed and what git says made anew",
+    )
+
+
 def test_draining_towards_removal_counts_from_the_start() -> None:
     draining = [change(f"gone{n}", Action.UPDATE, towards=Action.REMOVE) for n in range(3)]
     waiting = [change(f"wait{n}", Action.HOLD, towards=Action.REMOVE, wait_s=5.0) for n in range(2)]
@@ -113,10 +123,9 @@ def test_an_agent_that_only_gets_fewer_replicas_is_not_removed() -> None:
     assert refusals(plan, facts=replace(FACTS, protected=frozenset({"writer"}))) == []
 
 
-def scaling(name: str, before: int = 1, after: int = 0, ordinal: int = 0) -> Change:
+def scaling(name: str, ordinal: int = 0) -> Change:
     """One instance less of an agent that stays in git."""
-    fields = (FieldChange(path=REPLICAS, before=before, after=after),)
-    return replace(change(name), instance=f"{name}-{ordinal}", fields=fields)
+    return replace(change(name), instance=f"{name}-{ordinal}", is_scaling=True)
 
 
 def test_scaling_agents_to_0_is_no_removal_while_their_manifests_are_there_and_unprotected() -> None:
@@ -126,7 +135,7 @@ def test_scaling_agents_to_0_is_no_removal_while_their_manifests_are_there_and_u
     assert refusals(plan_of(*idle, *removing(4, 0).changes), facts=replace(FACTS, before={"agent": 13})) == [
         "prune-budget"
     ]
-    assert refusals(plan_of(*(replace(c, fields=()) for c in idle))) == ["empty-set"]
+    assert refusals(plan_of(*(replace(c, is_scaling=False) for c in idle))) == ["empty-set"]
 
 
 def test_scaling_the_last_instance_of_a_protected_agent_to_0_is_refused_by_that_name() -> None:
@@ -136,8 +145,13 @@ def test_scaling_the_last_instance_of_a_protected_agent_to_0_is_refused_by_that_
         "agent gone is protected (lifecycle.protect: true) and would be removed",
         "agent writer is protected (lifecycle.protect: true) and would be scaled to 0",
     ]
-    fewer = plan_of(scaling("writer", 2, 1, ordinal=1), change("writer", Action.KEEP))
+    fewer = plan_of(scaling("writer", ordinal=1), change("writer", Action.KEEP))
     assert refusals(fewer, facts=facts) == []
+
+
+def test_an_agent_that_is_scaled_down_makes_no_room_for_the_removal_of_a_task_of_its_name() -> None:
+    cancels = [change(f"t{n}", Action.CANCEL, "task", towards=Action.REMOVE) for n in range(4)]
+    assert refusals(plan_of(*cancels, *(scaling(f"t{n}") for n in range(4)))) == ["prune-budget"]
 
 
 def test_pruning_that_is_off_does_not_keep_an_agent_from_being_scaled_down() -> None:
@@ -198,7 +212,7 @@ def test_a_new_state_beside_running_containers_asks() -> None:
 def test_every_guard_that_objects_is_named() -> None:
     facts = replace(FACTS, is_descendant=False, protected=frozenset({"gone1"}), is_fresh_store=True)
     plan = removing(5, 0, action=Action.RECYCLE)
-    assert refusals(plan, facts=facts) == ["not-a-descendant", "empty-set", "protect", "lost-state"]
+    assert refusals(plan, facts=facts) == ["not-a-descendant", "lost-state", "protect"]
 
 
 def test_a_confirmation_passes_exactly_the_plan_that_was_refused() -> None:
@@ -213,9 +227,14 @@ def test_a_confirmation_passes_exactly_the_plan_that_was_refused() -> None:
         replace(plan, revision="r3"),
         plan_of(*plan.changes[:-1], replace(plan.changes[-1], spec_digest="1:b")),
         plan_of(*plan.changes[:-1], replace(plan.changes[-1], name="other", instance="other-0")),
-        plan_of(*plan.changes, change("new", Action.CREATE)),
     ):
         assert refusals(other, facts=confirmed) != []
+    for same in (
+        plan_of(*plan.changes, change("new", Action.CREATE)),
+        plan_of(*plan.changes, change("router", Action.UPDATE, "router")),
+        plan_of(*reversed(plan.changes)),
+    ):
+        assert refusals(same, facts=confirmed) == []
 
 
 def test_a_confirmation_stands_while_agents_and_tasks_take_their_usual_steps() -> None:

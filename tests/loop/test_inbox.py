@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_a_dropped_manifest_becomes_a_run_with_its_owner_and_its_result_comes_ba
     [
         ("a: [\n", "job.yaml:2:1: is not valid YAML"),
         (task_text("job", agnt="x"), "job.yaml:6:3: unknown key 'agnt' in spec; did you mean 'agent'?"),
-        (task_text("job", agent="nobody"), "job.yaml:1:1: agent 'nobody' is not defined; agents are: writer"),
+        (task_text("job", agent="nobody"), "job.yaml:5:3: agent 'nobody' is not defined; agents are: writer"),
         (task_text("a") + "---\n" + task_text("b"), "job.yaml: holds 2 manifests; a dropped file holds one"),
         ("", "job.yaml: is empty"),
         (task_text("in-git", prompt="another"), "task 'in-git' is defined in git; choose another name"),
@@ -287,6 +288,41 @@ def test_a_folder_that_cannot_be_used_is_tried_again_later(fleet: FakeFleet) -> 
     (fleet.folder / "inbox").unlink()
     step.look()
     assert (fleet.folder / "inbox").is_dir()
+
+
+def test_a_folder_that_is_removed_is_made_again(fleet: FakeFleet) -> None:
+    step = InboxStep(str(fleet.folder), fleet.world, fleet.loop)
+    step.look()
+    shutil.rmtree(fleet.folder / "inbox")
+    step.look()
+    assert (fleet.folder / "inbox" / "accepted").is_dir()
+    assert step.faults() == []
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_link_in_place_of_the_folder_is_not_followed_and_said(fleet: FakeFleet, was_there: bool) -> None:
+    step = InboxStep(str(fleet.folder), fleet.world, fleet.loop)
+    if was_there:
+        step.look()
+        shutil.rmtree(fleet.folder / "inbox")
+    (fleet.folder / "elsewhere").mkdir()
+    (fleet.folder / "inbox").symlink_to("elsewhere")
+    step.look()
+    (fault,) = step.faults()
+    assert fault[0] == "InboxUnusable"
+    assert "is not a directory, or reached through a link; remove it" in fault[2]
+    assert list((fleet.folder / "elsewhere").iterdir()) == []
+    (fleet.folder / "inbox").unlink()
+    step.look()
+    assert step.faults() == []
+
+
+def test_what_a_dead_hub_left_half_written_goes_at_the_first_look(fleet: FakeFleet) -> None:
+    half = fleet.folder / "inbox" / "accepted" / ".job.result.json.0a1b2c3d.partial"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    InboxStep(str(fleet.folder), fleet.world, fleet.loop).look()
+    assert not half.exists()
 
 
 def test_a_manifest_by_the_api_is_taken_in_the_same_way(fleet: FakeFleet) -> None:

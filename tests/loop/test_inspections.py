@@ -1,6 +1,7 @@
 """Inspections: asked once, again after an event, and by the sweep where nobody gave one."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,58 @@ def test_the_sweep_finds_a_change_that_no_event_told_of(fleet: FakeFleet) -> Non
     stop.set()
     sweep.join(10)
     assert not sweep.is_alive()
+
+
+# --- what containers use ----------------------------------------------------------------------------------------------
+
+
+def test_of_what_a_container_uses_the_last_look_is_kept_and_processors_since_the_one_before(fleet: FakeFleet) -> None:
+    inspections = Inspections(fleet.runtime)
+    fleet.runtime.use_memory("writer-0", 5)
+    inspections.sample("writer-0")
+    first = inspections.samples()["writer-0"]
+    assert (first.usage.memory_bytes, first.cpus) == (5, 0.0)
+    fleet.runtime.use_cpu("writer-0", 1000.0)
+    inspections.sample("writer-0")
+    second = inspections.samples()["writer-0"]
+    assert second.cpus == pytest.approx(1000.0 / (second.at_s - first.at_s))
+
+
+def test_a_container_that_was_started_anew_is_measured_anew(fleet: FakeFleet) -> None:
+    inspections = Inspections(fleet.runtime)
+    fleet.runtime.use_cpu("writer-0", 1000.0)
+    inspections.sample("writer-0")
+    fleet.runtime.use_cpu("writer-0", -999.0)
+    inspections.sample("writer-0")
+    assert inspections.samples()["writer-0"].cpus == 0.0
+
+
+def test_an_engine_that_is_away_leaves_the_last_look_and_a_container_that_is_gone_leaves_none(fleet: FakeFleet) -> None:
+    inspections = Inspections(fleet.runtime)
+    inspections.sample("writer-0")
+    fleet.runtime.go_down()
+    inspections.sample("writer-0")
+    assert list(inspections.samples()) == ["writer-0"]
+    fleet.runtime.come_back()
+    fleet.runtime.crash("writer-0")
+    inspections.sample("writer-0")
+    assert inspections.samples() == {}
+
+
+def test_the_sweep_looks_at_what_is_used_and_forgets_who_is_gone(fleet: FakeFleet) -> None:
+    inspections = Inspections(fleet.runtime)
+    inspections.get("writer-0", container_id(fleet))
+    inspections.sample("writer-0")
+    inspections.forget_samples_but(["other-0"])
+    assert inspections.samples() == {}
+    stop = threading.Event()
+    sweep = Sweep(inspections, lambda: 0.02, lambda: None, stop)
+    sweep.start()
+    try:
+        end = time.monotonic() + 10
+        while not inspections.samples():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    finally:
+        stop.set()
+        sweep.join()

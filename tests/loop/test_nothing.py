@@ -12,7 +12,7 @@ def test_everything_is_created_in_apply_order() -> None:
             "agents.d/a.yaml": agent_text(replicas=2),
             "tasks.d/t.yaml": task_text(),
             "schemas/messages/a.b.schema.json": "{}",
-            "policies/task.rego": "package hub.task\n\nimport rego.v1\n",
+            "policies/task.rego": 'package hub.task\n\nimport rego.v1\n\ndecision := {"allow": true}\n',
         }
     )
     plan = plan_against_nothing(desired)

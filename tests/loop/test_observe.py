@@ -39,6 +39,12 @@ def test_what_cannot_be_read_is_unavailable_and_the_fleet_unknown(tmp_path: Path
     fleet.runtime.go_down("no engine")
     observed = read(fleet)
     assert isinstance(observed.readings["agent"], Unavailable)
-    assert {k for k, r in observed.readings.items() if isinstance(r, Ok)} == {"schema", "policy", "router", "task"}
+    assert {k for k, r in observed.readings.items() if isinstance(r, Ok)} == {
+        "schema",
+        "policy",
+        "router",
+        "egress",
+        "task",
+    }
     assert not observed.facts.is_fleet_known
     fleet.end_hub()

@@ -7,7 +7,9 @@ import pytest
 
 from reconciler.core.change import Action
 from reconciler.core.plan import Plan
+from reconciler.kinds.policy.observe import OPA_WAS_RUNNING
 from reconciler.loop.recorded import plan_against_record
+from reconciler.store import records
 from tests.fakes.desired import desired_of
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.texts import agent_text, hub_text, task_text
@@ -62,6 +64,25 @@ def test_it_says_what_a_hub_then_does(fleet: FakeFleet) -> None:
     fleet.commit(files)
     done = {c.unit: c.action for c in fleet.run().plan.pending}
     assert done == changes(plan)
+
+
+def test_an_instance_that_the_record_lacks_is_not_called_new(fleet: FakeFleet) -> None:
+    records.delete_instance(fleet.store, "writer-0")
+    plan = planned(fleet, {**FILES, "agents.d/c.yaml": agent_text("added")})
+    found = {c.unit: (c.action, c.reason) for c in plan.changes if c.action is Action.CREATE}
+    assert found == dict.fromkeys(["agent/writer-0", "agent/added-0"], (Action.CREATE, "not in the record"))
+
+
+def test_the_servers_of_policies_are_taken_for_what_was_recorded(fleet: FakeFleet) -> None:
+    def opa(hub: str) -> list[Action]:
+        desired = desired_of({"hub.yaml": hub, **FILES}, revision="r2")
+        plan = plan_against_record(desired, fleet.store, fleet.clock, is_descendant=True)
+        return [c.action for c in plan.changes if c.unit == "policy/opa"]
+
+    managed = hub_text(policy={"opa": {"managed": True}})
+    assert (opa(hub_text()), opa(managed)) == ([], [Action.CREATE])
+    fleet.store.set_meta(OPA_WAS_RUNNING, "yes")
+    assert (opa(hub_text()), opa(managed)) == ([Action.REMOVE], [Action.KEEP])
 
 
 def test_the_guard_looks_at_it_too(fleet: FakeFleet) -> None:

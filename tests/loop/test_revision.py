@@ -1,10 +1,15 @@
 """Which revision is in force, and what is kept of it so that it stays so without git."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from reconciler.errors import SourceError
+from reconciler.core.problem import Problem
+from reconciler.errors import CheckStoppedError, SourceError
 from reconciler.kinds import KINDS
 from reconciler.loop.revision import APPLIED, Revisions, StoredSnapshot
+from reconciler.ports import PolicyBundle
+from reconciler.settings import OperatorSpec
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.policy import FakePolicy
@@ -14,7 +19,7 @@ FILES = {
     "agents.d/a.yaml": agent_text(),
     "agents.d/bin/run.py": "print(1)",
     "tasks.d/t.yaml": task_text(),
-    "policies/task.rego": "package hub.task\n\nimport rego.v1\n",
+    "policies/task.rego": 'package hub.task\n\nimport rego.v1\n\ndecision := {"allow": true}\n',
     "README.md": "not kept",
 }
 
@@ -111,6 +116,63 @@ def test_only_what_changed_is_read_of_the_next_revision(fleet: FakeFleet) -> Non
     second = fleet.commit({**FILES, "tasks.d/u.yaml": task_text("u")})
     revisions.in_force()
     assert sorted(set(fleet.source.snapshots[second].read_paths) - {"hub.yaml"}) == ["tasks.d/u.yaml"]
+
+
+class CountingPolicy(FakePolicy):
+    """Counts how often it had to look at policies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checks = 0
+
+    def check(self, bundle: PolicyBundle) -> Sequence[Problem]:
+        self.checks += 1
+        return super().check(bundle)
+
+
+def test_the_same_policies_are_judged_once_in_the_life_of_a_fleet(fleet: FakeFleet) -> None:
+    fleet.policy = policy = CountingPolicy()
+    policy.problems = [Problem(file="policies/task.rego", line=5, column=1, message="does not end")]
+    fleet.commit(FILES)
+    for _start in range(3):
+        assert revisions_of(fleet).in_force().problems == tuple(policy.problems)
+    assert policy.checks == 1
+    policy.problems = []
+    fleet.commit({**FILES, "policies/task.rego": FILES["policies/task.rego"] + "# mended\n"})
+    assert revisions_of(fleet).in_force().problems == ()
+    assert policy.checks == 2
+
+
+def test_another_time_limit_judges_policies_anew(fleet: FakeFleet) -> None:
+    fleet.policy = policy = CountingPolicy()
+    fleet.commit(FILES)
+    revisions_of(fleet).in_force()
+    fleet.operator = OperatorSpec.model_validate({"policy": {"checkTimeout": "60s"}})
+    revisions_of(fleet).in_force()
+    assert policy.checks == 2
+
+
+def test_policies_that_could_not_be_judged_are_looked_at_again(fleet: FakeFleet) -> None:
+    fleet.policy = policy = CountingPolicy()
+    policy.is_away = True
+    fleet.commit(FILES)
+    assert revisions_of(fleet).in_force().faults[0][:2] == ("PolicyFallback", "CannotJudge")
+    policy.is_away = False
+    assert revisions_of(fleet).in_force().faults == ()
+
+
+def test_a_check_that_a_person_stopped_leaves_the_last_good_revision_and_is_no_fault(fleet: FakeFleet) -> None:
+    class Stopped(FakePolicy):
+        def check(self, bundle: PolicyBundle) -> Sequence[Problem]:
+            raise CheckStoppedError(f"stopped at {bundle.digest}")
+
+    good = fleet.commit(FILES)
+    accept_head(revisions_of(fleet))
+    fleet.policy = Stopped()
+    fleet.commit({**FILES, "policies/task.rego": FILES["policies/task.rego"] + "# changed\n"})
+    found = revisions_of(fleet).in_force()
+    assert found.desired is not None
+    assert (found.desired.revision.id, found.problems, found.faults) == (good, (), ())
 
 
 def test_descent_is_asked_of_the_applied_revision(fleet: FakeFleet) -> None:

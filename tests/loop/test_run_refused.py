@@ -181,7 +181,8 @@ def test_a_lost_state_asks_before_it_recycles_a_fleet(fleet: FakeFleet) -> None:
         file.unlink()
     fleet.start_hub()
     report = fleet.run()
-    assert [r.guard for r in report.plan.refused] == ["empty-set", "lost-state"]
+    assert [r.guard for r in report.plan.refused] == ["lost-state"]
+    assert "restore state.db from a backup" in told(report)["PlanRefused"]
     assert fleet.containers() == {"writer-0": "running"}
     fleet.store.set_meta(CONFIRMED, report.plan.refused[0].confirm)
     fleet.settle()

@@ -92,3 +92,24 @@ def test_a_changed_file_rings_also_in_a_folder_that_comes_later(tmp_path: Path, 
     stop.set()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_folder_that_is_removed_rings_and_is_watched_again_when_it_is_back(
+    tmp_path: Path, stop: threading.Event
+) -> None:
+    wake, folder = Wake(), tmp_path / "inbox"
+    folder.mkdir()
+    (tmp_path / "other").mkdir()
+    thread = watch_files(lambda: [str(tmp_path / "other"), str(folder)], wake, stop)
+    (folder / "a").touch()
+    while not wake.wait(0.2):
+        (folder / "a").touch()
+    folder.rename(tmp_path / "gone")
+    folder.mkdir()
+    assert wake.wait(10)
+    while wake.wait(1.5):
+        pass
+    (folder / "b").touch()
+    assert wake.wait(10)
+    stop.set()
+    thread.join(10)

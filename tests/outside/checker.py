@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Wanted:
     memory_bytes: int
     pids: int
     argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    """The executor's, without paths: the process runtime has others."""
 
 
 def wanted_by_git(repository: Path, revision: str = "main") -> dict[str, Wanted]:
@@ -51,6 +53,7 @@ def wanted_by_git(repository: Path, revision: str = "main") -> dict[str, Wanted]
                     memory_bytes=_bytes(resources.get("memory", "512MiB")),
                     pids=int(resources.get("pids", 100)),
                     argv=tuple(spec["executor"]["argv"]),
+                    env=_no_paths(spec["executor"].get("env", {})),
                 )
     return out
 
@@ -81,17 +84,19 @@ def check_docker(repository: Path, fleet: str, revision: str = "main") -> list[s
 def _compare(wanted: Wanted, body: dict[str, Any]) -> Iterator[str]:
     host, config = body["HostConfig"], body["Config"]
     image = engine("GET", f"/images/{quote(wanted.image, safe='')}/json")["Id"]
-    executor = json.loads(dict(e.split("=", 1) for e in config["Env"])["HUB_CONFIG"])["executor"]
+    environment = dict(e.partition("=")[::2] for e in config["Env"] or [])
+    executor = json.loads(environment.get("HUB_CONFIG", "{}")).get("executor", {})
     expected: list[tuple[str, object, object]] = [
         ("state", body["State"]["Status"], "running"),
         ("image", body["Image"], image),
-        ("executor", tuple(executor["argv"]), wanted.argv),
+        ("executor", tuple(executor.get("argv", ())), wanted.argv),
+        ("executor's environment", _no_paths(executor.get("env", {})), wanted.env),
         ("cpus", host["NanoCpus"] / 1e9, wanted.cpus),
         ("memory", host["Memory"], wanted.memory_bytes),
         ("pids", host["PidsLimit"], wanted.pids),
         ("network", host["NetworkMode"], "none"),
         ("read-only root", host["ReadonlyRootfs"], True),
-        ("capabilities", [c.upper() for c in host["CapDrop"]], ["ALL"]),
+        ("capabilities", [c.upper() for c in host["CapDrop"] or []], ["ALL"]),
         ("privileged", host["Privileged"], False),
         ("user", config["User"].split(":")[0], "1000"),
     ]
@@ -116,6 +121,8 @@ def check_processes(repository: Path, run: Path, revision: str = "main") -> list
         executor = json.loads(environment["HUB_CONFIG"])["executor"]
         if tuple(executor["argv"]) != wanted[name].argv:
             faults.append(f"{name}: executor is {executor['argv']}, git asks for {list(wanted[name].argv)}")
+        if (found := _no_paths(executor.get("env", {}))) != wanted[name].env:
+            faults.append(f"{name}: executor's environment is {dict(found)}, git asks for {dict(wanted[name].env)}")
     faults.extend(f"{name} is asked for by git, but does not run" for name in wanted.keys() - seen.keys())
     return faults
 
@@ -130,9 +137,14 @@ def _agentds(run: Path) -> Iterator[tuple[int, dict[str, str]]]:
         except OSError:
             continue
         environment = dict(e.decode(errors="replace").split("=", 1) for e in raw if b"=" in e)
-        is_agentd = b"reconciler.agentd" in command and environment.get("HUB_SOCKET", "").startswith(f"{run}/")
+        is_agentd = b"reconciler.agentd" in command and environment.get("HUB_TOKEN_FILE", "").startswith(f"{run}/")
         if is_agentd and environment.get("HUB_INSTANCE"):
             yield int(entry.name), environment
+
+
+def daemons(run: Path) -> list[tuple[int, str]]:
+    """Pid and instance of every agentd of the process runtime."""
+    return [(pid, environment["HUB_INSTANCE"]) for pid, environment in _agentds(run)]
 
 
 class GoneError(AssertionError):
@@ -169,6 +181,10 @@ def has_engine() -> bool:
 
 def _label(fleet: str) -> str:
     return quote(json.dumps({"label": [f"io.reconciler.fleet={fleet}"]}))
+
+
+def _no_paths(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, value) for key, value in env.items() if not value.startswith("/")))
 
 
 def _bytes(text: str) -> int:

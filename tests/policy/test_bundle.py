@@ -50,7 +50,59 @@ def test_kinds_are_answered_by_a_decision_in_their_package_and_not_by_tests() ->
         "d.rego": module("default decision := {}", "hub.delegation"),
     }
     assert answered_kinds(modules) == {"message", "delegation"}
+    assert answered_kinds({"a.rego": module("decision.allow := true")}) == {"message"}
+    assert answered_kinds({"a.rego": module("decision(x) := x")}) == frozenset()
     assert answered_kinds(example_bundle().modules) == {"message", "task", "delegation", "admission"}
+
+
+def unasked(**modules: tuple[str, str]) -> list[str]:
+    """What is said of modules, given by file as package and body; the bundle itself is well."""
+    built = build_bundle({f"{name}.rego": module(body, package).encode() for name, (package, body) in modules.items()})
+    assert (built.problems, built.bundle is None) == ((), False)
+    return [str(problem) for problem in built.unasked]
+
+
+NO_DECISION = "package hub.message has no rule 'decision', so that built-in rules would answer instead"
+
+
+@pytest.mark.parametrize(
+    ("body", "place", "advice"),
+    [
+        ('decison := {"allow": true}', "3:1", "rename decison, if this is meant to be it"),
+        ("x := 1\ndefault Decision := {}", "4:9", "rename Decision, if this is meant to be it"),
+        ("allow := true", "1:1", "define it, or name a library hub.lib.message"),
+        ("decision(x) := x", "3:1", "this is a function, make it a rule without arguments"),
+    ],
+)
+def test_an_entry_point_without_a_decision_is_named_where_it_was_probably_meant(
+    body: str, place: str, advice: str
+) -> None:
+    assert unasked(m=("hub.message", body)) == [f"m.rego:{place}: {NO_DECISION}; {advice}"]
+
+
+def test_one_module_of_an_entry_point_decides_for_all_of_them() -> None:
+    helpers = {"a": ("hub.message", "decisions := 1"), "b": ("hub.message.grants", "x := 1")}
+    assert unasked(**helpers, c=("hub.message", "decision := {}")) == []
+    assert unasked(**helpers, c_test=("hub.message", "decision := {}")) == [
+        f"a.rego:3:1: {NO_DECISION}; rename decisions, if this is meant to be it"
+    ]
+    assert unasked(a=("hub.message.decision", "allow := true"))[0].startswith(f"a.rego:1:1: {NO_DECISION}")
+
+
+def test_a_package_that_no_question_goes_to_is_named() -> None:
+    rest = (
+        "questions go to hub.message, hub.task, hub.delegation, hub.admission, "
+        "and libraries are below hub.lib or outside of hub"
+    )
+    assert unasked(a=("hub.mesage", "decision := {}"), b=("hub.other", "x := 1")) == [
+        f"a.rego:1:1: package hub.mesage is never asked; did you mean hub.message? {rest}",
+        f"b.rego:1:1: package hub.other is never asked; {rest}",
+    ]
+
+
+def test_libraries_and_tests_need_no_decision() -> None:
+    assert unasked(a=("hub.lib", "x := 1"), b=("hub.lib.time", "x := 1"), c=("lib.message", "decison := 1")) == []
+    assert unasked(message_test=("hub.message_test", "test_x if true")) == []
 
 
 def test_bytes_that_are_no_text_are_a_problem_at_their_place() -> None:
@@ -66,6 +118,16 @@ def test_a_module_names_a_package_of_its_own_and_imports_rego_v1() -> None:
     for name in ("hub", "hub.answer", "hub.answer.x", "hub.revision"):
         text = f"package {name}\nimport rego.v1".encode()
         assert said({"a.rego": text}) == [f"a.rego:1:1: package {name} is the hub's own; choose another name"]
+
+
+@pytest.mark.parametrize("file", ["a.rego", "a_test.rego"])
+@pytest.mark.parametrize("name", ["system", "system.log", "system.authz.deep"])
+def test_what_opa_keeps_for_itself_is_no_package(file: str, name: str) -> None:
+    text = f'package {name}\nimport rego.v1\nmask contains "/input"'.encode()
+    assert said({file: text}) == [
+        f"{file}:1:1: package {name} is below 'system', which OPA keeps for itself; choose another name"
+    ]
+    assert said({file: b"package systems.log\nimport rego.v1"}) == []
 
 
 def test_all_problems_of_all_files_are_reported_in_order() -> None:
@@ -106,6 +168,7 @@ def test_too_much_is_refused() -> None:
     [
         ([1], "is not a mapping; write keys and values"),
         ({"hub": {}}, "has the key 'hub', which is the hub's own; rename it"),
+        ({"system": {"log": 1}}, "has the key 'system', which OPA keeps for itself; rename it"),
         ({"a": {"b": [1e300]}}, "a.b[0] is 1e+300, which the engines do not read alike; write it as text, or smaller"),
         ({"a": 2**70}, f"a is {2**70}, which the engines do not read alike; write it as text, or smaller"),
         ({"a": float("nan")}, "a is nan, which the engines do not read alike; write it as text, or smaller"),

@@ -231,24 +231,58 @@ def test_checking_finds_what_only_compiling_shows(engine: EmbeddedEngine) -> Non
     )
 
 
-def test_checking_finds_a_decision_that_never_ends_whatever_is_asked() -> None:
-    engine = EmbeddedEngine(EngineLimits(check_s=300.0))
-    endless = message_bundle(
-        '\ndecision := {"allow": count([1 | some a in r; some b in r; some c in r; a + b + c < 0]) > 0}\n'
-        "r := numbers.range(1, 9999)"
-    )
-    (problem,) = engine.check(endless)
-    assert str(problem).startswith(
-        "policies/message.rego:4:1: data.hub.message.decision does not end, not even for an empty question; bound what"
-    )
+ENDLESS = """
+decision := {"allow": count([1 | some a in r; some b in r; some c in r; a + b + c < 0]) > 0}
+r := numbers.range(1, 9999)
+"""
+
+
+def test_checking_finds_a_decision_that_never_ends_within_what_one_decision_may_take(engine: EmbeddedEngine) -> None:
+    assert [str(p) for p in engine.check(message_bundle(ENDLESS))] == [
+        "policies/message.rego:4:1: data.hub.message.decision did not end within 0.5s, not even for an empty question; "
+        "bound what it walks through"
+    ]
+
+
+def test_a_check_tells_how_long_it_takes_and_is_ended_by_what_that_raises() -> None:
+    told: list[float] = []
+
+    def attend(seconds: float) -> None:
+        told.append(seconds)
+        if len(told) == 3:
+            raise PolicyEngineError("enough")
+
+    engine = EmbeddedEngine(EngineLimits(decide_s=600.0, check_s=600.0), attend)
+    with pytest.raises(PolicyEngineError, match="enough"):
+        engine.check(message_bundle(ENDLESS))
+    assert told == sorted(told)
+
+
+def test_a_check_ends_in_its_time_with_tests_that_do_not(engine: EmbeddedEngine) -> None:
+    never = [f"test_{n} if count([1 | some a in r; some b in r; some c in r; a + b + c < 0]) > 0" for n in range(9)]
+    engine = EmbeddedEngine(EngineLimits(check_s=1.0))
+    bundle = bundle_with_tests('decision := {"allow": true}', "\n".join([*never, "r := numbers.range(1, 9999)"]))
+    problems = engine.check(bundle)
+    assert [p.file for p in problems] == ["policies/message_test.rego"]
+    assert "together" in problems[0].message
 
 
 def test_checking_a_module_that_crashes_the_engine_names_it(engine: EmbeddedEngine) -> None:
     # `build_bundle` refuses this one, so that it is put together by hand.
-    modules = {"a.rego": module("x := 1", "a"), "b.rego": module('decision := {"allow": count() == 1}')}
+    modules = {
+        "a.rego": module('decision := {"allow": true}'),
+        "b.rego": module(f"x := {'[' * 20_000}1{']' * 20_000}", "b"),
+    }
     crashing = PolicyBundle(modules=modules, data={"hub": {"revision": "r"}}, digest="r")
     message = "cannot be compiled: the engine crashed or hung on it; simplify what was changed last"
     assert [str(p) for p in engine.check(crashing)] == [f"b.rego: {message}"]
+
+
+def test_checking_a_decision_that_crashes_the_engine_names_it(engine: EmbeddedEngine) -> None:
+    modules = {"a.rego": module("x := 1", "a"), "b.rego": module('decision := {"allow": count() == 1}')}
+    crashing = PolicyBundle(modules=modules, data={"hub": {"revision": "r"}}, digest="r")
+    message = "data.hub.message.decision crashed the engine, or used up its memory; simplify it"
+    assert [str(p) for p in engine.check(crashing)] == [f"b.rego:3:1: {message}"]
 
 
 def test_checking_runs_the_tests_and_leaves_what_answers_alone(engine: EmbeddedEngine) -> None:

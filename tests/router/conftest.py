@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core.reading import Ok
 from reconciler.router.client import RouterLink
-from tests.router.fleet import FLEET, Fleet, basic_config
+from tests.router.fleet import FLEET, Fleet, basic_config, free_port, tls_entry
 
 
 @pytest.fixture
@@ -28,13 +28,24 @@ def shared_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pa
     shutil.rmtree(run, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def shared_tls_port() -> int:
+    return free_port()
+
+
 @pytest.fixture
-def fleet(shared_places: tuple[Path, Path]) -> Iterator[Fleet]:
-    """A fleet in the shared router: basic configuration, no instances, no rows yet."""
+def fleet(request: pytest.FixtureRequest, shared_places: tuple[Path, Path]) -> Iterator[Fleet]:
+    """A fleet in the shared router: basic configuration, no instances, no rows yet.
+
+    Its instances have sockets, or with the parameter `tls` come in by TLS.
+    """
     run, data = shared_places
     link = RouterLink(FLEET, run, data)
     link.start()
     made = Fleet(run=run, data=data, link=link, config=basic_config())
+    if getattr(request, "param", "unix") == "tls":
+        made.tls_port = request.getfixturevalue("shared_tls_port")
+        made.config["tls"] = tls_entry(made.tls_port)
     made.configure()
     made.since = max((row["seq"] for row in made.rows()), default=0)
     made.inbox_since = made.report().inbox_seq

@@ -7,16 +7,22 @@ import json
 import secrets
 import socket
 import sqlite3
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reconciler.router.channel import call
 from reconciler.router.client import RouterLink
 
 FLEET = "00c0ffee"
+
+both_transports = pytest.mark.parametrize("fleet", ["unix", "tls"], indirect=True)
+"""What agents are promised on a socket of their own holds by TLS too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +38,28 @@ class Reply:
         return str(self.body["code"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsPlace:
+    """Where instances without a socket come in, and the certificate of the authority that they trust."""
+
+    port: int
+    ca_file: Path
+
+    def dial(self, timeout_s: float, *, name: str = "127.0.0.1") -> socket.socket:
+        context = ssl.create_default_context(cafile=str(self.ca_file))
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout_s)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return context.wrap_socket(raw, server_hostname=name)
+
+
 @dataclass(slots=True, kw_only=True)
 class Agent:
-    """One instance as its container sees it: a socket and a token."""
+    """One instance as its container sees it: a socket, or a place on the network, and a token."""
 
     name: str
     socket_path: Path
     token: str
+    tls: TlsPlace | None = None
     sent: int = 0
 
     def call(
@@ -60,16 +81,26 @@ class Agent:
 
     @contextlib.contextmanager
     def connect(self, timeout_s: float = 15.0) -> Iterator[http.client.HTTPConnection]:
+        with self.dial(timeout_s) as link:
+            connection = http.client.HTTPConnection("hub")
+            connection.sock = link
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def dial(self, timeout_s: float = 15.0) -> socket.socket:
+        """A connection of its own."""
+        if self.tls is not None:
+            return self.tls.dial(timeout_s)
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.settimeout(timeout_s)
-        connection = http.client.HTTPConnection("hub")
-        connection.sock = link
         try:
             link.connect(str(self.socket_path))
-            yield connection
-        finally:
-            connection.close()
+        except OSError:
             link.close()
+            raise
+        return link
 
     def envelope(self, type_: str, pattern: str = "event", **fields: object) -> dict[str, object]:
         self.sent += 1
@@ -79,13 +110,14 @@ class Agent:
         query = f"?wait={wait_s}" if wait_s else ""
         return self.call("POST", f"/api/hub/messages{query}", self.envelope(type_, pattern, **fields))
 
-    def hello(self) -> Reply:
-        payload = {"version": "1", "capabilities": ["docs.write"], "executor": "command"}
+    def hello(self, **more: object) -> Reply:
+        payload = {"version": "1", "capabilities": ["docs.write"], "executor": "command", **more}
         return self.send("agent.hello", "request", wait_s=5, to="hub", payload=payload)
 
-    def poll(self, *, wait_s: float = 0, ack: str | None = None, max_: int = 100) -> Reply:
+    def poll(self, *, wait_s: float = 0, ack: str | None = None, max_: int = 100, only: str = "") -> Reply:
         ack_part = f"&ack={ack}" if ack is not None else ""
-        return self.call("GET", f"/api/hub/messages?wait={wait_s}&max={max_}{ack_part}")
+        only_part = f"&only={only}" if only else ""
+        return self.call("GET", f"/api/hub/messages?wait={wait_s}&max={max_}{ack_part}{only_part}")
 
     def receive(self, *, wait_s: float = 5) -> list[dict[str, Any]]:
         """Poll and acknowledge."""
@@ -98,12 +130,13 @@ class Agent:
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """The router of one test."""
+    """The router of one test. Instances have sockets, or with `tls_port` come in there."""
 
     run: Path
     data: Path
     link: RouterLink
     config: dict[str, Any]
+    tls_port: int | None = None
     agents: dict[str, Agent] = field(default_factory=dict)
     since: int = 0
     inbox_since: int = 0
@@ -112,11 +145,20 @@ class Fleet:
         self.config = {**self.config, **sections, "digest": secrets.token_hex(4)}
         self.link.configure(self.config)
 
-    def register(self, instance: str, *, agent: str = "", hello: bool = True, expires_in_s: float = 3600) -> Agent:
+    @property
+    def tls(self) -> TlsPlace | None:
+        return None if self.tls_port is None else TlsPlace(port=self.tls_port, ca_file=self.data / "tls" / "ca.crt")
+
+    def register(
+        self, instance: str, *, agent: str = "", hello: bool = True, expires_in_s: float = 3600, socket: bool = False
+    ) -> Agent:
+        """With `socket` it has one in any case."""
         token = secrets.token_urlsafe(32)
         entry = instance_entry(agent or instance.rpartition("-")[0], [(token, time.time() + expires_in_s)])
-        self.link.put_instance(instance, entry)
-        self.agents[instance] = Agent(name=instance, socket_path=self.run / "hub" / instance / "hub.sock", token=token)
+        place = None if socket else self.tls
+        self.link.put_instance(instance, {**entry, "transport": "tls"} if place else entry)
+        path = self.run / "hub" / instance / "hub.sock"
+        self.agents[instance] = Agent(name=instance, socket_path=path, token=token, tls=place)
         if hello:
             assert self.agents[instance].hello().status == 200
         return self.agents[instance]
@@ -167,6 +209,18 @@ def basic_config(**sections: Any) -> dict[str, Any]:
 def read_reply(response: http.client.HTTPResponse) -> Reply:
     content = response.read()
     return Reply(status=response.status, body=json.loads(content) if content else None, headers=response.headers)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def tls_entry(port: int) -> dict[str, Any]:
+    """The section `tls` of a configuration."""
+    return {"host": "127.0.0.1", "port": port, "names": ["127.0.0.1", "hub.test"]}
 
 
 def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:

@@ -1,12 +1,16 @@
 """The agent plane: polling, acknowledging, who am I, and clients that go away."""
 
-import socket
+import contextlib
+import ssl
 import threading
 import time
 
 import pytest
 
-from tests.router.fleet import Fleet, Reply, until
+from reconciler.router.channel import call
+from tests.router.fleet import Fleet, Reply, both_transports, until
+
+pytestmark = both_transports
 
 
 def test_a_poll_waits_until_there_is_something(fleet: Fleet) -> None:
@@ -134,21 +138,24 @@ def test_a_client_that_sends_half_a_message_and_leaves_is_forgotten(fleet: Fleet
 
 def test_endless_headers_end_the_connection(fleet: Fleet) -> None:
     writer = fleet.register("writer-0")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(10)
-        link.connect(str(writer.socket_path))
+    with writer.dial() as link:
         link.sendall(b"GET / HTTP/1.1\r\nx: ")
-        with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            link.sendall(b"y" * 1_000_000)
+        with pytest.raises((BrokenPipeError, ConnectionResetError, ssl.SSLError)):
+            while True:
+                link.sendall(b"y" * 100_000)
     assert writer.call("GET", "/api/hub/self").status == 200
 
 
 def test_one_instance_has_a_bounded_number_of_connections(fleet: Fleet) -> None:
     writer, other = fleet.register("writer-0"), fleet.register("writer-1")
-    links = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(300)]
+    request = f"GET /api/hub/self HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {writer.token}\r\n\r\n".encode()
+    links = []
     try:
-        for link in links:
-            link.connect(str(writer.socket_path))
+        for _ in range(260):
+            links.append(writer.dial())
+            with contextlib.suppress(OSError):
+                links[-1].sendall(request)
+                links[-1].recv(65536)
         until(lambda: fleet.state()["instances"]["writer-0"]["lines"] == 256)
         assert other.call("GET", "/api/hub/self").status == 200
     finally:
@@ -161,9 +168,7 @@ def test_one_instance_has_a_bounded_number_of_connections(fleet: Fleet) -> None:
 def test_several_requests_share_a_connection_also_pipelined(fleet: Fleet) -> None:
     writer = fleet.register("writer-0")
     request = f"GET /api/hub/self HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {writer.token}\r\n\r\n".encode()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(10)
-        link.connect(str(writer.socket_path))
+    with writer.dial() as link:
         link.sendall(request * 3)
         received = b""
         while received.count(b'"instance":"writer-0"') < 3:
@@ -171,3 +176,111 @@ def test_several_requests_share_a_connection_also_pipelined(fleet: Fleet) -> Non
             assert part
             received += part
     assert received.count(b"HTTP/1.1 200 OK") == 3
+
+
+def assign(fleet: Fleet, to: str) -> None:
+    message = {"type": "task.assigned", "pattern": "request", "payload": {"task": "t", "run": "r", "generation": 1}}
+    fleet.link.send({"instance": to, "message": message})
+
+
+def test_a_daemon_that_takes_only_tasks_leaves_all_else_to_its_command(fleet: Fleet) -> None:
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0", hello=False)
+    assert reviewer.hello(takes="tasks").status == 200
+    writer.send("review.note", to="reviewer", payload=1)
+    assign(fleet, "reviewer-0")
+    fleet.link.send({"instance": "reviewer-0", "message": {"type": "notice.planned", "payload": 2}})
+    daemon, command = reviewer.poll(only="tasks"), reviewer.poll()
+    assert [m["type"] for m in daemon.body["messages"]] == ["task.assigned"]
+    assert [m["payload"] for m in command.body["messages"]] == [1, 2]
+    assert reviewer.poll(only="tasks").body["messages"] == reviewer.poll().body["messages"] == []
+    assert fleet.report().instances["reviewer-0"].mailbox_messages == 3
+
+
+def test_neither_acknowledges_what_the_other_has(fleet: Fleet) -> None:
+    fleet.configure(limits={"lease_s": 0.3})
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0", hello=False)
+    reviewer.hello(takes="tasks")
+    for n in range(3):
+        writer.send("review.note", to="reviewer", payload=n)
+    assign(fleet, "reviewer-0")
+    daemon, command = reviewer.poll(only="tasks"), reviewer.poll()
+    reviewer.poll(only="tasks", ack=daemon.body["cursor"])
+    assert [m["payload"] for m in reviewer.poll(wait_s=5).body["messages"]] == [0, 1, 2]
+    assert reviewer.call("POST", "/api/hub/messages/ack", {"cursor": command.body["cursor"]}).status == 204
+    assert reviewer.poll(wait_s=0.5).body["messages"] == []
+    assert fleet.report().instances["reviewer-0"].mailbox_messages == 0
+
+
+def test_each_of_the_two_is_woken_by_what_is_its_own(fleet: Fleet) -> None:
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0", hello=False)
+    reviewer.hello(takes="tasks")
+    woken: dict[str, list[str]] = {}
+
+    def wait(only: str) -> None:
+        woken[only] = [m["type"] for m in reviewer.poll(wait_s=10, only=only).body["messages"]]
+
+    threads = {only: threading.Thread(target=wait, args=(only,)) for only in ("tasks", "")}
+    for nth, only in enumerate(threads, 1):
+        threads[only].start()
+        until(lambda nth=nth: fleet.state()["instances"]["reviewer-0"]["polls"] == nth)  # type: ignore[misc]
+    writer.send("review.note", to="reviewer")
+    threads[""].join(timeout=5)
+    assert woken == {"": ["review.note"]}
+    assign(fleet, "reviewer-0")
+    threads["tasks"].join(timeout=5)
+    assert woken == {"": ["review.note"], "tasks": ["task.assigned"]}
+
+
+def test_a_command_never_gets_a_task_also_before_its_daemon_has_said_hello(fleet: Fleet) -> None:
+    reviewer = fleet.register("reviewer-0", hello=False)
+    assign(fleet, "reviewer-0")
+    assert reviewer.poll().body["messages"] == []
+    reviewer.hello(takes="tasks")
+    assert reviewer.poll().body["messages"] == []
+    assert len(reviewer.poll(only="tasks").body["messages"]) == 1
+
+
+def test_a_daemon_that_does_not_say_what_it_takes_takes_everything(fleet: Fleet) -> None:
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0", hello=False)
+    assign(fleet, "reviewer-0")
+    reviewer.hello()
+    writer.send("review.note", to="reviewer")
+    assign(fleet, "reviewer-0")
+    assert [m["type"] for m in reviewer.receive()] == ["task.assigned", "review.note", "task.assigned"]
+    assert reviewer.poll(only="tasks").body["messages"] == []
+
+
+def test_what_else_than_tasks_cannot_be_asked_for(fleet: Fleet) -> None:
+    reply = fleet.register("reviewer-0").poll(only="events")
+    assert (reply.status, reply.code) == (400, "invalid_envelope")
+    assert "only, which is tasks" in reply.body["reason"]
+
+
+def test_assignments_come_also_where_other_messages_fill_the_mailbox(fleet: Fleet) -> None:
+    fleet.configure(limits={"mailbox_messages": 2})
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0", hello=False)
+    reviewer.hello(takes="tasks")
+    assert [writer.send("review.note", to="reviewer").status for _ in range(3)] == [202, 202, 429]
+    for _ in range(2):
+        fleet.link.send({"instance": "reviewer-0", "message": {"type": "notice.planned", "payload": 1}})
+    assign(fleet, "reviewer-0")
+    assert len(reviewer.poll(only="tasks").body["messages"]) == 1
+
+
+def test_what_nobody_takes_in_time_has_a_row_but_for_what_the_hub_tells_everybody(fleet: Fleet) -> None:
+    fleet.configure(limits={"ttl_s": 0.3})
+    writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0", hello=False)
+    reviewer.hello(takes="tasks")
+    writer.send("review.note", to="reviewer")
+    assign(fleet, "reviewer-0")
+    fleet.link.send({"instance": "reviewer-0", "message": {"type": "policy.changed", "payload": {"revision": "r"}}})
+    order = {"message": {"type": "notice.planned", "payload": 1}, "instance": "reviewer-0", "actor": "uid:0"}
+    call(fleet.run, "POST", "/messages", order)
+    until(lambda: fleet.report().instances["reviewer-0"].mailbox_messages == 0)
+    until(lambda: len(fleet.rows("verdict='expired'")) >= 3)
+    reasons = [row["reason"] for row in fleet.rows("verdict='expired'")]
+    assert sorted(reasons) == [
+        "a message of hub was not taken in time",
+        "a message of hub/operator was not taken in time",
+        "a message of writer-0 was not taken in time",
+    ]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.router.fleet import Agent, Fleet, until
+from tests.router.fleet import Agent, Fleet, both_transports, until
 
 NOTE = b'{"id":"m","type":"review.note","pattern":"event","to":"reviewer","payload":'
 
@@ -24,6 +24,7 @@ def post(agent: Agent, body: bytes) -> tuple[int, str]:
 # --- who it is --------------------------------------------------------------------------------------------------------
 
 
+@both_transports
 def test_a_revoked_token_is_refused_at_once_on_a_connection_that_is_open(fleet: Fleet) -> None:
     writer = fleet.register("writer-0")
     headers = {"Authorization": f"Bearer {writer.token}"}
@@ -63,7 +64,7 @@ def test_a_token_that_is_none_is_refused(fleet: Fleet, token: str) -> None:
         b"null",
         b"[]",
         NOTE + b"[" * 100 + b"]" * 100 + b"}",
-        NOTE + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        NOTE + b"[" * 90_000 + b"]" * 90_000 + b"}",
         NOTE + b"9" * 10_000 + b"}",
         NOTE + b"1e99999}",
         NOTE + b"-" + b"0" * 100 + b"1}",
@@ -164,6 +165,7 @@ def test_a_slow_writer_of_headers_costs_nobody_else_anything(fleet: Fleet) -> No
     assert [m["payload"] for m in slow.receive()] == list(range(20))
 
 
+@both_transports
 def test_a_slow_writer_of_a_body_holds_only_what_it_announced(fleet: Fleet) -> None:
     slow, writer = fleet.register("reviewer-0"), fleet.register("writer-0")
     with slow.connect() as connection:
@@ -205,6 +207,7 @@ def test_what_is_not_http_is_a_400_or_the_end_and_the_router_goes_on(fleet: Flee
     assert writer.call("GET", "/api/hub/self").status == 200
 
 
+@both_transports
 def test_a_flood_of_one_agent_leaves_another_its_time(fleet: Fleet) -> None:
     """The other's messages all pass while several connections of a neighbour send as fast as they can."""
     flood, writer, reviewer = fleet.register("archive-0"), fleet.register("writer-0"), fleet.register("reviewer-0")

@@ -1,8 +1,11 @@
 """The hub's side: starting, adopting, ending, and what it says of a router that is not well."""
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,13 +13,18 @@ from pathlib import Path
 
 import pytest
 
+import reconciler
+from reconciler import __version__
 from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.errors import ForeignFleetError, RouterError
 from reconciler.router.client import RouterLink
 from reconciler.router.pidfile import PID_FILE, read_pid_file, read_process, write_pid_file
 from reconciler.router.supervise import find_router, start_router, stop_router
 from reconciler.router.version import code_version
-from tests.router.fleet import FLEET, Fleet, until
+from reconciler.runtime.detached import spawn_detached
+from tests.router.fleet import FLEET, Fleet, basic_config, until
+
+PACKAGE = Path(reconciler.__file__).parent
 
 
 def test_a_running_router_is_adopted_not_started_again(start_fleet: Callable[[], Fleet]) -> None:
@@ -24,6 +32,82 @@ def test_a_running_router_is_adopted_not_started_again(start_fleet: Callable[[],
     found = start_router(fleet.run, fleet.data, FLEET)
     assert found.pid == fleet.report().pid
     assert found == find_router(fleet.run, FLEET) == read_pid_file(fleet.run)
+
+
+def test_a_router_of_other_code_is_told_and_another_takes_its_place(run_folder: Path, tmp_path: Path) -> None:
+    old = start_other_code(run_folder, tmp_path)
+    fleet = Fleet(run=run_folder, data=tmp_path, link=RouterLink(FLEET, run_folder, tmp_path), config=basic_config())
+    try:
+        fleet.configure()
+        writer = fleet.register("writer-0")
+        assert writer.send("task.started", to="hub", payload={"task": "t", "run": "r", "generation": 1}).status == 202
+        before = fleet.report()
+        assert before.pid == old
+        assert before.code_version.startswith("0.0.9+")
+        assert before.next_version == code_version()
+        fleet.link.start()
+        after = fleet.report()
+        assert read_process(old) is None
+        assert (after.code_version, after.next_version) == (code_version(), "")
+        assert after.epoch != before.epoch
+        assert [m.type for m in fleet.link.read_inbox(0, 10)] == ["task.started"]
+    finally:
+        fleet.link.stop()
+
+
+def test_one_whose_report_cannot_be_read_is_not_empty_and_another_takes_its_place(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    old = start_other_code(run_folder, tmp_path, ("router/switchboard.py", '"inbox_seq": ', '"inbox": '))
+    link = RouterLink(FLEET, run_folder, tmp_path)
+    try:
+        report = link.report()
+        assert isinstance(report, Unavailable)
+        assert report.reason.endswith("its report lacks 'inbox_seq', its code is version 0.0.9+" + report.reason[-12:])
+        link.start()
+        assert read_process(old) is None
+        assert isinstance(link.report(), Ok)
+    finally:
+        link.stop()
+
+
+def start_other_code(run: Path, data: Path, *edits: tuple[str, str, str]) -> int:
+    """The pid of a router of an earlier release: a copy of this one with another number, and `(file, old, new)`."""
+    package = data / "old" / "reconciler"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, old, new in (("__init__.py", __version__, "0.0.9"), *edits):
+        text = (package / name).read_text()
+        assert old in text
+        (package / name).write_text(text.replace(old, new))
+    (data / "log").mkdir()
+    argv = [sys.executable, "-P", "-m", "reconciler.router"]
+    argv += ["--run", str(run), "--data", str(data), "--fleet", FLEET]
+    pid = spawn_detached(sys.executable, argv, {"PYTHONPATH": str(package.parent)}, str(data / "log" / "router.log"))
+    until(lambda: read_pid_file(run) is not None)
+    return pid
+
+
+def test_files_that_changed_under_a_running_hub_are_no_reason_to_restart(tmp_path: Path) -> None:
+    package = tmp_path / "reconciler"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+import pathlib
+from reconciler.router.version import code_version, find_newer
+own = code_version()
+before = find_newer("0.0.9+other"), find_newer(own)
+changed = pathlib.Path("reconciler/policy/reads.py")
+text = changed.read_text()
+changed.unlink()
+changed.symlink_to("nowhere.py")
+assert find_newer("0.0.9+other") == ""
+changed.unlink()
+changed.write_text(text + "# changed")
+print(before == (own, ""), find_newer("0.0.9+other") == "", find_newer(own) == "", code_version() != own)
+"""
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={}, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert shown.stdout.split() == ["True"] * 4
 
 
 def test_the_router_has_a_session_of_its_own(start_fleet: Callable[[], Fleet]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.router.cloudevents import is_event, read_event, write_event
-from reconciler.router.message import Deny, Message, parse_message
+from reconciler.router.message import MAX_PARTS, Deny, Message, parse_message
 
 NOW = 1_760_000_000.0
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -139,6 +139,13 @@ def delivered(**fields: object) -> bytes:
         "payload": {"n": [1.5]},
     }
     return json.dumps({**known, **fields}).encode()
+
+
+def test_an_event_of_too_many_parts_is_refused_before_it_is_read() -> None:
+    body = b'{"specversion":"1.0","data":[' + b"{}," * (MAX_PARTS + 1) + b"no JSON"
+    refused = read_event(body, 0.0)
+    assert isinstance(refused, Deny)
+    assert refused.code == "too_large"
 
 
 def test_a_message_is_told_as_an_event() -> None:

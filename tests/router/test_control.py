@@ -195,6 +195,7 @@ def test_the_hub_sends_to_an_instance_that_has_not_said_hello(fleet: Fleet) -> N
     payload = {"task": "t", "run": "r", "generation": 1}
     message = {"id": "r-1", "type": "task.assigned", "pattern": "request", "payload": payload}
     fleet.link.send({"instance": "writer-0", "message": message})
+    writer.hello()
     (received,) = writer.receive()
     assert (received["from"], received["id"], received["payload"]) == ("hub", "r-1", payload)
     assert (received["to"], received["pattern"]) == ("writer/writer-0", "request")
@@ -207,12 +208,22 @@ def test_a_full_mailbox_still_takes_what_the_hub_sends(fleet: Fleet) -> None:
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
     while writer.send("review.note", to="reviewer").status == 202:
         pass
-    cancel = {"instance": "reviewer-0", "message": {"type": "task.cancel", "payload": {}}}
-    fleet.link.send(cancel)
-    fleet.link.send(cancel)
+    notice = {"instance": "reviewer-0", "message": {"type": "policy.changed", "payload": {"revision": "r"}}}
+    fleet.link.send(notice)
+    fleet.link.send(notice)
+    with pytest.raises(RefusedByRouterError, match="full twice over"):
+        fleet.link.send(notice)
+    assert [m["type"] for m in reviewer.receive()][2:] == ["policy.changed"] * 2
+
+
+def test_orders_that_no_daemon_takes_are_bounded_too(fleet: Fleet) -> None:
+    fleet.configure(limits={"mailbox_messages": 2})
+    fleet.register("writer-0", hello=False)
+    cancel = {"instance": "writer-0", "message": {"type": "task.cancel", "payload": {}}}
+    for _ in range(4):
+        fleet.link.send(cancel)
     with pytest.raises(RefusedByRouterError, match="full twice over"):
         fleet.link.send(cancel)
-    assert [m["type"] for m in reviewer.receive()][2:] == ["task.cancel"] * 2
 
 
 def test_sending_to_an_unknown_instance_is_refused(fleet: Fleet) -> None:

@@ -47,6 +47,17 @@ def test_a_heartbeat_carries_the_cancellations_back_and_costs_no_row_when_droppe
     assert writer.send("agent.heartbeat", to="hub", payload=payload).body["cancel"] == []
 
 
+def test_a_command_that_talks_does_not_speak_for_its_hanging_daemon(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0", hello=False)
+    writer.hello(takes="tasks")
+    seen = fleet.report().instances["writer-0"].last_seen
+    writer.poll()
+    writer.send("finding.raised", topic="findings")
+    assert fleet.report().instances["writer-0"].last_seen == seen
+    writer.send("agent.heartbeat", to="hub", payload={"tasks": []})
+    assert fleet.report().instances["writer-0"].last_seen > seen
+
+
 def test_a_heartbeat_that_is_not_dropped_has_a_row(fleet: Fleet) -> None:
     writer = fleet.register("writer-0")
     writer.send("agent.heartbeat", to="hub", payload={"tasks": []})

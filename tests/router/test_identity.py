@@ -4,14 +4,16 @@ import time
 
 import pytest
 
-from tests.router.fleet import Fleet, instance_entry, until
+from tests.router.fleet import Fleet, both_transports, instance_entry, until
 
 
+@both_transports
 def test_the_right_token_on_its_own_socket_is_accepted(fleet: Fleet) -> None:
     writer = fleet.register("writer-0", hello=False)
     assert writer.call("GET", "/api/hub/self").body["instance"] == "writer-0"
 
 
+@both_transports
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Basic x"}, {"Authorization": "Bearer"}])
 def test_without_a_bearer_token_nothing_is_answered(fleet: Fleet, header: dict[str, str]) -> None:
     writer = fleet.register("writer-0", hello=False)
@@ -23,6 +25,7 @@ def test_without_a_bearer_token_nothing_is_answered(fleet: Fleet, header: dict[s
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
+@both_transports
 def test_two_tokens_at_once_are_refused(fleet: Fleet) -> None:
     writer = fleet.register("writer-0", hello=False)
     with writer.connect() as connection:
@@ -33,6 +36,7 @@ def test_two_tokens_at_once_are_refused(fleet: Fleet) -> None:
         assert connection.getresponse().status == 401
 
 
+@both_transports
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -57,6 +61,7 @@ def test_a_token_is_refused_on_another_instances_socket(fleet: Fleet) -> None:
     assert reply.status == 401
 
 
+@both_transports
 def test_an_expired_token_is_refused_and_control_is_told(fleet: Fleet) -> None:
     fleet.link.wait_hint(0)
     writer = fleet.register("writer-0", hello=False, expires_in_s=0.2)
@@ -76,12 +81,14 @@ def test_old_and_new_token_are_valid_while_they_overlap(fleet: Fleet) -> None:
     assert writer.call("GET", "/api/hub/self").status == 401
 
 
+@both_transports
 def test_a_new_container_with_a_new_token_has_not_said_hello(fleet: Fleet) -> None:
     fleet.register("writer-0")
     fleet.register("writer-0", hello=False)
     assert fleet.report().instances["writer-0"].hello is None
 
 
+@both_transports
 def test_a_from_that_is_given_must_be_true(fleet: Fleet) -> None:
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
     for true in ("writer", "writer/writer-0"):

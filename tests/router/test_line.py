@@ -1,12 +1,13 @@
 """Requests in every shape on one connection: the shorter way and ASGI answer the same, in order."""
 
 import json
-import socket
 from collections.abc import Iterator
 
 import pytest
 
-from tests.router.fleet import Agent, Fleet
+from tests.router.fleet import Agent, Fleet, both_transports
+
+pytestmark = both_transports
 
 
 def post(writer: Agent, body: bytes, *, extra: str = "", version: str = "1.1", query: str = "") -> bytes:
@@ -24,9 +25,7 @@ class Wire:
     """A raw connection that reads answers one by one."""
 
     def __init__(self, agent: Agent) -> None:
-        self.link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.link.settimeout(10)
-        self.link.connect(str(agent.socket_path))
+        self.link = agent.dial(10)
         self._received = b""
 
     def send(self, data: bytes) -> None:
@@ -129,6 +128,8 @@ def test_the_connection_ends_with_the_answer_where_the_caller_wants_it(
 
 
 def test_a_refusal_has_the_same_headers_on_both_ways(agents: tuple[Agent, Agent], wire: Wire) -> None:
+    wire.send(post(agents[0], note(agents[0], 1)))
+    assert wire.answer()[0] == 202
     data = post(agents[0], b"{").replace(agents[0].token.encode(), b"wrong")
     wire.send(data)
     plain = wire.answer()

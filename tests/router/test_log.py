@@ -129,6 +129,25 @@ def test_payloads_are_kept_hashed_or_dropped(fleet: Fleet, mode: str, kept: bool
     assert (found["payload"] == '{"a": 1}', found["payload_sha256"] is not None) == (kept, hashed)
 
 
+def test_each_row_says_when_it_was_decided_and_a_remembered_answer_when_it_was_given(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0")
+    fleet.register("reviewer-0")
+    for _ in range(2):
+        assert writer.send("review.note", to="reviewer").status == 202
+        assert writer.send("review.note", to="nobody").code == "unknown_or_forbidden_recipient"
+    writer.send("Review Note", to="reviewer")
+    writer.call("POST", "/api/hub/messages", {}, token="wrong")
+    until(lambda: bool(fleet.rows("code='unauthenticated'")))
+    assert fleet.rows("decided_at IS NULL") == []
+    for where in ("type='review.note' AND verdict='allow'", "code='unknown_or_forbidden_recipient'"):
+        first, again = fleet.rows(where)
+        assert again["cached"] == 1
+        assert again["decided_at"] <= first["decided_at"] + 0.5 < again["time"] + 0.5
+        assert again["decided_at"] < again["time"]
+    (malformed,) = fleet.rows("code='invalid_envelope'")
+    assert malformed["decided_at"] == malformed["time"]
+
+
 @pytest.fixture
 def tiny_disk() -> Iterator[Path]:
     """A file system of 64 MiB."""

@@ -88,6 +88,14 @@ def test_purging_drops_the_expired_but_not_what_a_reader_holds() -> None:
     assert (len(mailbox), mailbox.size_bytes) == (0, 0)
 
 
+def test_draining_leaves_what_a_reader_holds() -> None:
+    mailbox = filled(b"1", b"22", b"333")
+    take(mailbox, 0, count=1)
+    assert [letter.body for letter in mailbox.drain()] == [b"22", b"333"]
+    assert (len(mailbox), mailbox.size_bytes) == (1, 1)
+    assert mailbox.drain() == []
+
+
 def test_it_is_bounded_by_messages_and_by_bytes() -> None:
     mailbox = Mailbox("k")
     assert mailbox.reserve(5, messages=2, bytes_=10)

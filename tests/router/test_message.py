@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.router.message import (
     MAX_DEPTH,
+    MAX_PARTS,
     STATUS_BY_CODE,
     TITLE_BY_CODE,
     Deny,
@@ -121,6 +122,28 @@ def test_nesting_ends_at_the_limit() -> None:
     assert isinstance(parse_message(nested(MAX_DEPTH)), Message)
     for depth in (MAX_DEPTH + 1, 500, 100_000):
         assert f"more than {MAX_DEPTH} levels" in refusal(nested(depth))
+
+
+@pytest.mark.parametrize("part", [b"{}", b"[]", b"[1]", b'{"a":{}}', b"[" * 50 + b"]" * 50])
+def test_more_parts_than_a_message_may_have_are_refused_before_they_are_read(part: bytes) -> None:
+    def body(count: int, rest: bytes = b"") -> bytes:
+        parts = b",".join([part] * (count // (part.count(b"{") + part.count(b"["))))
+        return b'{"id":"m","type":"a.b","pattern":"event","to":"b","payload":[%s%s]}' % (parts, rest)
+
+    assert isinstance(parse_message(body(MAX_PARTS - 2)), Message)
+    for refused in (body(MAX_PARTS + 100), body(MAX_PARTS + 100, b",no JSON"), body(MAX_PARTS + 100, b'"\\')):
+        parsed = parse_message(refused)
+        assert isinstance(parsed, Deny)
+        assert parsed.code == "too_large"
+        assert "more than 100000 objects and lists" in parsed.reason
+
+
+@pytest.mark.parametrize("text", ["{" * (2 * MAX_PARTS), '{"a": [1]}\n' * MAX_PARTS, "\\[" * (2 * MAX_PARTS)])
+def test_brackets_in_texts_are_no_parts(text: str) -> None:
+    envelope = {"id": "m", "type": "a.b", "pattern": "event", "to": "b", "payload": {"text": text}}
+    parsed = parse_message(json.dumps(envelope).encode())
+    assert isinstance(parsed, Message)
+    assert parsed.payload == {"text": text}
 
 
 def test_many_shallow_objects_are_not_deep() -> None:

@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from reconciler.agentd.dial import UnixDial
 from reconciler.agentd.forward import Forwarder
 from reconciler.agentd.log import Log
 from reconciler.router.asgi import AgentPlane
@@ -52,7 +53,7 @@ def url(fleet: Fleet, forwarders: dict[str, str]) -> str:
     writer = fleet.register("writer-0")
     fleet.register("reviewer-0")
     if str(writer.socket_path) not in forwarders:
-        forwarder = Forwarder(str(writer.socket_path), 0, Log(instance="writer-0", stream=io.StringIO()))
+        forwarder = Forwarder(UnixDial(str(writer.socket_path)), 0, Log(instance="writer-0", stream=io.StringIO()))
         threading.Thread(target=forwarder.run, daemon=True).start()
         forwarders[str(writer.socket_path)] = forwarder.url
     return forwarders[str(writer.socket_path)]

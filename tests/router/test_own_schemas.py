@@ -14,6 +14,7 @@ from reconciler.agentd import message
 from reconciler.agentd.artefacts import Artefact
 from reconciler.agentd.assignment import Ref
 from reconciler.agentd.config import Config, ExecutorSpec
+from reconciler.agentd.outcome import Usage
 from reconciler.router.own_schemas import own_schemas
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.texts import agent_text, task_text
@@ -35,7 +36,11 @@ CONTRACT = {
 REPLIES = {"agent.hello.reply", "capability.query.reply"}
 ATTEMPT = {"task": "churn", "run": "r1", "generation": 1}
 REF = Ref(task="churn", run="r1", generation=1)
-REASONS = ["exit", "timeout", "first_output", "progress", "cancelled", "too_large", "spawn", "shutdown"]
+REASONS = [
+    *("exit", "timeout", "first_output", "progress", "cancelled", "too_large", "spawn", "shutdown"),
+    *("model_refused", "model_unavailable", "limit"),
+]
+USAGES = (None, Usage().to_json(), Usage(model="m" * 999, turns=2, input_tokens=5, cost_usd=0.0).to_json())
 
 
 def faults(type_: str, payload: object) -> list[str]:
@@ -96,6 +101,8 @@ def sent() -> Iterator[message.Message]:
     yield message.build_progress(REF, "reading", "m")
     for result in ({"ok": True}, "text", None, [1], 1.5):
         yield message.build_completed(REF, result, [artefact], 0.25, "m")
+    for usage in USAGES:
+        yield message.build_completed(REF, "text", [], 0.25, "m", usage)
     for reason in REASONS:
         for code, partial in ((1, None), (None, {"half": 1})):
             yield message.build_failed(
@@ -107,6 +114,7 @@ def sent() -> Iterator[message.Message]:
                 duration_s=0,
                 correlation_id="m",
                 partial=partial,
+                usage=USAGES[2],
             )
 
 

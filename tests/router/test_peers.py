@@ -96,6 +96,28 @@ def test_what_is_not_signed_by_the_key_of_the_manifest_is_refused(fleet: Fleet, 
     assert fleet.agents["reviewer-0"].receive(wait_s=0) == []
 
 
+def test_a_wrong_signature_is_told_to_control_once(fleet: Fleet) -> None:
+    configure(fleet)
+    peer = fleet.register("peer-9")
+    while fleet.link.wait_hint(0):
+        pass
+    for key in (KEY, STRANGER, STRANGER):
+        post(peer, klp(**{"from": "peer:peer-9"}), key)
+    assert fleet.link.wait_hint(5) == ["task"]
+    (entry,) = fleet.link.read_inbox(fleet.inbox_since, 10)
+    reason = "the signature does not fit the message (RFC 8785, without auth) and the peer's public key"
+    assert (entry.type, entry.instance, entry.payload) == ("hub.forged", "peer-9", {"reason": reason})
+    assert len(fleet.rows("instance='peer-9' AND code='unauthenticated'")) == 2
+
+
+def test_what_proves_nothing_about_the_signer_is_not_told(fleet: Fleet, peer: Agent) -> None:
+    writer = fleet.register("writer-0")
+    assert post(writer, klp(**{"from": "writer"})).code == "unauthenticated"
+    assert post(peer, klp(timestamp=show_timestamp(time.time() - 400))).code == "expired"
+    assert post(peer, klp(extra=1)).code == "invalid_envelope"
+    assert fleet.link.read_inbox(fleet.inbox_since, 10) == []
+
+
 def test_a_replay_is_refused_by_id_and_by_time(fleet: Fleet, peer: Agent) -> None:
     body = sign(klp(), KEY)
     replies = [peer.call("POST", "/api/hub/messages", body, headers=KLP) for _ in range(2)]

@@ -192,6 +192,20 @@ def test_only_what_an_engine_must_be_asked_has_to_be_waited_for() -> None:
     assert len(engine.questions) == 1
 
 
+@pytest.mark.parametrize("allow", [True, False])
+def test_an_answer_says_when_it_was_given_and_says_the_same_when_it_is_remembered(allow: bool) -> None:
+    clock = [1_760_000_000.25]
+    judge, chain = Judge(lambda: None, lambda: clock[0]), rules([ToldEngine("embedded", allow)])
+    fresh = check(judge, chain)
+    clock[0] += 3600
+    remembered = decide_now(judge, chain)
+    assert isinstance(remembered, type(fresh))
+    assert [(a.cached, a.decided_at) for a in (fresh, remembered)] == [
+        (False, 1_760_000_000.25),
+        (True, 1_760_000_000.25),
+    ]
+
+
 def test_what_was_remembered_is_given_while_no_engine_can_answer() -> None:
     judge, engine = Judge(lambda: None), ToldEngine("embedded", True)
     chain = rules([engine, GrantsEngine("r1")])

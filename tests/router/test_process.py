@@ -15,6 +15,7 @@ import pytest
 from reconciler.core.reading import Absent
 from reconciler.router.channel import call
 from reconciler.router.pidfile import read_process
+from reconciler.runtime.detached import MAX_LOG_BYTES
 from tests.router.fleet import Fleet, Reply, until
 
 FORBIDDEN = (
@@ -109,6 +110,19 @@ def test_a_task_event_repeated_after_a_restart_is_one_row(start_fleet: Callable[
     writer = again.register("writer-0")
     assert writer.call("POST", "/api/hub/messages", body).status == 202
     assert len(again.link.read_inbox(0, 10)) == 1
+
+
+def test_its_log_and_that_of_opa_cannot_grow_for_ever(start_fleet: Callable[[], Fleet]) -> None:
+    fleet = start_fleet()
+    logs = [fleet.data / "log" / name for name in ("router.log", "opa.log")]
+    for log in logs:
+        with log.open("ab") as file:
+            file.write(b"x" * MAX_LOG_BYTES + b"\n")
+    until(lambda: all(log.with_name(f"{log.name}.1").exists() and not log.stat().st_size for log in logs))
+    assert b"started, fleet" in (fleet.data / "log" / "router.log.1").read_bytes()
+    fleet.link.stop()
+    assert b"stopped" in logs[0].read_bytes()
+    assert b"\0" not in logs[0].read_bytes()
 
 
 def test_a_second_router_does_not_get_the_same_data(start_fleet: Callable[[], Fleet], tmp_path: Path) -> None:

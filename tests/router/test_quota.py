@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.router.listener import Door, make_http_config
 from reconciler.router.rim import Receive, Scope, Send
-from tests.router.fleet import Agent, Fleet, basic_config
+from tests.router.fleet import Agent, Fleet, basic_config, both_transports
 
 FAST = {"messages_per_s": 1000.0, "bytes_per_s": 1e9}
 ALERT = "code='rate_limited' AND reason IS NOT NULL"
@@ -26,6 +26,7 @@ def note(agent: Agent, **fields: object) -> int:
     return agent.send("review.note", to="reviewer", **fields).status
 
 
+@both_transports
 def test_over_the_quota_is_a_429_that_says_how_much_and_when(fleet: Fleet) -> None:
     limit(fleet, quota={"messages_per_s": 0.05, "bytes_per_s": 1000.0})
     writer = fleet.register("writer-0")
@@ -71,6 +72,7 @@ def test_heartbeats_and_results_are_not_paid_from_the_quota(fleet: Fleet) -> Non
     assert note(writer) == 429
 
 
+@both_transports
 def test_bytes_count_too(fleet: Fleet) -> None:
     limit(fleet, quota={"bytes_per_s": 100.0})
     writer = fleet.register("writer-0")
@@ -131,6 +133,7 @@ def test_denials_are_counted_and_thirty_in_a_minute_are_told_once(fleet: Fleet) 
     assert len(fleet.rows("instance='writer-50' AND verdict='deny'")) < 10
 
 
+@both_transports
 def test_a_flood_of_one_agent_leaves_another_its_time(fleet: Fleet) -> None:
     limit(fleet, rate=FAST, quota={"messages_per_s": 0.02})
     flood, other, reviewer = fleet.register("writer-0"), fleet.register("archive-0"), fleet.register("reviewer-0")

@@ -11,7 +11,7 @@ import docker
 import pytest
 
 from reconciler.core.reading import Absent, Ok
-from reconciler.errors import RuntimeRefusedError
+from reconciler.errors import NameTakenError, RuntimeRefusedError
 from reconciler.ports import ContainerState, Limits, Mount
 from reconciler.runtime.docker import MAX_LOG_BYTES, DockerRuntime, join_frames
 from reconciler.runtime.sandbox import FLEET_LABEL, EngineFeatures, create_body, engine_name
@@ -200,7 +200,7 @@ def test_a_container_of_that_name_without_our_label_is_absent_and_stays(
     try:
         assert under.runtime.inspect(spec.name) == Absent()
         assert under.runtime.list() == Ok([])
-        with pytest.raises(RuntimeRefusedError, match="already in use"):
+        with pytest.raises(NameTakenError, match="already in use"):
             under.runtime.create(spec)
         assert engine.inspect_container(foreign)["Id"] == foreign
     finally:

@@ -86,3 +86,14 @@ def test_a_run_that_was_to_be_cancelled_is_cancelled_when_it_is_lost(store: Stor
     assert run is not None
     assert (run.state, run.reason, run.finished_at) == ("cancelled", f"{CANCEL_REQUESTED}: by uid:0", NOW.isoformat())
     assert records.attempts(store, "r")[1].outcome == "cancelled"
+
+
+def test_a_run_that_is_recorded_as_over_is_suspect_without_a_time_or_with_an_open_attempt(store: Store) -> None:
+    begin(store, replace(RUN, state="failed", finished_at="then"))
+    over = replace(RUN, run="over", state="failed", finished_at="then")
+    records.put_tasks(
+        store, [over, replace(over, run="timeless", finished_at=""), replace(over, run="on", state="running")]
+    )
+    assert attempts.unended(store) == ["r", "timeless"]
+    attempts.end_attempt(store, RUN, "failed", "", NOW)
+    assert attempts.unended(store) == ["timeless"]

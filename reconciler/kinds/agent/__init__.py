@@ -2,6 +2,7 @@
 
 from reconciler.kinds.agent.apply import apply
 from reconciler.kinds.agent.check import check, contribute
+from reconciler.kinds.agent.findings import find
 from reconciler.kinds.agent.observe import observe
 from reconciler.kinds.agent.plan import plan
 from reconciler.kinds.agent.spec import load
@@ -19,5 +20,6 @@ AGENT = Kind(
     apply=apply,
     nothing=AgentStates,
     view=view,
+    find=find,
     images=lambda desired: {m.spec.image for m in desired.of("agent").values()},
 )

@@ -15,7 +15,7 @@ from reconciler.kinds.agent.spec import AgentSpec, Lifecycle, Quota, Resources
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Manifest, problem_at, validation_problems
 from reconciler.kinds.route_entry import Part, show_rate
-from reconciler.settings import HubSpec, Maxima, OperatorSpec, permits_image
+from reconciler.settings import AgentPlane, HubSpec, Maxima, OperatorSpec, permits_image
 
 
 def check(desired: Desired, operator: OperatorSpec) -> Sequence[Problem]:
@@ -26,6 +26,7 @@ def check(desired: Desired, operator: OperatorSpec) -> Sequence[Problem]:
         *_images(agents.values(), "hub.yaml (runtime.images)", desired.hub.runtime.images),
         *_images(agents.values(), "the operator", operator.runtime.image_allow),
         *_sizes(agents.values(), operator.maxima),
+        *_models(agents.values(), operator.agent_plane),
     ]
 
 
@@ -81,11 +82,12 @@ def _route(manifest: Manifest[AgentSpec]) -> Part:
 
 def _references(agents: Mapping[str, Manifest[AgentSpec]]) -> Iterator[Problem]:
     for manifest in agents.values():
-        for send in manifest.spec.messaging.sends:
+        for index, send in enumerate(manifest.spec.messaging.sends):
             if send.to is not None and send.to not in agents:
                 known = ", ".join(sorted(agents))
                 yield manifest.problem(
-                    f"messaging.sends names agent {send.to!r}, which is not defined; agents are: {known}"
+                    f"messaging.sends names agent {send.to!r}, which is not defined; agents are: {known}",
+                    *("messaging", "sends", index, "to"),
                 )
 
 
@@ -93,7 +95,16 @@ def _images(agents: Collection[Manifest[AgentSpec]], whose: str, patterns: tuple
     refused = {i for i in {m.spec.image for m in agents} if not permits_image(patterns, i)}
     for manifest in agents:
         if (image := manifest.spec.image) in refused:
-            yield manifest.problem(f"image {image!r} is not allowed by {whose}: {', '.join(patterns)}")
+            yield manifest.problem(f"image {image!r} is not allowed by {whose}: {', '.join(patterns)}", "image")
+
+
+def _models(agents: Collection[Manifest[AgentSpec]], plane: AgentPlane) -> Iterator[Problem]:
+    for manifest in agents:
+        if manifest.spec.llm is not None and plane.address_of(manifest.name):
+            yield manifest.problem(
+                "llm asks for models, which are at a socket; the operator's agentPlane.agents leaves this agent none",
+                "llm",
+            )
 
 
 def _sizes(agents: Collection[Manifest[AgentSpec]], maxima: Maxima) -> Iterator[Problem]:
@@ -101,8 +112,8 @@ def _sizes(agents: Collection[Manifest[AgentSpec]], maxima: Maxima) -> Iterator[
     for manifest in agents:
         spec = manifest.spec
         first, count = first or manifest, count + spec.replicas
-        for _, message in _excess(spec.resources, spec.lifecycle, maxima):
-            yield manifest.problem(message)
+        for path, message in _excess(spec.resources, spec.lifecycle, maxima):
+            yield manifest.problem(message, *path)
     if first is not None and count > maxima.agents:
         yield first.problem(f"the fleet has {count} instances; the operator allows {maxima.agents}")
 

@@ -9,42 +9,16 @@ from reconciler.core.digest import digest
 from reconciler.core.model import Line, Model, Text
 from reconciler.core.names import DottedName, Name
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
+from reconciler.core.routing import Llm
+from reconciler.core.secret import SecretNames
+from reconciler.kinds.agent.executor import ClaudeCodeExecutor, EnvName, Executor, check_claude, check_env, check_llm
 from reconciler.kinds.manifest import Loaded, Manifest, Parsed, merge_by_name, parse_manifests
 from reconciler.kinds.tree import Tree
 from reconciler.settings import DriftMode, HubSpec, TypeRate
 
-SECRET_SHAPES = ("-----BEGIN", "sk-", "ghp_", "github_pat_", "glpat-", "xoxb-", "AKIA", "AIza")
-RESERVED_ENV = ("HUB_", "PYTHONPATH", "LD_")
-
-EnvName = Annotated[Text, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 TopicPattern = Annotated[
     Text, Field(pattern=r"^(?:[a-z0-9_-]+|\*)(?:\.(?:[a-z0-9_-]+|\*))*(?:\.>)?$|^>$", max_length=100)
 ]
-
-
-def _check_env(env: Mapping[str, str]) -> Mapping[str, str]:
-    for key, value in env.items():
-        if key.startswith(RESERVED_ENV):
-            raise ValueError(f"{key} is set by the hub; choose another name")
-        if value.startswith(SECRET_SHAPES) or (len(value) > 31 and value.isalnum() and any(c.isdigit() for c in value)):
-            raise ValueError(f"the value of {key} looks like a secret; env is not for secrets, list it under 'secrets'")
-        if "\0" in value:
-            raise ValueError(f"the value of {key} contains a NUL character")
-    return env
-
-
-class Timeouts(Model):
-    first_output: Duration = 60.0
-    progress: Duration = 300.0
-
-
-class Executor(Model):
-    type: Literal["command"]
-    argv: tuple[Text, ...] = Field(min_length=1, max_length=100)
-    env: dict[EnvName, Text] = Field(default_factory=dict)
-    timeouts: Timeouts = Timeouts()
-
-    check_env = field_validator("env")(_check_env)
 
 
 class Resources(Model):
@@ -131,9 +105,17 @@ class Lifecycle(Model):
     max_crashes: StrictInt = Field(default=3, ge=1)
     auto_restart: StrictBool = True
     quarantine_threshold: StrictInt = Field(default=5, ge=1)
+    upgrade: Literal["drain"] = "drain"
+    max_unavailable: StrictInt = Field(default=1, ge=1, le=100)
     drain_deadline: Duration = 600.0
     grace: Duration = 30.0
     protect: StrictBool = False
+
+
+class Idle(Model):
+    """How long an instance without work stays; then it sleeps until there is some."""
+
+    after: Duration = Field(default=900.0, gt=0)
 
 
 class Health(Model):
@@ -151,13 +133,16 @@ class AgentSpec(Model):
     version: Text = "1"
     image: Annotated[Line, Field(pattern=r"^[a-z0-9][a-z0-9._/:@-]*$", max_length=255)]
     replicas: StrictInt = Field(default=1, ge=0, le=100)
-    mode: Literal["persistent"] = "persistent"
+    mode: Literal["persistent", "per-task"] = "persistent"
+    idle: Idle | None = None
     capabilities: tuple[DottedName, ...] = ()
     executor: Executor
+    llm: Llm | None = None
     resources: Resources = Resources()
     sandbox: Literal["strict"] = "strict"
     network: Literal["isolated"] = "isolated"
     workspace: Workspace = Workspace()
+    secrets: SecretNames = Field(default=(), max_length=50)
     env: dict[EnvName, Text] = Field(default_factory=dict)
     messaging: Messaging = Messaging()
     tasks: AgentTasks = AgentTasks()
@@ -165,7 +150,7 @@ class AgentSpec(Model):
     health: Health = Health()
     drift: DriftMode | None = None
 
-    check_env = field_validator("env")(_check_env)
+    check_env = field_validator("env")(check_env)
 
 
 def parse_agent(file: str, content: bytes, defaults: Mapping[str, Any]) -> Parsed[AgentSpec]:
@@ -187,6 +172,15 @@ def _check(spec: AgentSpec) -> Sequence[tuple[Sequence[str | int], str]]:
     out: list[tuple[Sequence[str | int], str]] = []
     if len(set(spec.capabilities)) != len(spec.capabilities):
         out.append((("capabilities",), "a capability stands twice; keep one"))
+    if len(set(spec.secrets)) != len(spec.secrets):
+        out.append((("secrets",), "a secret stands twice; keep one"))
     if spec.workspace.source == "volume" and not spec.workspace.writable:
         out.append((("workspace",), "a volume that is not writable is always empty; set writable: true"))
+    if spec.idle is not None and spec.mode == "per-task":
+        out.append((("idle",), "an instance of a per-task agent ends with its task; take idle off"))
+    if spec.mode == "per-task" and spec.tasks.max_parallel != 1:
+        out.append((("tasks", "maxParallel"), "an instance of a per-task agent has one task; raise replicas instead"))
+    out.extend(check_llm(spec.executor, spec.llm))
+    if isinstance(spec.executor, ClaudeCodeExecutor):
+        out.extend(check_claude(spec.executor, spec.env, spec.resources.memory, spec.resources.pids))
     return out

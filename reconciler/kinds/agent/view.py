@@ -5,16 +5,20 @@ from collections.abc import Iterator, Mapping
 from reconciler.core.fleet import AgentView, InstanceView
 from reconciler.core.names import instance_name
 from reconciler.core.quantity import show_duration
+from reconciler.core.routing import exposure_of
+from reconciler.kinds.agent.demand import is_asleep, is_used
+from reconciler.kinds.agent.rollout import in_force
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.kinds.kind import GAP_S, Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.ports import InstanceReport
+from reconciler.settings import HubSpec
 
 
 def view(desired: Desired, observed: AgentStates, facts: Facts) -> Mapping[str, AgentView]:
     """The desired agents with the readiness of their instances, for routing tasks. Each is made when asked for."""
-    return _Views(desired.of("agent"), observed, facts)
+    return _Views(desired, observed, facts)
 
 
 def silent_s(report: InstanceReport, facts: Facts) -> float:
@@ -41,13 +45,14 @@ def silence_limit_s(spec: AgentSpec, lease_s: float) -> float:
 class _Views(Mapping[str, AgentView]):
     """Most passes ask for few of the agents, or for none."""
 
-    def __init__(self, manifests: Mapping[str, Manifest[AgentSpec]], observed: AgentStates, facts: Facts) -> None:
-        self._manifests, self._observed, self._facts = manifests, observed, facts
+    def __init__(self, desired: Desired, observed: AgentStates, facts: Facts) -> None:
+        self._manifests: Mapping[str, Manifest[AgentSpec]] = desired.of("agent")
+        self._hub, self._observed, self._facts = desired.hub, observed, facts
         self._made: dict[str, AgentView] = {}
 
     def __getitem__(self, name: str) -> AgentView:
         if name not in self._made:
-            self._made[name] = _agent_view(self._manifests[name], self._observed, self._facts)
+            self._made[name] = _agent_view(self._manifests[name], self._hub, self._observed, self._facts)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -57,8 +62,12 @@ class _Views(Mapping[str, AgentView]):
         return len(self._manifests)
 
 
-def _agent_view(manifest: Manifest[AgentSpec], observed: AgentStates, facts: Facts) -> AgentView:
-    name, spec = manifest.name, manifest.spec
+def _agent_view(manifest: Manifest[AgentSpec], hub: HubSpec, observed: AgentStates, facts: Facts) -> AgentView:
+    name, replicas = manifest.name, manifest.spec.replicas
+    states = [observed.instances.get(instance_name(name, i)) for i in range(replicas)]
+    if any(s is not None and s.record is not None and s.record.rejected for s in states):
+        manifest = in_force(manifest, "", [s for s in states if s is not None]).manifest
+    spec = manifest.spec
     return AgentView(
         name=name,
         role=spec.role,
@@ -67,12 +76,22 @@ def _agent_view(manifest: Manifest[AgentSpec], observed: AgentStates, facts: Fac
         max_parallel=spec.tasks.max_parallel,
         sandboxed=facts.sandboxed,
         grace_s=spec.lifecycle.grace,
+        trust=facts.trust.get(name, hub.orchestrator.trust.neutral),
+        exposure=exposure_of(spec.llm, hub.providers, hub.sensitivity.exposures),
         workspace=_workspace(spec),
         instances=tuple(
-            _instance_view(name, observed.instances.get(instance_name(name, i)), i, spec, facts)
-            for i in range(spec.replicas)
+            _instance_view(name, states[i], i, spec, facts)
+            for i in range(len(states))
+            if spec.mode == "persistent" or _has_or_gets_a_task(states[i], facts)
         ),
     )
+
+
+def _has_or_gets_a_task(state: InstanceState | None, facts: Facts) -> bool:
+    """Of a per-task agent only these count: the others are about to go, or not there yet."""
+    if state is None or state.record is None:
+        return False
+    return bool(facts.busy.get(state.name)) or not is_used(state)
 
 
 def _workspace(spec: AgentSpec) -> str:
@@ -100,10 +119,14 @@ def _instance_view(
 def _why_not_ready(state: InstanceState | None, spec: AgentSpec, facts: Facts) -> str:
     if state is None or state.record is None:
         return "not created yet"
+    if is_asleep(state):
+        return "it sleeps, and is started for what waits"
     if state.container is None or state.container.state != "running":
         return f"its container is {state.container.state if state.container else 'missing'}"
     if state.record.phase != Phase.EXECUTING:
         return state.record.reason or f"it is {state.record.phase}"
+    if spec.mode == "per-task" and is_used(state):
+        return "it has its one task"
     if state.report is None:
         return "the router does not know it yet"
     return why_silent(state.report, spec, facts)

@@ -1,7 +1,7 @@
 """Policies: the Rego of a revision as one bundle that answers, or none of it."""
 
 from reconciler.kinds.kind import Kind
-from reconciler.kinds.policy.apply import apply
+from reconciler.kinds.policy.apply import apply, take_down
 from reconciler.kinds.policy.observe import PolicyState, observe
 from reconciler.kinds.policy.plan import plan
 from reconciler.kinds.policy.spec import contribute, load, verify
@@ -16,4 +16,5 @@ POLICY = Kind(
     apply=apply,
     nothing=PolicyState,
     verify=verify,
+    take_down=take_down,
 )

@@ -5,11 +5,9 @@ from reconciler.core.outcome import Applied, Outcome
 from reconciler.crashpoint import effect
 from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.policy.observe import ACTIVE, OPA_WAS_RUNNING
-from reconciler.kinds.policy.plan import OPA
+from reconciler.kinds.policy.spec import OPA
+from reconciler.policy.bundle import NO_POLICIES
 from reconciler.policy.opa_process import start_opa, stop_opa
-from reconciler.ports import PolicyBundle
-
-NO_POLICIES = PolicyBundle(modules={}, data={}, digest="")
 
 
 def apply(change: Change, world: World, _desired: Desired) -> Outcome:
@@ -25,10 +23,16 @@ def apply(change: Change, world: World, _desired: Desired) -> Outcome:
     return Applied()
 
 
+def take_down(world: World) -> None:
+    """End OPA, whether it is ours to run any more or not. Raises PolicyEngineError, StoreError."""
+    effect("opa.stop", stop_opa, world.run)
+    if world.store.get_meta(OPA_WAS_RUNNING):
+        world.store.set_meta(OPA_WAS_RUNNING, "")
+
+
 def _apply_opa(change: Change, world: World) -> Outcome:
     if change.action is Action.REMOVE:
-        effect("opa.stop", stop_opa, world.run)
-        world.store.set_meta(OPA_WAS_RUNNING, "")
+        take_down(world)
         return Applied()
     effect("opa.start", start_opa, world.run, world.state, change.spec)
     world.store.set_meta(OPA_WAS_RUNNING, "yes")

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.kinds.kind import Desired, Facts
 from reconciler.kinds.policy.observe import OpaState, PolicyState
-from reconciler.kinds.policy.spec import NAME
+from reconciler.kinds.policy.spec import NAME, OPA, is_opa_managed
 
-OPA = "opa"
 _LOOK_AGAIN_S = 1.0
 
 
@@ -35,8 +34,7 @@ def _plan_bundle(desired: Desired, observed: PolicyState) -> Sequence[Change]:
 
 
 def _plan_opa(desired: Desired, observed: OpaState) -> Sequence[Change]:
-    opa = desired.hub.policy.opa
-    if opa is None or not opa.managed or OPA not in desired.hub.policy.engines:
+    if not is_opa_managed(desired.hub):
         gone = _opa_change(Action.REMOVE, Cause.COMMIT, "hub.yaml does not ask for it any more", observed)
         return [gone] if observed.running else []
     if observed.program is None:

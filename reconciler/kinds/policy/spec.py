@@ -8,12 +8,14 @@ from reconciler.core.problem import Problem, sort_problems
 from reconciler.core.yaml import load_documents, locate
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
-from reconciler.kinds.tree import ParseCache, Tree
+from reconciler.kinds.tree import Tree
+from reconciler.kinds.verdicts import Verdicts
 from reconciler.policy.bundle import build_bundle, is_test
 from reconciler.ports import PolicyBundle, PolicyEngine
 from reconciler.settings import HubSpec
 
 NAME = "policies"
+OPA = "opa"
 DATA_FILE = "data.yaml"
 
 
@@ -45,7 +47,7 @@ def load(tree: Tree, hub: HubSpec) -> Loaded[Any]:
         data_file=data_file,
         locate=lambda path: locate(content, 0, path) if isinstance(content, bytes) else (0, 0),
     )
-    problems.extend(built.problems)
+    problems.extend((*built.problems, *built.unasked))
     if built.bundle is None or problems:
         return Loaded(by_name={}, problems=sort_problems(problems))
     tests = sum(is_test(path) for path in files)
@@ -64,18 +66,23 @@ def _parse_data(file: str, content: bytes | Problem | None) -> tuple[object, Seq
     return documents.values[0] if documents.values else None, documents.problems
 
 
-def verify(desired: Desired, engine: Callable[[], PolicyEngine], cache: ParseCache) -> Sequence[Problem]:
+def verify(desired: Desired, engine: Callable[[], PolicyEngine], verdicts: Verdicts) -> Sequence[Problem]:
     """What the engine finds: syntax, and tests that fail. The same policies are looked at once."""
     policies = desired.of("policy").get(NAME)
     if policies is None:
         return ()
-    key = ("rego-check", NAME, policies.bundle.digest)
-    found = cache.get(key)
+    digest: str = policies.bundle.digest
+    found = verdicts.get(digest)
     if found is None:
-        found = tuple(engine().check(policies.bundle))
-        cache.put(key, found)
-    problems: Sequence[Problem] = found
-    return problems
+        found = engine().check(policies.bundle)
+        verdicts.put(digest, found)
+    return found
+
+
+def is_opa_managed(hub: HubSpec) -> bool:
+    """Whether the hub is to run OPA itself."""
+    opa = hub.policy.opa
+    return opa is not None and opa.managed and OPA in hub.policy.engines
 
 
 def contribute(desired: Desired) -> Mapping[str, Any]:

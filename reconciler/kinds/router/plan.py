@@ -1,4 +1,4 @@
-"""What the router lacks: to run, its configuration, or the right set of instances. Pure."""
+"""What the router lacks: to run, the code of this hub, its configuration, or the right set of instances. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from reconciler.kinds.router.state import RouterState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterWork:
-    """What applying does: start it, swap `config`, register `put`, revoke `remove`."""
+    """What applying does: start it in place of one of other code, swap `config`, register `put`, revoke `remove`."""
 
     start: bool = False
     config: Mapping[str, Any] | None = None
@@ -26,6 +26,11 @@ def plan(desired: Desired, observed: RouterState, _facts: Facts) -> Sequence[Cha
         cause = Cause.CRASH if observed.was_running else Cause.START
         work = RouterWork(start=True, config=config, put=observed.entries)
         return [_change(desired, Action.CREATE, cause, "it is not running", work)]
+    if report.next_version:
+        reason = f"its code is version {report.code_version}, this is {report.next_version}"
+        code = FieldChange(path="code", before=report.code_version, after=report.next_version)
+        work = RouterWork(start=True, config=config, put=observed.entries)
+        return [_change(desired, Action.RESTART, Cause.START, reason, work, (code,))]
     fields: list[FieldChange] = []
     is_stale = report.config_digest != config["digest"]
     if is_stale:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.core.endpoint import parse_endpoint
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.route_entry import show_rate
 from reconciler.kinds.tree import Tree
-from reconciler.settings import HubSpec, Policy
+from reconciler.settings import AgentPlane, HubSpec, Policy
 
 REQUEST_TIMEOUT_S = 60.0
 
@@ -18,7 +19,7 @@ def load(_tree: Tree, _hub: HubSpec) -> Loaded[Any]:
 
 
 def contribute(desired: Desired) -> Mapping[str, Any]:
-    """The sections `limits`, `log`, `rules` and `opa` of the router's configuration."""
+    """The sections `limits`, `log`, `rules` and `opa` of the router's configuration, and `tls` where it listens so."""
     router, hub = desired.hub.router, desired.hub
     return {
         "limits": {
@@ -44,7 +45,18 @@ def contribute(desired: Desired) -> Mapping[str, Any]:
             "cache_entries": hub.policy.cache.entries,
         },
         "opa": _show_opa(hub.policy),
+        **_show_tls(desired.plane),
     }
+
+
+def _show_tls(plane: AgentPlane) -> Mapping[str, Any]:
+    """Where to listen, and by which names agents may know it."""
+    endpoint = plane.listens_at
+    if endpoint is None:
+        return {}
+    names = {parse_endpoint(plane.advertise).host} if plane.advertise else set()
+    names |= set() if endpoint.is_any else {endpoint.host}
+    return {"tls": {"host": endpoint.host, "port": endpoint.port, "names": sorted(names)}}
 
 
 def _show_opa(policy: Policy) -> Mapping[str, Any] | None:

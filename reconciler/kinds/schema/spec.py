@@ -1,26 +1,24 @@
 """Payload schemas: one JSON Schema 2020-12 per message type, from `schemas/messages/<type>.schema.json`. Pure."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from reconciler.core.digest import digest
+from reconciler.core.json_schema import parse_json_schema
+from reconciler.core.message_type import is_reserved
 from reconciler.core.names import check_dotted
 from reconciler.core.problem import Problem, sort_problems
-from reconciler.core.yaml import load_documents, locate
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.tree import Tree
 from reconciler.settings import HubSpec
 
 SUFFIX = ".schema.json"
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-MAX_DEPTH = 64
 
-_Path: TypeAlias = tuple[str | int, ...]
-_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; flatten it"
-_NO_JSON = "has a value that JSON cannot carry (NaN, infinity, a number without end, half of a character); change it"
-_NO_TYPE = "is no type; expected array, boolean, integer, null, number, object or string"
+_NOT_YOURS = (
+    "has no effect: types that begin with '{}.' are the hub's own, and so are their schemas; "
+    "remove the file, or name it after another type"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,82 +46,9 @@ def parse_schema(file: str, content: bytes) -> MessageSchema | Sequence[Problem]
         check_dotted(name)
     except ValueError as exc:
         return [Problem(file=file, message=f"is not named after a message type: {exc}")]
-    try:
-        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_number)
-        content_digest = digest(value)
-    except json.JSONDecodeError as exc:
-        return [Problem(file=file, line=exc.lineno, column=exc.colno, message=f"is not valid JSON: {exc.msg}")]
-    except UnicodeDecodeError:
-        return load_documents(content, file).problems
-    except _TwiceError as exc:
-        found = [p for p in load_documents(content, file).problems if "duplicate key" in p.message]
-        return found or [Problem(file=file, message=str(exc))]
-    except RecursionError:
-        return [Problem(file=file, message=_TOO_DEEP)]
-    except ValueError:
-        return [Problem(file=file, message=_NO_JSON)]
-    if not isinstance(value, dict):
-        return [Problem(file=file, line=1, column=1, message="a schema is a JSON object")]
-    faults = [_problem_at(file, content, path, message) for path, message in _faults(value)]
-    return faults or MessageSchema(name=name, schema=value, digest=content_digest, file=file)
-
-
-def _faults(schema: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
-    """What is wrong, and at which path."""
-    import jsonschema_rs
-
-    if schema.get("$schema", DIALECT) != DIALECT:
-        yield ("$schema",), f"$schema is {schema['$schema']!r}; only {DIALECT!r} is read"
-        return
-    for path, value in _walk(schema):
-        if len(path) > MAX_DEPTH:
-            yield (), _TOO_DEEP
-            return
-        if path[-1] in ("$ref", "$dynamicRef") and isinstance(value, str) and not value.startswith("#"):
-            yield path, f"{path[-1]} {value!r} leaves the file; only references within it ('#/…') are followed"
-            return
-    try:
-        jsonschema_rs.Draft202012Validator(dict(schema))
-    except jsonschema_rs.ValidationError as exc:
-        path = tuple(exc.instance_path)
-        wrong = _NO_TYPE if path[-1:] == ("type",) and isinstance(exc.instance, str) else exc.message
-        yield path, f"is not a JSON Schema 2020-12: {'.'.join(map(str, path)) or 'the schema'}: {wrong}"
-    except ValueError as exc:
-        yield (), f"is not a JSON Schema 2020-12: {str(exc).splitlines()[0]}"
-
-
-def _walk(schema: Mapping[str, Any]) -> Iterator[tuple[_Path, object]]:
-    """Every value with its path, in no particular order."""
-    stack: list[tuple[_Path, object]] = [((), schema)]
-    while stack:
-        path, node = stack.pop()
-        if path:
-            yield path, node
-        if isinstance(node, dict):
-            stack.extend(((*path, key), child) for key, child in node.items())
-        elif isinstance(node, list):
-            stack.extend(((*path, index), child) for index, child in enumerate(node))
-
-
-class _TwiceError(ValueError):
-    """A key stands twice in one object."""
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    out = dict(pairs)
-    if len(out) != len(pairs):
-        seen: set[str] = set()
-        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-        raise _TwiceError(f"key {twice!r} stands twice in one object; keep one of them")
-    return out
-
-
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number in JSON")
-
-
-def _problem_at(file: str, content: bytes, path: _Path, message: str) -> Problem:
-    """At the place of `path`, found by reading the file as the YAML that nearly all JSON is; else at its beginning."""
-    is_yaml = not load_documents(content, file).problems
-    line, column = locate(content, 0, path) if is_yaml else (1, 1)
-    return Problem(file=file, line=line, column=column, message=message)
+    if is_reserved(name):
+        return [Problem(file=file, message=_NOT_YOURS.format(name.partition(".")[0]))]
+    value = parse_json_schema(file, content)
+    if not isinstance(value, Mapping):
+        return value
+    return MessageSchema(name=name, schema=value, digest=digest(value), file=file)

@@ -11,12 +11,21 @@ from reconciler.core.change import Action, Change
 from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
 from reconciler.core.reading import Ok
 from reconciler.crashpoint import effect
+from reconciler.kinds.egress_entry import digest_providers, write_entry
 from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.manifest import Manifest
-from reconciler.kinds.task.plan import TaskWork, retry_wait_s
+from reconciler.kinds.outgoing import read_outgoing
+from reconciler.kinds.task.artefacts import read_artefact
+from reconciler.kinds.task.escalation import ACKNOWLEDGED
+from reconciler.kinds.task.judge import judge
+from reconciler.kinds.task.payload import Told, write_assignment
+from reconciler.kinds.task.plan import OPERATOR, TO_AGENT, retry_wait_s
 from reconciler.kinds.task.question import write_question
-from reconciler.kinds.task.spec import TaskSpec
+from reconciler.kinds.task.schedule import schemas_of
+from reconciler.kinds.task.spec import Check, TaskSpec
 from reconciler.kinds.task.state import CANCEL_REQUESTED, TaskState
+from reconciler.kinds.task.step import TaskWork, recorded_spec
+from reconciler.kinds.task.verdict import Verdict, read_verdict
 from reconciler.kinds.workspace import provide_workspace, workspace_path
 from reconciler.store import attempts, records
 from reconciler.store.records import TaskRecord
@@ -28,10 +37,13 @@ FENCE_GRACE_S = 2.0
 def apply(change: Change, world: World, desired: Desired) -> Outcome:
     """Carry out one change. Raises ReconcilerError where the surroundings broke."""
     work: TaskWork = change.spec
-    if change.action is Action.CREATE:
-        record = new_run(_needed(work.manifest), source="git", revision=desired.revision.id, now=world.clock.now())
+    if work.manifest is not None:
+        record = new_run(work.manifest, desired, source="git", now=world.clock.now())
         effect("task.create.record", records.put_tasks, world.store, [record])
         return Applied(note=f"run {record.run}")
+    if work.new or work.schedule is not None or work.ended:
+        effect("task.create.record", _make, work, world)
+        return Applied()
     run = _needed(work.run)
     if not _is_as_planned(run, world):
         return Skipped(reason="it changed meanwhile; the next pass looks again")
@@ -44,6 +56,18 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
             return _complete(run, _needed(work.state), work.reason, world)
         case Action.CANCEL:
             return _cancel(run, work.reason, world)
+        case Action.UPDATE if work.state is not None:
+            put_back = replace(run, state=work.state, finished_at="")
+            effect("task.restore.record", records.put_tasks, world.store, [put_back])
+            return Applied()
+        case Action.UPDATE:
+            settled = replace(run, escalated=ACKNOWLEDGED)
+            effect("task.acknowledge.record", records.put_tasks, world.store, [settled])
+            return Applied()
+        case Action.CHECK:
+            return _check(run, work, world)
+        case Action.RETRY if work.remedy:
+            return _refuse(run, work.remedy, world)
         case Action.RETRY:
             return _retry(run, work, world)
         case Action.TIME_OUT:
@@ -52,7 +76,9 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
             return Failed(reason=f"a task cannot be asked to {change.action}", retryable=False)
 
 
-def new_run(manifest: Manifest[TaskSpec], *, source: str, revision: str, now: datetime, uid: int = 0) -> TaskRecord:
+def new_run(
+    manifest: Manifest[TaskSpec], desired: Desired, *, source: str, now: datetime, uid: int = 0, key: str = ""
+) -> TaskRecord:
     """A pending run of a manifest under a new run id."""
     return TaskRecord(
         run=secrets.token_hex(6),
@@ -61,37 +87,57 @@ def new_run(manifest: Manifest[TaskSpec], *, source: str, revision: str, now: da
         manifest=json.dumps(manifest.written, sort_keys=True),
         source=source,
         uid=uid,
-        revision=revision,
+        key=key,
+        revision=desired.revision.id,
         state=TaskState.PENDING,
         priority=manifest.spec.priority,
         created_at=now.isoformat(),
+        schemas=schemas_of(manifest, desired),
     )
+
+
+def _make(work: TaskWork, world: World) -> None:
+    """Runs that are not there yet, and what a schedule has seen to: together, so that none is forgotten or doubled."""
+    with world.store.transaction():
+        records.put_tasks(world.store, [r for r in work.new if records.task(world.store, r.run) is None])
+        if work.schedule is not None:
+            records.put_schedule(world.store, work.schedule)
+        if work.ended:
+            records.delete_schedule(world.store, work.ended)
 
 
 def _is_as_planned(run: TaskRecord, world: World) -> bool:
     current = records.task(world.store, run.run)
-    return current is not None and (current.state, current.generation) == (run.state, run.generation)
+    return current is not None and _place(current) == _place(run)
+
+
+def _place(run: TaskRecord) -> tuple[object, ...]:
+    """How far a run is."""
+    return run.state, run.generation, run.checks
 
 
 def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
-    spec = _needed(work.spec)
-    if work.agent is None:
-        who = f"agent {spec.agent}" if spec.agent else f"an agent with {', '.join(spec.requires)}"
-        return _complete(run, TaskState.REJECTED, f"{who} is not in the fleet", world)
+    agent = _needed(work.agent)
     decision = world.policy.decide("task", _question(run, work, world))
     reason = "; ".join(decision.reasons)
+    if not decision.allow and work.is_fallback:
+        passed_over = replace(run, tried=f"{run.tried} {agent.name}".strip())
+        effect("task.authorise.record", records.put_tasks, world.store, [passed_over])
+        return Applied(note=f"policy ({decision.engine}) does not allow {agent.name}: {reason}")
     if not decision.allow and work.state is None:
-        return Skipped(reason=f"policy ({decision.engine}) does not allow {work.agent.name}: {reason}")
+        return Skipped(reason=f"policy ({decision.engine}) does not allow {agent.name}: {reason}")
     if not decision.allow:
         rejected = replace(run, policy_revision=decision.revision)
         return _complete(rejected, TaskState.REJECTED, f"policy ({decision.engine}) said no: {reason}", world)
     allowed = replace(
         run,
         state=TaskState.AUTHORISED,
-        agent=work.agent.name,
+        agent=agent.name,
         policy_revision=decision.revision,
         reason=run.reason if run.attempts else "",
     )
+    if work.is_fallback:
+        allowed = replace(allowed, tried=f"{run.tried} {run.agent}".strip(), spent=run.attempts)
     effect("task.authorise.record", records.put_tasks, world.store, [allowed])
     return Applied(note=f"allowed by {decision.engine}")
 
@@ -133,6 +179,8 @@ def _dispatch(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -
         effect("task.dispatch.record", _assign, world, run, work.instance.container_id)
     if agent.workspace in ("full", "tree"):
         effect("task.dispatch.workspace", provide_workspace, world, run.revision, agent.workspace == "full")
+    if agent.exposure != "none":
+        effect("task.dispatch.egress", _tell_egress, world, desired, work.instance.name)
     message = _assignment(run, spec, work, world, desired)
     effect("task.dispatch.send", world.router.send, message)
     sent = replace(run, sent_epoch=report.value.epoch)
@@ -140,11 +188,17 @@ def _dispatch(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -
     return Applied(note=f"generation {run.generation}")
 
 
+def _tell_egress(world: World, desired: Desired, instance: str) -> None:
+    """The way out must know how sensitive the work is before the agent does. Raises EgressError."""
+    for name, outgoing in read_outgoing(world.store, instance).items():
+        world.egress.put_instance(name, write_entry(outgoing, desired.hub, digest_providers(desired.hub)))
+
+
 def _mark_sent(world: World, sent: TaskRecord) -> None:
-    """Note the epoch, unless a report of the agent's overtook us."""
+    """Note the epoch, unless a report of the agent's overtook us, or somebody who wants the run cancelled."""
     with world.store.transaction():
         current = records.task(world.store, sent.run)
-        if current is not None and current.generation == sent.generation:
+        if current is not None and (current.generation, current.reason) == (sent.generation, sent.reason):
             records.put_tasks(world.store, [replace(current, sent_epoch=sent.sent_epoch)])
 
 
@@ -155,49 +209,88 @@ def _assign(world: World, run: TaskRecord, container_id: str) -> None:
 
 
 def _assignment(run: TaskRecord, spec: TaskSpec, work: TaskWork, world: World, desired: Desired) -> dict[str, Any]:
-    agent = _needed(work.agent)
-    found = records.results(world.store, list(work.parents.values()))
-    parents = {name: json.loads(found[r].result) if r in found else None for name, r in work.parents.items()}
-    return {
-        "instance": run.instance,
-        "message": {
-            "id": f"{run.run}-{run.generation}",
-            "type": "task.assigned",
-            "pattern": "request",
-            "payload": {
-                "task": run.name,
-                "run": run.run,
-                "generation": run.generation,
-                "lease_s": desired.hub.router.lease,
-                "timeout_s": spec.timeout,
-                "prompt": spec.prompt,
-                "input": spec.input,
-                "parents": parents,
-                "workspace": workspace_path(world, run.instance, run.revision, agent.workspace),
-                "output": {"maxSize": spec.output.max_size, "artefacts": list(spec.output.artefacts)},
-                "sensitivity": spec.sensitivity,
-            },
-        },
-    }
+    found = records.results(world.store, [*work.parents.values(), run.run, run.parent])
+    told = Told(
+        parents={name: found.get(parent) for name, parent in work.parents.items()},
+        before=found.get(run.run),
+        subject=records.task(world.store, run.parent) if run.parent else None,
+        subject_result=found.get(run.parent),
+        read_artefact=lambda digest: read_artefact(world.state, digest),
+        workspace=workspace_path(world, run.instance, run.revision, _needed(work.agent).workspace),
+        lease_s=desired.hub.router.lease,
+    )
+    return write_assignment(run, spec, told)
 
 
 def _complete(run: TaskRecord, state: TaskState, reason: str, world: World) -> Outcome:
-    done = replace(run, state=state, reason=reason, finished_at=world.clock.now().isoformat())
-    effect("task.complete.record", records.put_tasks, world.store, [done])
-    return Applied(note=reason)
+    now = world.clock.now()
+    done = replace(run, state=state, reason=reason, finished_at=now.isoformat(), escalated=_escalation(run, state))
+    with world.store.transaction():
+        if run.state == TaskState.CHECKING:
+            attempts.end_attempt(world.store, run, state, reason, now)
+        effect("task.complete.record", records.put_tasks, world.store, [done])
+    return Applied(note=f"{reason}; escalated to {done.escalated}" if done.escalated else reason)
+
+
+def _escalation(run: TaskRecord, state: TaskState) -> str:
+    """To whom the end of a run goes."""
+    escalate = recorded_spec(run.manifest).escalate
+    if escalate is None or state not in (TaskState.FAILED, TaskState.TIMED_OUT, TaskState.REJECTED):
+        return ""
+    return f"{TO_AGENT}{escalate.agent}" if escalate.agent is not None else OPERATOR
+
+
+def _check(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
+    """The next verdict on the result is recorded."""
+    verdicts = json.loads(run.checks)
+    check = _needed(work.spec).checks[len(verdicts)]
+    verdict = _verdict(run, check, work, world)
+    checked = replace(run, checks=json.dumps([*verdicts, verdict.to_json()]))
+    effect("task.check.record", records.put_tasks, world.store, [checked])
+    return Applied(note=f"{verdict.check}: {'accepted' if verdict.accept else verdict.reason}")
+
+
+def _verdict(run: TaskRecord, check: Check, work: TaskWork, world: World) -> Verdict:
+    found = records.results(world.store, [run.run, *([work.child.run] if work.child else [])])
+    if work.child is not None:
+        return read_verdict(check, work.child, found.get(work.child.run))
+    if not check.is_by_hub:
+        return Verdict(check=check.shown, accept=False, reason="not asked for, since an earlier check failed")
+    result = json.loads(found[run.run].result) if run.run in found else None
+    schema = json.loads(run.schemas).get(check.schema_)
+    if check.schema_ is not None and schema is None:
+        return Verdict(check=check.shown, accept=False, reason="the schema was not recorded with the run")
+    (wrong,) = judge(result, [{"schema": schema} if check.schema_ is not None else {"regex": check.regex}])
+    return Verdict(check=check.shown, accept=not wrong, reason=wrong)
+
+
+def _refuse(run: TaskRecord, remedy: str, world: World) -> Outcome:
+    """The result is not accepted: the run may be tried again, and is told why."""
+    reason = f"not accepted: {remedy}"
+    now = world.clock.now()
+    with world.store.transaction():
+        attempts.end_attempt(world.store, run, "not_accepted", reason, now)
+        again = replace(
+            run, state=TaskState.AUTHORISED, reason=reason, remedy=remedy, checks="[]", instance="", sent_epoch=""
+        )
+        effect("task.refuse.record", records.put_tasks, world.store, [replace(again, not_before_boot=0.0)])
+    return Applied()
 
 
 def _cancel(run: TaskRecord, reason: str, world: World) -> Outcome:
     if run.state not in (TaskState.ASSIGNED, TaskState.RUNNING):
         return _complete(run, TaskState.CANCELLED, reason, world)
-    report = world.router.report()
-    epoch = report.value.epoch if isinstance(report, Ok) else ""
-    asked = replace(run, reason=f"{CANCEL_REQUESTED}: {reason.removeprefix(f'{CANCEL_REQUESTED}: ')}", sent_epoch=epoch)
+    why = f"{CANCEL_REQUESTED}: {reason.removeprefix(f'{CANCEL_REQUESTED}: ')}"
+    asked = replace(run, reason=why, sent_epoch="")
     effect("task.cancel.record", records.put_tasks, world.store, [asked])
+    report = world.router.report()
+    if not isinstance(report, Ok):
+        return Failed(reason="the router does not answer", transient=True)
     order = {"task": run.name, "run": run.run, "generation": run.generation}
     message = {"id": f"{run.run}-{run.generation}-cancel", "type": "task.cancel", "pattern": "event", "payload": order}
     effect("task.cancel.send", world.router.send, {"instance": run.instance, "message": message})
     world.router.set_cancels(run.instance, open_cancels(world.store, run.instance))
+    effect("task.cancel.sent", _mark_sent, world, replace(asked, sent_epoch=report.value.epoch))
     return Applied(note=f"asked {run.instance} to stop it")
 
 
@@ -226,7 +319,7 @@ def _retry(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
 def _time_out(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -> Outcome:
     _fence(run, world)
     retry = _needed(work.spec).retries or desired.hub.orchestrator.retry
-    wait = retry_wait_s(retry, run.attempts, 1.0)
+    wait = retry_wait_s(retry, run.run, run.attempts - run.spent)
     with world.store.transaction():
         effect(
             "task.time_out.record",

@@ -1,4 +1,4 @@
-"""Cross references of tasks: agents, capabilities and dependencies must exist, and nothing waits for itself."""
+"""Cross references of tasks: agents, schemas and dependencies must exist, and nothing waits for itself."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from reconciler.core.problem import Problem
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Manifest
-from reconciler.kinds.task.spec import TaskSpec
+from reconciler.kinds.task.spec import MAX_SCHEDULED_NAME, LoadedTasks, TaskSpec
 from reconciler.settings import OperatorSpec
 
 
@@ -16,18 +16,68 @@ def check(desired: Desired, _operator: OperatorSpec) -> Sequence[Problem]:
     agents = desired.of("agent")
     out: list[Problem] = []
     for manifest in tasks.values():
-        spec = manifest.spec
-        if spec.agent is not None and spec.agent not in agents and "agent" not in desired.broken:
-            known = ", ".join(sorted(agents)) or "none"
-            out.append(manifest.problem(f"agent {spec.agent!r} is not defined; agents are: {known}"))
         if "agent" not in desired.broken:
+            out.extend(_strangers(manifest, agents))
             out.extend(_unmet(manifest, agents))
+        out.extend(_unusable_schemas(manifest, desired))
         out.extend(
-            manifest.problem(f"dependsOn names task {name!r}, which is not defined")
-            for name in spec.depends_on
+            manifest.problem(f"dependsOn names task {name!r}, which is not defined", "dependsOn", index)
+            for index, name in enumerate(manifest.spec.depends_on)
             if name not in tasks and "task" not in desired.broken
         )
+        out.extend(_scheduled(manifest, tasks))
     out.extend(_cycles(tasks))
+    return out
+
+
+def _strangers(manifest: Manifest[TaskSpec], agents: Mapping[str, Manifest[Any]]) -> Sequence[Problem]:
+    """Agents that are named and not there."""
+    spec = manifest.spec
+    named: list[tuple[str | None, tuple[str | int, ...]]] = [
+        (spec.agent, ("agent",)),
+        (spec.escalate.agent if spec.escalate is not None else None, ("escalate", "agent")),
+        *((check.agent, ("acceptance", index, "agent")) for index, check in enumerate(spec.acceptance)),
+    ]
+    known = ", ".join(sorted(agents)) or "none"
+    return [
+        manifest.problem(f"agent {name!r} is not defined; agents are: {known}", *path)
+        for name, path in named
+        if name is not None and name not in agents
+    ]
+
+
+def _unusable_schemas(manifest: Manifest[TaskSpec], desired: Desired) -> Sequence[Problem]:
+    """Schemas that results shall fit, and that are not there or are none."""
+    loaded = desired.loaded.get("task")
+    schemas = loaded.schemas if isinstance(loaded, LoadedTasks) else {}
+    folder = desired.hub.paths.schemas
+    out: list[Problem] = []
+    spec = manifest.spec
+    named: list[tuple[str | None, tuple[str | int, ...]]] = [
+        (spec.output.schema_, ("output", "schema")),
+        *((check.schema_, ("acceptance", index, "schema")) for index, check in enumerate(spec.acceptance)),
+    ]
+    for path, where in named:
+        if path is None:
+            continue
+        found = schemas.get(path)
+        if found is None:
+            known = ", ".join(sorted(schemas)) or "none"
+            out.append(manifest.problem(f"schema {path!r} is not directly in {folder}/; schemas are: {known}", *where))
+        elif not isinstance(found, Mapping):
+            out.extend(found)
+    return out
+
+
+def _scheduled(manifest: Manifest[TaskSpec], tasks: Mapping[str, Manifest[TaskSpec]]) -> Sequence[Problem]:
+    out: list[Problem] = []
+    if manifest.spec.schedule is not None and len(manifest.name) > MAX_SCHEDULED_NAME:
+        message = f"the name of a task with a schedule has at most {MAX_SCHEDULED_NAME} characters, because the time is"
+        out.append(manifest.problem(f"{message} added to it for each run; {manifest.name!r} has {len(manifest.name)}"))
+    for index, name in enumerate(manifest.spec.depends_on):
+        if (parent := tasks.get(name)) is not None and parent.spec.schedule is not None:
+            message = f"dependsOn names task {name!r}, which has a schedule: it runs many times, and which one is meant"
+            out.append(manifest.problem(f"{message} cannot be said; name tasks without one", "dependsOn", index))
     return out
 
 
@@ -37,7 +87,7 @@ def _unmet(manifest: Manifest[TaskSpec], agents: Mapping[str, Manifest[Any]]) ->
         return ()
     able = [a for a in agents.values() if set(spec.requires) <= set(getattr(a.spec, "capabilities", ()))]
     if not able:
-        return (manifest.problem(f"no agent has all of the capabilities {', '.join(spec.requires)}"),)
+        return (manifest.problem(f"no agent has all of the capabilities {', '.join(spec.requires)}", "requires"),)
     if spec.select is None:
         return ()
     select = spec.select
@@ -45,7 +95,7 @@ def _unmet(manifest: Manifest[TaskSpec], agents: Mapping[str, Manifest[Any]]) ->
         role_fits = select.role is None or getattr(agent.spec, "role", None) == select.role
         if role_fits and all(agent.labels.get(k) == v for k, v in select.labels.items()):
             return ()
-    return (manifest.problem("no agent with the required capabilities matches 'select'"),)
+    return (manifest.problem("no agent with the required capabilities matches 'select'", "select"),)
 
 
 def _cycles(tasks: Mapping[str, Manifest[TaskSpec]]) -> Sequence[Problem]:
@@ -67,7 +117,7 @@ def _cycles(tasks: Mapping[str, Manifest[TaskSpec]]) -> Sequence[Problem]:
             elif following in path:
                 cycle = [*path[path.index(following) :], following]
                 first = min(cycle)
-                problem = tasks[first].problem(f"dependsOn goes in a circle: {' -> '.join(cycle)}")
+                problem = tasks[first].problem(f"dependsOn goes in a circle: {' -> '.join(cycle)}", "dependsOn")
                 if not any(set(cycle) == set(str(p.message).split(": ")[1].split(" -> ")) for p in out):
                     out.append(problem)
             elif following in tasks and following not in done:
@@ -77,11 +127,17 @@ def _cycles(tasks: Mapping[str, Manifest[TaskSpec]]) -> Sequence[Problem]:
 
 def check_dropped(manifest: Manifest[TaskSpec], desired: Desired) -> Sequence[Problem]:
     """Problems of one task that came as a file or by the API, against the fleet in force."""
-    spec, agents = manifest.spec, desired.of("agent")
-    out: list[Problem] = list(_unmet(manifest, agents))
-    if spec.agent is not None and spec.agent not in agents:
-        known = ", ".join(sorted(agents)) or "none"
-        out.append(manifest.problem(f"agent {spec.agent!r} is not defined; agents are: {known}"))
-    if manifest.name in spec.depends_on:
-        out.append(manifest.problem("dependsOn names the task itself"))
+    agents = desired.of("agent")
+    out = [
+        *_unmet(manifest, agents),
+        *_strangers(manifest, agents),
+        *_unusable_schemas(manifest, desired),
+        *_scheduled(manifest, desired.of("task")),
+    ]
+    if manifest.name in manifest.spec.depends_on:
+        out.append(manifest.problem("dependsOn names the task itself", "dependsOn"))
+    if manifest.spec.schedule is not None:
+        out.append(
+            manifest.problem("a schedule needs a manifest in git; commit it, or leave 'schedule' out", "schedule")
+        )
     return out

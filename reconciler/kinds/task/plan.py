@@ -1,40 +1,41 @@
 """Which step each task takes next. Pure: manifests, runs, the fleet and time come in, changes go out.
 
-pending -> authorised -> assigned -> running -> succeeded | failed | timed_out | cancelled | rejected
+pending -> authorised -> assigned -> running -> checking -> succeeded | failed | timed_out | cancelled | rejected
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
+from typing import TypeAlias
 
 from reconciler.core.backoff import backoff_s
-from reconciler.core.change import Action, Cause, Change
+from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.fleet import AgentView, InstanceView
-from reconciler.core.quantity import NORMALISED, show_duration
+from reconciler.core.quantity import show_duration
 from reconciler.kinds.kind import LOOK_S, Desired, Facts
 from reconciler.kinds.manifest import Manifest
+from reconciler.kinds.task.child import CHECK, check_id, check_run, escalation_id, escalation_run
+from reconciler.kinds.task.routing import candidates, why_nobody, why_nobody_is_free
+from reconciler.kinds.task.schedule import plan_schedules
 from reconciler.kinds.task.spec import TaskSpec
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState, TaskStates, load_of
-from reconciler.settings import HubSpec, Retry
+from reconciler.kinds.task.step import TaskWork, cause_of, recorded_spec, task_change
+from reconciler.settings import Retry
 from reconciler.store.records import TaskRecord
 
 TIMEOUT_SLACK_S = 10.0
 IN_FLIGHT = (TaskState.ASSIGNED, TaskState.RUNNING)
+OPERATOR, TO_AGENT = "operator", "agent "
+"""Whom `escalated` names: a person, or how it begins where an agent is told."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskWork:
-    """What applying needs: the run as it was when planning, and what was decided about it."""
-
-    run: TaskRecord | None = None
-    manifest: Manifest[TaskSpec] | None = None
-    spec: TaskSpec | None = None
-    agent: AgentView | None = None
-    instance: InstanceView | None = None
-    state: TaskState | None = None
-    reason: str = ""
-    parents: Mapping[str, str] = field(default_factory=dict)
+_Free: TypeAlias = tuple[int, str, AgentView, InstanceView]
+_ENDED = {
+    TaskState.FAILED: "failed",
+    TaskState.TIMED_OUT: "timed out",
+    TaskState.CANCELLED: "was cancelled",
+    TaskState.REJECTED: "was rejected",
+}
 
 
 def plan(desired: Desired, observed: TaskStates, facts: Facts) -> Sequence[Change]:
@@ -43,47 +44,43 @@ def plan(desired: Desired, observed: TaskStates, facts: Facts) -> Sequence[Chang
     out: list[Change] = []
     ran = {(r.name, r.spec_digest) for r in observed.runs if r.source == "git"}
     for name, manifest in sorted(manifests.items()):
-        if (name, manifest.digest) not in ran:
-            out.append(_change(name, Action.CREATE, "new in git", manifest.digest, TaskWork(manifest=manifest)))
-    planner = _Planner(desired.hub, observed, facts)
+        if (name, manifest.digest) not in ran and manifest.spec.schedule is None:
+            out.append(task_change(name, Action.CREATE, "new in git", manifest.digest, TaskWork(manifest=manifest)))
+    out.extend(plan_schedules(desired, observed, facts))
+    planner = _Planner(desired, observed, facts)
     for run in sorted(observed.runs, key=lambda r: (-r.priority, r.created_at, r.run)):
-        wanted = manifests.get(run.name)
-        is_wanted = run.source != "git" or (wanted is not None and wanted.digest == run.spec_digest)
-        if run.state not in FINAL:
-            out.append(planner.step(run) if is_wanted else planner.withdraw(run, replaced=wanted is not None))
-        elif is_wanted or run.source != "git":
-            out.append(_finished(run, observed))
+        if (state := observed.unended.get(run.run)) is not None:
+            out.append(planner.put_back(run, state))
+        elif run.state not in FINAL:
+            out.append(planner.step(run))
+        elif (change := planner.look_back(run)) is not None:
+            out.append(change)
     return out
-
-
-@lru_cache(maxsize=16384)
-def recorded_spec(manifest: str) -> TaskSpec:
-    """The spec of a recorded run."""
-    return TaskSpec.model_validate(json.loads(manifest)["spec"], context=NORMALISED)
-
-
-def _finished(run: TaskRecord, observed: TaskStates) -> Change:
-    if run.run in observed.without_result:
-        reason = "recorded as succeeded, but no result of it was ever received; retry it"
-        return _change(run.name, Action.HOLD, reason, run.spec_digest, TaskWork(run=run), Cause.DRIFT)
-    return _change(run.name, Action.KEEP, f"finished: {run.state}", run.spec_digest, TaskWork(run=run))
 
 
 class _Planner:
     """One planning of all runs; what it hands out counts against the limits at once."""
 
-    def __init__(self, hub: HubSpec, observed: TaskStates, facts: Facts) -> None:
-        self._hub = hub
+    def __init__(self, desired: Desired, observed: TaskStates, facts: Facts) -> None:
+        self._hub = desired.hub
+        self._manifests: Mapping[str, Manifest[TaskSpec]] = desired.of("task")
         self._facts = facts
+        observed = _as_attempted(observed)
+        self._by_run = {r.run: r for r in observed.runs}
         self._latest = observed.latest()
         self._listening = observed.listening
+        self._without_result = observed.without_result
         load = load_of(observed.runs)
         self._busy = dict(load.by_instance)
         self._total = load.total
         self._queued = load.by_agent
 
     def step(self, run: TaskRecord) -> Change:
+        if why := self._unwanted(run):
+            return self._withdraw(run, why)
         spec = recorded_spec(run.manifest)
+        if run.state == TaskState.CHECKING:
+            return self._check(run, spec)
         if not self._facts.is_fleet_known:
             return self._as(run, Action.HOLD, f"{run.state}; the agents cannot be read now", TaskWork(run=run))
         match run.state:
@@ -94,31 +91,83 @@ class _Planner:
             case _:
                 return self._watch(run, spec)
 
-    def withdraw(self, run: TaskRecord, *, replaced: bool) -> Change:
-        """The manifest of a run that is not finished went away or became another one."""
-        why = "its manifest was changed in git" if replaced else "its manifest was removed from git"
+    def put_back(self, run: TaskRecord, state: TaskState) -> Change:
+        """Somebody wrote its end into the record; it goes on from where its attempts say that it is."""
+        reason = f"recorded as {run.state}, but nothing ended it; by its attempts it is {state}"
+        change = self._as(run, Action.UPDATE, reason, TaskWork(run=run, state=state), Cause.DRIFT)
+        return replace(change, fields=(FieldChange(path="state", before=run.state, after=str(state)),))
+
+    def look_back(self, run: TaskRecord) -> Change | None:
+        """What there is to say of a finished run; nothing of one that nobody wants any more."""
+        if why := self._unwanted(run):
+            is_open = run.escalated == OPERATOR
+            return self._as(run, Action.UPDATE, f"{why}: no person is needed", TaskWork(run=run)) if is_open else None
+        if run.run in self._without_result:
+            reason = "recorded as succeeded, but no result of it was ever received; retry it"
+            return task_change(run.name, Action.HOLD, reason, run.spec_digest, TaskWork(run=run), Cause.DRIFT)
+        if run.escalated.startswith(TO_AGENT) and escalation_id(run) not in self._by_run:
+            agent = run.escalated.removeprefix(TO_AGENT)
+            told = escalation_run(run, recorded_spec(run.manifest), agent)
+            return self._make(told, f"{run.name} came to no good end, and {agent} is told")
+        if run.purpose or run.schedule:
+            return None
+        return task_change(run.name, Action.KEEP, f"finished: {run.state}", run.spec_digest, TaskWork(run=run))
+
+    def _unwanted(self, run: TaskRecord) -> str:
+        """Why nobody wants a run any more; empty where it is wanted."""
+        if run.purpose:
+            return self._abandoned(run)
+        if run.source != "git":
+            return ""
+        manifest = self._manifests.get(run.schedule or run.name)
+        if manifest is None:
+            return "its manifest was removed from git"
+        if run.schedule:
+            return "" if manifest.spec.schedule is not None else "its schedule was removed from git"
+        return "" if manifest.digest == run.spec_digest else "its manifest was changed in git"
+
+    def _abandoned(self, run: TaskRecord) -> str:
+        """The same for what the hub made for another run."""
+        parent = self._by_run.get(run.parent)
+        if parent is None:
+            return "the run that it was made for is gone"
+        if run.purpose == CHECK and (parent.state != TaskState.CHECKING or check_id(parent, run.step) != run.run):
+            return f"{parent.name} is {parent.state}, and waits for it no more"
+        return ""
+
+    def _withdraw(self, run: TaskRecord, why: str) -> Change:
         change = self._cancel(run, why)
-        is_removal = change.action is Action.CANCEL and not replaced and run.state in IN_FLIGHT
+        is_removal = change.action is Action.CANCEL and run.state in IN_FLIGHT and why.endswith("removed from git")
         return replace(change, towards=Action.REMOVE) if is_removal else change
 
     def _authorise(
-        self, run: TaskRecord, spec: TaskSpec, agents: Sequence[AgentView], *, is_final: bool = True
+        self,
+        run: TaskRecord,
+        spec: TaskSpec,
+        agents: Sequence[AgentView],
+        *,
+        is_final: bool = True,
+        is_fallback: bool = False,
     ) -> Change:
         """Policy is asked about one agent: one that has instances, with the least to do for each of them.
 
         A denial rejects the run when it `is_final`; else it goes on waiting for the agent that it has.
         """
         agent = min(agents, key=self._load_of, default=None)
-        if agent is not None:
-            self._queued[agent.name] = self._queued.get(agent.name, 0) + 1
-        about = f" about {agent.name}" if agent is not None else ""
+        if agent is None:
+            reason = self._nobody(spec)
+            return self._as(
+                run, Action.COMPLETE, reason, TaskWork(run=run, spec=spec, state=TaskState.REJECTED, reason=reason)
+            )
+        self._queued[agent.name] = self._queued.get(agent.name, 0) + 1
         denied = TaskState.REJECTED if is_final else None
-        work = TaskWork(run=run, spec=spec, agent=agent, state=denied)
-        return self._as(run, Action.AUTHORISE, f"asking policy{about}", work)
+        work = TaskWork(run=run, spec=spec, agent=agent, state=denied, is_fallback=is_fallback)
+        after = f", since {run.agent} had all its attempts" if is_fallback else ""
+        return self._as(run, Action.AUTHORISE, f"asking policy about {agent.name}{after}", work)
 
-    def _load_of(self, agent: AgentView) -> tuple[bool, float, str]:
+    def _load_of(self, agent: AgentView) -> tuple[bool, float, float, str]:
         count = len(agent.instances)
-        return not count, self._queued.get(agent.name, 0) / max(1, count), agent.name
+        return not count, self._queued.get(agent.name, 0) / max(1, count), -agent.trust, agent.name
 
     def _cancel(self, run: TaskRecord, why: str) -> Change:
         if run.state in IN_FLIGHT and run.reason.startswith(CANCEL_REQUESTED):
@@ -131,12 +180,8 @@ class _Planner:
 
     def _dispatch(self, run: TaskRecord, spec: TaskSpec) -> Change:
         retry = spec.retries or self._hub.orchestrator.retry
-        if run.attempts >= retry.max_attempts:
-            reason = f"{run.reason} (attempt {run.attempts} of {retry.max_attempts})"
-            state = TaskState.TIMED_OUT if run.reason.startswith("timed out") else TaskState.FAILED
-            return self._as(
-                run, Action.COMPLETE, f"no attempts left: {run.reason}", TaskWork(run=run, state=state, reason=reason)
-            )
+        if run.attempts - run.spent >= retry.max_attempts:
+            return self._give_up(run, spec, retry.max_attempts)
         if blocked := self._blocked(run, spec):
             return blocked
         wait = run.not_before_boot - self._facts.boottime
@@ -146,14 +191,32 @@ class _Planner:
             )
         return self._assign(run, spec)
 
+    def _give_up(self, run: TaskRecord, spec: TaskSpec, most: int) -> Change:
+        """No attempt is left with its agent: another one may take it, else it has failed."""
+        tried = (*run.tried.split(), run.agent)
+        if self._hub.orchestrator.fallback_on_error and spec.agent is None:
+            others = [a for a in self._candidates(spec) if a.name not in tried]
+            if others and self._facts.is_fleet_known:
+                return self._authorise(run, spec, others, is_final=False, is_fallback=True)
+        before = f", after {', '.join(run.tried.split())}" if run.tried else ""
+        reason = f"{run.reason} (attempt {run.attempts - run.spent} of {most}{before})"
+        state = TaskState.TIMED_OUT if run.reason.startswith("timed out") else TaskState.FAILED
+        return self._as(
+            run, Action.COMPLETE, f"no attempts left: {run.reason}", TaskWork(run=run, state=state, reason=reason)
+        )
+
     def _blocked(self, run: TaskRecord, spec: TaskSpec) -> Change | None:
+        """What it depends on has not succeeded, or never will."""
         for name in spec.depends_on:
             parent = self._latest.get(name)
-            if parent is not None and parent.state in FINAL - {TaskState.SUCCEEDED}:
-                reason = f"it depends on {name}, which {parent.state.replace('_', ' ')}"
-                return self._as(run, Action.COMPLETE, reason, TaskWork(run=run, state=TaskState.FAILED, reason=reason))
-            if parent is None or parent.state != TaskState.SUCCEEDED:
+            wanted = self._manifests.get(name)
+            is_replaced = parent is not None and wanted is not None and self._unwanted(parent)
+            if parent is None or is_replaced or parent.state not in FINAL:
                 return self._as(run, Action.HOLD, f"waiting for {name}", TaskWork(run=run))
+            if parent.state != TaskState.SUCCEEDED:
+                reason = f"it depends on {name}, which {_ENDED[TaskState(parent.state)]}"
+                work = TaskWork(run=run, state=TaskState.CANCELLED, reason=reason)
+                return self._as(run, Action.COMPLETE, reason, work)
         return None
 
     def _assign(self, run: TaskRecord, spec: TaskSpec) -> Change:
@@ -162,15 +225,15 @@ class _Planner:
             return self._as(run, Action.HOLD, reason, TaskWork(run=run))
         agents = self._candidates(spec)
         if not agents:
-            return self._as(run, Action.HOLD, _nobody(spec), TaskWork(run=run))
+            return self._as(run, Action.HOLD, self._nobody(spec), TaskWork(run=run))
         own = [a for a in agents if a.name == run.agent]
         if not own:
             return self._authorise(run, spec, agents)
-        free = self._free(own)
+        free = self._placed(run, self._free(own), own[0])
         if not free and not any(i.ready for i in own[0].instances) and (able := [a for a in agents if self._free([a])]):
             return self._authorise(run, spec, able, is_final=False)
         if not free:
-            return self._as(run, Action.HOLD, _why_nobody_is_free(own), TaskWork(run=run))
+            return self._as(run, Action.HOLD, why_nobody_is_free(own), TaskWork(run=run))
         _, name, agent, instance = min(free, key=lambda f: f[:2])
         self._busy[name] = self._busy.get(name, 0) + 1
         self._total += 1
@@ -178,7 +241,14 @@ class _Planner:
         work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents)
         return self._as(run, Action.DISPATCH, f"to {name}", work)
 
-    def _free(self, agents: Sequence[AgentView]) -> list[tuple[int, str, AgentView, InstanceView]]:
+    def _placed(self, run: TaskRecord, free: Sequence[_Free], agent: AgentView) -> Sequence[_Free]:
+        """A command that checks a result goes to the instance where that was made, as long as there is one."""
+        made_by = self._by_run[run.parent].instance if run.purpose == CHECK and run.agent == agent.name else ""
+        if any(i.name == made_by for i in agent.instances):
+            return [f for f in free if f[1] == made_by]
+        return free
+
+    def _free(self, agents: Sequence[AgentView]) -> list[_Free]:
         """Ready instances that may take one more run, with what they do already."""
         return [
             (self._busy.get(i.name, 0), i.name, agent, i)
@@ -248,23 +318,40 @@ class _Planner:
         called = report.last_seen if report is not None else 0.0
         return min(facts.boottime - max(run.assigned_boot, called), facts.router.uptime_s)
 
-    def _candidates(self, spec: TaskSpec) -> list[AgentView]:
-        fleet = self._facts.fleet
-        if spec.agent is not None:
-            return [fleet[spec.agent]] if spec.agent in fleet else []
-        select = spec.select
-        return [
-            a
-            for _, a in sorted(fleet.items())
-            if a.has(spec.requires)
-            and (
-                select is None
-                or (
-                    (select.role is None or a.role == select.role)
-                    and all(a.labels.get(k) == v for k, v in select.labels.items())
-                )
+    def _check(self, run: TaskRecord, spec: TaskSpec) -> Change:
+        """The next check of a result, or what follows from all of them."""
+        verdicts = json.loads(run.checks)
+        refused = [v for v in verdicts if not v["accept"]]
+        if len(verdicts) == len(spec.checks) and not refused:
+            return self._as(run, Action.COMPLETE, "accepted", TaskWork(run=run, state=TaskState.SUCCEEDED))
+        if len(verdicts) == len(spec.checks):
+            text = "; ".join(f"{v['check']}: {v['reason']}" for v in refused)
+            return self._as(run, Action.RETRY, f"not accepted: {text}", TaskWork(run=run, remedy=text))
+        check = spec.checks[len(verdicts)]
+        work = TaskWork(run=run, spec=spec)
+        if check.is_by_hub:
+            return self._as(run, Action.CHECK, check.shown, work)
+        if refused:
+            return self._as(
+                run, Action.CHECK, f"{check.shown}: not asked for, since {refused[0]['check']} failed", work
             )
-        ]
+        child = self._by_run.get(check_id(run, len(verdicts)))
+        if child is None:
+            return self._make(check_run(run, spec, len(verdicts)), f"{check.shown}, for {run.name}")
+        if child.state not in FINAL:
+            reason = f"waiting for {check.shown}: {child.name} is {child.state}"
+            return self._as(run, Action.HOLD, reason, TaskWork(run=run))
+        return self._as(run, Action.CHECK, check.shown, replace(work, child=child))
+
+    def _make(self, new: TaskRecord, reason: str) -> Change:
+        """A run of the hub's own."""
+        return self._as(new, Action.CREATE, reason, TaskWork(new=(new,)))
+
+    def _candidates(self, spec: TaskSpec) -> list[AgentView]:
+        return candidates(spec, self._facts.fleet, self._hub.sensitivity.exposures)
+
+    def _nobody(self, spec: TaskSpec) -> str:
+        return why_nobody(spec, self._facts.fleet, self._hub.sensitivity.exposures)
 
     def _as(
         self,
@@ -275,42 +362,20 @@ class _Planner:
         cause: Cause | None = None,
         wait_s: float | None = None,
     ) -> Change:
-        default = {"git": Cause.COMMIT, "inbox": Cause.INBOX}.get(run.source, Cause.OPERATOR)
-        return _change(run.name, action, reason, run.spec_digest, work, cause or default, wait_s)
+        return task_change(run.name, action, reason, run.spec_digest, work, cause or cause_of(run), wait_s)
 
 
-def retry_wait_s(retry: Retry, attempts: int, jitter: float) -> float:
-    """Seconds until the next attempt, after `attempts` of them failed."""
+def _as_attempted(observed: TaskStates) -> TaskStates:
+    """With every run as far as it is by its attempts, whatever was written by hand."""
+    if not observed.unended:
+        return observed
+    runs = tuple(replace(r, state=observed.unended.get(r.run, r.state)) for r in observed.runs)
+    return replace(observed, runs=runs)
+
+
+def retry_wait_s(retry: Retry, run: str, attempts: int) -> float:
+    """Seconds until the next attempt, after `attempts` of them failed. The jitter follows from run and attempt."""
     if retry.strategy == "fixed":
         return retry.base_delay
-    return backoff_s(attempts, base_s=retry.base_delay, cap_s=600.0, jitter=jitter if retry.jitter else 1.0)
-
-
-def _nobody(spec: TaskSpec) -> str:
-    if spec.agent is not None:
-        return f"agent {spec.agent} is not in the fleet"
-    return f"no agent has {', '.join(spec.requires)}"
-
-
-def _why_nobody_is_free(agents: Sequence[AgentView]) -> str:
-    instances = [i for a in agents for i in a.instances]
-    if not instances:
-        return f"{agents[0].name} has no instances (replicas: 0)"
-    waiting = next((i for i in instances if not i.ready), None)
-    if any(i.ready for i in instances) or waiting is None:
-        return f"all instances of {', '.join(a.name for a in agents)} are busy"
-    return f"{waiting.name} is not ready: {waiting.reason}"
-
-
-def _change(
-    name: str,
-    action: Action,
-    reason: str,
-    digest: str,
-    work: TaskWork,
-    cause: Cause = Cause.COMMIT,
-    wait_s: float | None = None,
-) -> Change:
-    return Change(
-        kind="task", name=name, action=action, cause=cause, reason=reason, spec_digest=digest, spec=work, wait_s=wait_s
-    )
+    jitter = hashlib.sha256(f"{run} {attempts}".encode()).digest()[0] / 256 if retry.jitter else 1.0
+    return backoff_s(attempts, base_s=retry.base_delay, cap_s=600.0, jitter=jitter)

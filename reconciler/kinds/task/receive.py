@@ -8,19 +8,19 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from reconciler.core.quantity import NORMALISED, show_size
 from reconciler.core.reading import Ok, Reading
 from reconciler.crashpoint import point
-from reconciler.errors import StoreError
 from reconciler.kinds.kind import World
-from reconciler.kinds.task.plan import recorded_spec, retry_wait_s
-from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
+from reconciler.kinds.task.artefacts import keep_artefact
+from reconciler.kinds.task.child import CHECK
+from reconciler.kinds.task.plan import retry_wait_s
+from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState, how_far
+from reconciler.kinds.task.step import recorded_spec
 from reconciler.ports import InboxMessage, RouterReport
 from reconciler.settings import Retry
 from reconciler.store import attempts, records
@@ -30,7 +30,6 @@ from reconciler.store.records import ResultRecord, TaskRecord
 CURSOR = "hub_inbox_cursor"
 BATCH = 500
 MAX_ARTEFACTS = 100
-JITTER_BY_RUN = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +77,7 @@ def _take(row: InboxMessage, world: World) -> None:
     if run is None:
         _note(world, row, "refused", f"{row.type} for a run that does not exist")
         return
+    run = _put_back(run, world)
     is_current = run.generation == row.payload.get("generation") and run.instance == row.instance
     if not is_current or run.state in FINAL:
         generation = _int(row.payload.get("generation"))
@@ -96,6 +96,19 @@ def _take(row: InboxMessage, world: World) -> None:
             _failed(run, row, world)
         case _:
             _note(world, row, "refused", f"unknown report {row.type}", run)
+
+
+def _put_back(run: TaskRecord, world: World) -> TaskRecord:
+    """As far as it is by its attempts, where somebody wrote its end by hand: what is reported of it is not late."""
+    state = how_far(run, records.attempts(world.store, run.run)) if run.state in FINAL else None
+    if state is None:
+        return run
+    told = f"recorded as {run.state}, but nothing ended it; by its attempts it is {state}"
+    again = replace(run, state=state, finished_at="")
+    records.put_tasks(world.store, [again])
+    change = {"kind": "task", "name": run.name, "action": "update", "before": run.state, "after": str(state)}
+    append(world.store, [world.entry(revision=run.revision, cause="drift", outcome="applied", reason=told, **change)])
+    return again
 
 
 def _what_happened(row: InboxMessage) -> str:
@@ -123,7 +136,7 @@ def _completed(run: TaskRecord, row: InboxMessage, world: World) -> None:
         _end_badly(run, row, "too_large", f"too_large: {excess}", world)
         return
     for artefact in artefacts:
-        _keep(artefact, world.state / "artefacts")
+        keep_artefact(world.state, artefact.sha256, artefact.content)
     records.put_result(
         world.store,
         ResultRecord(
@@ -132,14 +145,18 @@ def _completed(run: TaskRecord, row: InboxMessage, world: World) -> None:
             result=json.dumps(result),
             artefacts=json.dumps([a.to_json() for a in artefacts]),
             duration_s=_float(payload.get("duration_s")),
+            usage=json.dumps(payload.get("usage")),
         ),
     )
-    records.put_tasks(
-        world.store,
-        [replace(run, state=TaskState.SUCCEEDED, reason="", progress="", finished_at=now.isoformat())],
-    )
-    attempts.end_attempt(world.store, run, "succeeded", "", now)
-    _note(world, row, "applied", f"succeeded on {row.instance}", run)
+    if recorded_spec(run.manifest).checks:
+        ended = replace(run, state=TaskState.CHECKING, reason="", progress="", checks="[]")
+        outcome, said = "checking", f"ended on {row.instance}, and its result is checked"
+    else:
+        ended = replace(run, state=TaskState.SUCCEEDED, reason="", progress="", finished_at=now.isoformat())
+        outcome, said = "succeeded", f"succeeded on {row.instance}"
+    records.put_tasks(world.store, [ended])
+    attempts.end_attempt(world.store, run, outcome, "", now)
+    _note(world, row, "applied", said, run)
 
 
 def _failed(run: TaskRecord, row: InboxMessage, world: World) -> None:
@@ -160,6 +177,7 @@ def _end_badly(run: TaskRecord, row: InboxMessage, kind: str, error: str, world:
             error=error,
             stderr_tail=_text(payload.get("stderr_tail"))[-8192:],
             duration_s=_float(payload.get("duration_s")),
+            usage=json.dumps(payload.get("usage")),
         ),
     )
     if kind == "cancelled" or run.reason.startswith(CANCEL_REQUESTED):
@@ -170,8 +188,14 @@ def _end_badly(run: TaskRecord, row: InboxMessage, kind: str, error: str, world:
         return
     timed_out = kind in ("timeout", "first_output", "progress")
     reason = f"{'timed out' if timed_out else 'failed'} on {row.instance}: {error or kind}"
+    if run.purpose == CHECK and kind == "exit" and "argv" in json.loads(run.manifest):
+        refused = replace(run, state=TaskState.FAILED, reason=reason, finished_at=now.isoformat(), progress="")
+        records.put_tasks(world.store, [refused])
+        attempts.end_attempt(world.store, run, "failed", reason, now)
+        _note(world, row, "failed", reason, run)
+        return
     retry = recorded_spec(run.manifest).retries or _default_retry(world)
-    wait = retry_wait_s(retry, run.attempts, JITTER_BY_RUN)
+    wait = retry_wait_s(retry, run.run, run.attempts - run.spent)
     attempts.hand_back(
         world.store, replace(run, progress=""), reason, now, not_before_boot=world.clock.boottime() + wait
     )
@@ -210,37 +234,6 @@ def _excess(result: object, artefacts: Sequence[_Artefact], max_size: int) -> st
     if len(artefacts) > MAX_ARTEFACTS:
         return f"there are {len(artefacts)} artefacts, more than {MAX_ARTEFACTS}"
     return ""
-
-
-def _keep(artefact: _Artefact, folder: Path) -> None:
-    """The content goes to a file named by its digest, durable before the row that names it; a repeat finds it there.
-
-    Raises StoreError.
-    """
-    target = folder / artefact.sha256[:2] / artefact.sha256
-    if target.exists():
-        return
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target.parent.mkdir(exist_ok=True)
-        temporary = target.with_suffix(".new")
-        with temporary.open("wb") as file:
-            file.write(artefact.content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(target)
-        for changed in (target.parent, folder):
-            _sync_folder(changed)
-    except OSError as exc:
-        raise StoreError(f"keeping artefacts in {folder} failed: {exc.strerror}") from exc
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskRecord | None = None) -> None:

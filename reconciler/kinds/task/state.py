@@ -1,22 +1,23 @@
 """What is known of the runs of tasks, and which step each may take next."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from reconciler.kinds.kind import Listening
 from reconciler.store.records import CANCEL_REQUESTED as CANCEL_REQUESTED
-from reconciler.store.records import TaskRecord
+from reconciler.store.records import AttemptRecord, ScheduleRecord, TaskRecord
 
 
 class TaskState(StrEnum):
-    """The states of a run (design, §5.2)."""
+    """The states of a run. `checking`: it ended well, and its result is not accepted yet."""
 
     PENDING = "pending"
     AUTHORISED = "authorised"
     ASSIGNED = "assigned"
     RUNNING = "running"
+    CHECKING = "checking"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
@@ -31,16 +32,35 @@ FINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, T
 class TaskStates:
     """All runs, oldest first; `without_result` names runs that count as succeeded but left no result behind.
 
-    `listening` is for how long the router has been seen to listen to each instance.
+    `unended` says how far those runs are whose end somebody wrote into the record by hand.
+    `schedules` says by manifest what was seen to. `listening` is for how long the router has been seen to listen to
+    each instance.
     """
 
     runs: tuple[TaskRecord, ...] = ()
     without_result: frozenset[str] = frozenset()
+    unended: Mapping[str, TaskState] = field(default_factory=dict)
+    schedules: Mapping[str, ScheduleRecord] = field(default_factory=dict)
     listening: Listening = field(default_factory=Listening)
 
     def latest(self) -> Mapping[str, TaskRecord]:
         """The newest run of each name."""
         return {r.name: r for r in self.runs}
+
+
+def how_far(run: TaskRecord, attempts: Sequence[AttemptRecord]) -> TaskState | None:
+    """How far a run is that is recorded as over, though nothing ended it; None where its end is real.
+
+    Whatever ends a run notes when, and closes its attempt, together.
+    """
+    if run.state not in FINAL:
+        return None
+    attempt = next((a for a in attempts if a.generation == run.generation), None)
+    if attempt is not None and not attempt.ended_at:
+        return TaskState.RUNNING if attempt.started_at else TaskState.ASSIGNED
+    if run.finished_at:
+        return None
+    return TaskState.CHECKING if attempt is not None and attempt.outcome == "checking" else TaskState.PENDING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,7 +42,7 @@ def desired_of(
         revision=Revision(id="r1"),
         hub=hub or HubSpec(),
         loaded={"agent": Loaded(by_name={m.name: m for m in manifests})},
-        images={IMAGE: image or Ok(IMAGE_ID), "agents/other:1": Absent()},
+        images={IMAGE: image or Ok(IMAGE_ID), "agents/other:1": Ok("sha256:other"), "agents/missing:1": Absent()},
     )
 
 

@@ -11,8 +11,10 @@ import pytest
 from reconciler.core.change import Action, Change
 from reconciler.core.outcome import Failed
 from reconciler.kinds.agent.apply import apply
-from reconciler.kinds.agent.plan import InstanceWork
 from reconciler.kinds.agent.state import InstanceState
+from reconciler.kinds.agent.step import InstanceWork
+from reconciler.loop.apply import TRANSIENT_CAP_S
+from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, change_of, show
 from tests.fakes.texts import agent_text, hub_text, task_text
 
@@ -81,6 +83,20 @@ def test_an_image_that_is_not_on_the_engine_fails_with_what_to_do_and_leaves_not
     fleet.clock.advance(10)
     fleet.settle()
     assert fleet.instances()["writer-0"].image_id == "sha256:m"
+
+
+def test_a_name_that_somebody_elses_container_has_is_waited_for(fleet: FakeFleet) -> None:
+    fleet.runtime.take_name("writer-0")
+    commit(fleet)
+    for _ in range(10):
+        fleet.run()
+        fleet.clock.advance(TRANSIENT_CAP_S)
+    assert "the name is in use" in records.units(fleet.store)["agent/writer-0"].reason
+    assert fleet.containers() == {}
+    fleet.runtime.free_name("writer-0")
+    fleet.settle()
+    assert fleet.containers() == {"writer-0": "running"}
+    assert records.units(fleet.store) == {}
 
 
 def test_a_replaced_instance_has_another_container_and_another_token(fleet: FakeFleet) -> None:
@@ -173,7 +189,7 @@ def test_an_idle_daemon_that_hangs_is_restarted_until_it_has_crashed_too_often_a
     fleet.watch(300)
     assert crashes() == 2
     change = change_of(fleet.look(), "agent/writer-0")
-    assert change.reason == "no handshake within 10s, 3 times in a row; stopped trying until a commit changes it"
+    assert change.reason == "in quarantine: no handshake within 10s, 3 times in a row"
     commit(fleet, health=health, lifecycle=lifecycle, description="mended")
     fleet.watch(1)
     assert crashes() == 0
@@ -266,7 +282,7 @@ def test_what_an_agent_cannot_be_asked_is_refused_for_good(fleet: FakeFleet) -> 
     desired = fleet.loop.revisions.last_good()
     assert desired is not None
     work = InstanceWork(manifest=None, ordinal=0, state=InstanceState(name="writer-0"))
-    for action in (Action.CANCEL, Action.QUARANTINE):
+    for action in (Action.CANCEL, Action.DISPATCH):
         change = Change(kind="agent", name="writer", action=action, reason="", spec=work)
         outcome = apply(change, fleet.world, desired)
         assert outcome == Failed(reason=f"an agent cannot be asked to {action}", retryable=False)
@@ -284,12 +300,19 @@ def test_a_change_whose_container_went_away_meanwhile_is_left_to_the_next_pass(f
         assert outcome.retryable
 
 
-def test_an_agent_whose_new_image_is_not_there_runs_on_with_the_old_one(fleet: FakeFleet) -> None:
-    fleet.commit({"agents.d/a.yaml": agent_text()})
+def test_an_agent_whose_new_image_is_not_there_works_on_with_the_old_one_until_it_is(fleet: FakeFleet) -> None:
+    fleet.agents.holding.add("changelog")
+    files = {"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text()}
+    fleet.commit(files)
+    fleet.watch(5, are_calling=True)
+    before = fleet.instances()["writer-0"]
+    fleet.commit({**files, "agents.d/a.yaml": agent_text(image="agents/missing:1")})
+    fleet.watch(60, are_calling=True)
+    held = change_of(fleet.look(), "agent/writer-0")
+    assert (held.action, held.reason.partition(";")[0]) == (Action.HOLD, "image agents/missing:1 is not on this engine")
+    assert (fleet.instances()["writer-0"], fleet.states()) == (before, {"changelog": "running"})
+    fleet.agents.holding.clear()
+    fleet.runtime.add_image("agents/missing:1", "sha256:m")
     fleet.settle()
-    before = fleet.instances()["writer-0"].container_id
-    fleet.commit({"agents.d/a.yaml": agent_text(image="agents/missing:1")})
-    report = fleet.run()
-    assert "image agents/missing:1 is not on this engine; build or load it" in show(report)[-1][2]
-    assert fleet.containers() == {"writer-0": "running"}
-    assert fleet.instances()["writer-0"].container_id == before
+    assert fleet.instances()["writer-0"].image_id == "sha256:m"
+    assert fleet.states() == {"changelog": "succeeded"}

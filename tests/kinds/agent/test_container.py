@@ -1,6 +1,7 @@
 """From a manifest to a container: what it carries, and what of the host it sees."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from reconciler.identity.seal import AGENT_LABEL, FLEET_LABEL, HOME_LABEL, INSTANCE_LABEL, SEAL_LABEL, is_sealed
 from reconciler.kinds.agent.container import build_container, hello_of
 from reconciler.ports import ContainerSpec, Mount
+from reconciler.settings import AgentPlane
 from tests.fakes.fleet import FLEET, SEAL_KEY
 from tests.kinds.agent.build import PLACES, manifest_of
 
@@ -74,6 +76,17 @@ def test_it_sees_its_own_socket_and_token_and_its_workspace_only(
         Mount(source="/run/reconciler/x/secrets/writer-0", target="/run/secrets"),
         *mounts,
     ]
+
+
+def test_where_the_operator_wants_it_over_the_network_it_has_an_address_and_a_certificate_and_no_socket() -> None:
+    plane = AgentPlane.model_validate({"listen": "tcp://10.0.0.1:8421", "agents": ["writer"]})
+    places = replace(PLACES, plane=plane)
+    far = build_container("writer", 0, manifest_of().spec, places, image_id="sha256:x", uid=1234)
+    near = build_container("editor", 0, manifest_of("editor").spec, places, image_id="sha256:x", uid=1234)
+    assert (far.env["HUB_ADDRESS"], far.env["HUB_CA_FILE"]) == ("10.0.0.1:8421", "/run/secrets/hub-ca.pem")
+    assert "HUB_SOCKET" not in far.env
+    assert list(far.mounts) == [Mount(source="/run/reconciler/x/secrets/writer-0", target="/run/secrets")]
+    assert (near.env["HUB_SOCKET"], "HUB_ADDRESS" in near.env, len(near.mounts)) == ("/run/hub/hub.sock", False, 2)
 
 
 def test_limits_and_the_rest_are_those_of_the_manifest() -> None:

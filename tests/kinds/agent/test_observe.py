@@ -7,6 +7,7 @@ import pytest
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.kinds.agent.observe import observe
 from reconciler.kinds.agent.state import InstanceState
+from reconciler.settings import HubSpec
 from tests.fakes.fleet import FakeFleet, put_beside
 from tests.fakes.texts import agent_text
 
@@ -21,7 +22,7 @@ def fleet(tmp_path: Path) -> FakeFleet:
 
 def states(fleet: FakeFleet) -> dict[str, InstanceState]:
     fleet.inspections.forget_all()
-    reading = observe(fleet.world, fleet.router.report())
+    reading = observe(fleet.world, fleet.router.report(), HubSpec())
     assert isinstance(reading, Ok)
     return dict(reading.value.instances)
 
@@ -39,7 +40,7 @@ def test_all_sides_of_an_instance_are_put_together(fleet: FakeFleet) -> None:
 
 def test_an_engine_that_does_not_answer_is_not_an_empty_one(fleet: FakeFleet) -> None:
     fleet.runtime.go_down("connection refused")
-    assert observe(fleet.world, fleet.router.report()) == Unavailable(reason="list: connection refused")
+    assert observe(fleet.world, fleet.router.report(), HubSpec()) == Unavailable(reason="list: connection refused")
 
 
 def test_a_router_that_does_not_answer_leaves_the_reports_out(fleet: FakeFleet) -> None:

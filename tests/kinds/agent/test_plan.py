@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.core.change import Action, Cause, Change, FieldChange
-from reconciler.kinds.agent.plan import STABLE_S, plan
+from reconciler.core.change import Action, Cause, Change, Concern, FieldChange
+from reconciler.kinds.agent.instance import STABLE_S
+from reconciler.kinds.agent.plan import plan
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.kinds.kind import LOOK_S
 from reconciler.ports import ContainerSummary, InstanceReport
@@ -137,20 +138,24 @@ def test_a_container_that_cannot_be_inspected_any_more_is_restarted_too() -> Non
     assert said(plan_one(WRITER, state)) == (Action.RESTART, Cause.CRASH, "it exited")
 
 
-def test_crashes_in_a_row_wait_longer_and_longer() -> None:
-    waits = [crashed(n, age=timedelta(0), lifecycle={"maxCrashes": 9}).wait_s for n in range(1, 5)]
-    assert waits == [0.75, 1.5, 3.0, 6.0]
-    change = crashed(4, age=timedelta(seconds=5), lifecycle={"maxCrashes": 9})
-    assert (change.action, change.wait_s, change.reason) == (Action.HOLD, 1.0, "it exited with 1; next start in 1s")
-    assert crashed(4, age=timedelta(seconds=6), lifecycle={"maxCrashes": 9}).action is Action.RESTART
+def test_crashes_in_a_row_wait_longer_and_longer_and_not_all_for_the_same_time() -> None:
+    waits = [crashed(n, age=timedelta(0), lifecycle={"maxCrashes": 9}).wait_s or 0 for n in range(1, 5)]
+    assert all(0.5 * 2**n <= wait <= 2**n for n, wait in enumerate(waits))
+    assert len({wait / 2**n for n, wait in enumerate(waits)}) == 4
+    change = crashed(4, age=timedelta(seconds=3), lifecycle={"maxCrashes": 9})
+    assert (change.action, change.reason.split(";")[0]) == (Action.HOLD, "it exited with 1")
+    assert change.wait_s == waits[3] - 3
+    assert crashed(4, age=timedelta(seconds=8), lifecycle={"maxCrashes": 9}).action is Action.RESTART
 
 
-def test_after_max_crashes_it_stays_down_until_a_commit_changes_it() -> None:
+def test_after_max_crashes_it_is_isolated() -> None:
     change = crashed(2, lifecycle={"maxCrashes": 2})
-    why = "it exited with 1, 3 times in a row; stopped trying until a commit changes it"
-    assert (*said(change), change.wait_s) == (Action.HOLD, Cause.CRASH, why, None)
-    much_later = crashed(2, age=timedelta(days=30), lifecycle={"maxCrashes": 2, "ttl": "300d"})
-    assert said(much_later) == (Action.HOLD, Cause.CRASH, why)
+    assert said(change) == (Action.QUARANTINE, Cause.CRASH, "it exited with 1, 3 times in a row")
+    assert change.spec.phase is Phase.QUARANTINED
+
+
+def test_one_that_was_killed_says_so_but_not_by_whom() -> None:
+    assert crashed(exit_code=137).reason == "it exited with 137 (killed, by somebody or by the kernel)"
 
 
 def test_a_commit_that_changes_a_stopped_agent_replaces_it() -> None:
@@ -212,20 +217,21 @@ def test_a_handshake_that_matches_makes_it_ready() -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"version": "2"}, "version"),
-        ({"capabilities": ["docs.write", "root"]}, "capabilities"),
-        ({"capabilities": "docs.write"}, "capabilities"),
-        ({"executor": "http"}, "executor"),
-        ({"version": None, "executor": []}, "version, executor"),
+        ({"version": "2"}, 'version is "2", not "1"'),
+        ({"capabilities": ["docs.write", 7]}, 'capabilities is ["docs.write", 7], not ["docs.write"]'),
+        ({"capabilities": "docs.write"}, 'capabilities is "docs.write", not ["docs.write"]'),
+        ({"executor": "http"}, 'executor is "http", not "command"'),
+        ({"version": None, "executor": []}, 'version is null, not "1"; executor is [], not "command"'),
     ],
 )
-def test_a_handshake_that_does_not_match_is_held_and_named(wrong: dict[str, object], named: str) -> None:
+def test_a_handshake_that_does_not_match_is_held_and_the_difference_is_a_condition(
+    wrong: dict[str, object], named: str
+) -> None:
     change = handshaking(1, {**HELLO, **wrong})
-    assert said(change) == (
-        Action.HOLD,
-        Cause.START,
-        f"its handshake does not match the manifest in {named}",
-    )
+    why = f"its handshake does not match the manifest: {named}"
+    assert said(change) == (Action.HOLD, Cause.START, why)
+    message = f"writer-0: {why}; it gets no work"
+    assert change.concern == Concern(subject="agent/writer-0", type="Degraded", message=message)
 
 
 def test_without_a_handshake_it_is_waited_for_and_then_restarted() -> None:
@@ -238,8 +244,7 @@ def test_without_a_handshake_it_is_waited_for_and_then_restarted() -> None:
 
 def test_a_handshake_that_fails_each_time_is_a_crash_like_others() -> None:
     change = handshaking(31, None, crashes=3)
-    why = "no handshake within 30s, 4 times in a row; stopped trying until a commit changes it"
-    assert (*said(change), change.wait_s) == (Action.HOLD, Cause.CRASH, why, None)
+    assert said(change) == (Action.QUARANTINE, Cause.CRASH, "no handshake within 30s, 4 times in a row")
     assert said(handshaking(31, HELLO, crashes=3)) == (Action.UPDATE, Cause.START, "handshake completed")
 
 

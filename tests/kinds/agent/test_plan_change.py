@@ -9,11 +9,12 @@ import pytest
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.core.reading import Absent, Ok, Unavailable
-from reconciler.kinds.agent.plan import REPLICAS
 from reconciler.kinds.agent.state import Phase
+from reconciler.ports import InstanceReport
 from reconciler.settings import HubSpec
 from tests.fakes.clock import START
 from tests.kinds.agent.build import (
+    BOOT_S,
     manifest_of,
     plan_all,
     plan_one,
@@ -91,8 +92,11 @@ def test_an_image_that_was_built_anew_replaces_the_container() -> None:
 def test_another_image_replaces_the_container_and_names_both() -> None:
     manifest = manifest_of(image="agents/other:1")
     change = plan_one(manifest, state_of(record_of(WRITER)))
-    assert said(change) == (Action.REPLACE, Cause.COMMIT, "changed in git")
-    assert change.fields == (FieldChange(path="spec.image", before="agents/base:1", after="agents/other:1"),)
+    assert said(change) == (Action.REPLACE, Cause.COMMIT, "image agents/other:1 is another one now")
+    assert change.fields == (
+        FieldChange(path="spec.image", before="agents/base:1", after="agents/other:1"),
+        FieldChange(path="image id", before="sha256:base1", after="sha256:other"),
+    )
 
 
 @pytest.mark.parametrize("image", [Absent(), Unavailable(reason="no engine")])
@@ -105,6 +109,78 @@ def test_a_release_that_adds_a_default_changes_nothing() -> None:
     older = json.loads(record_of(manifest).manifest)
     assert "tasks" not in older["spec"]
     assert plan_one(manifest, state_of(record_of(manifest))).action is Action.KEEP
+
+
+# --- an image that is not there ---------------------------------------------------------------------------------------
+
+MISSING = "image agents/missing:1 is not on this engine; build or load it (make image); until then it runs as it is"
+
+
+def without_image(phase: Phase = Phase.EXECUTING, age_s: float = 60, **more: Any) -> Change:
+    """A commit names an image that is not there, and another version, while an instance of the old one runs."""
+    updated_at = (START - timedelta(seconds=age_s)).isoformat()
+    state = state_of(record_of(WRITER, phase=phase, updated_at=updated_at))
+    return plan_one(manifest_of(image="agents/missing:1", version="2"), replace(state, **more), busy={"writer-0": 2})
+
+
+def test_nothing_is_drained_for_an_image_that_is_not_there() -> None:
+    change = without_image()
+    assert said(change) == (Action.HOLD, Cause.COMMIT, MISSING)
+    assert [f.path for f in change.fields] == ["spec.image", "spec.version"]
+    assert (change.towards, change.wait_s, change.disruptive) == (None, None, False)
+
+
+def test_an_instance_that_drained_already_works_again_when_its_image_is_gone() -> None:
+    change = without_image(phase=Phase.UPGRADING)
+    assert said(change) == (Action.UPDATE, Cause.START, "nothing to drain for any more")
+
+
+def test_at_the_end_of_its_ttl_an_instance_whose_image_is_gone_runs_on() -> None:
+    record = record_of(WRITER, created_at="2025-12-01T00:00:00+00:00")
+    change = plan_one(WRITER, state_of(record), image=Absent(), busy={"writer-0": 1})
+    assert (change.action, change.cause) == (Action.HOLD, Cause.TTL)
+    assert change.reason == MISSING.replace("missing", "base")
+
+
+def test_an_instance_that_waits_for_an_image_shakes_hands_by_the_manifest_it_was_made_from() -> None:
+    change = without_image(phase=Phase.HANDSHAKING, age_s=1)
+    assert said(change) == (Action.UPDATE, Cause.START, "handshake completed")
+
+
+def test_an_instance_that_hangs_while_it_waits_for_an_image_is_restarted() -> None:
+    silent = InstanceReport(instance="writer-0", last_seen=BOOT_S - 400)
+    change = without_image(age_s=600, report=silent)
+    assert (change.action, change.cause) == (Action.RESTART, Cause.CRASH)
+
+
+def test_a_change_in_place_needs_no_image() -> None:
+    change = changed({}, {"resources": {"pids": 50}}, image=Absent())
+    assert said(change) == (Action.UPDATE, Cause.COMMIT, "limits changed in git; changed in place")
+
+
+def test_drift_is_left_while_an_image_is_waited_for_because_its_record_is_of_the_old_manifest() -> None:
+    inspected = state_of(record_of(WRITER)).inspected
+    assert inspected is not None
+    fields = {**inspected.fields, "limits": {"pids": 7}}
+    assert without_image(inspected=replace(inspected, fields=fields)).reason == MISSING
+
+
+# --- a record that was changed by hand --------------------------------------------------------------------------------
+
+MISFIT = "the digest in its record does not fit the manifest in it"
+
+
+def test_a_digest_that_was_changed_in_the_record_is_no_commit() -> None:
+    change = plan_one(WRITER, state_of(record_of(WRITER, spec_digest="1:forged")))
+    assert said(change) == (Action.UPDATE, Cause.DRIFT, f"{MISFIT}; its container stays as it is")
+    assert change.fields == ()
+    ended = plan_one(WRITER, state_of(record_of(WRITER, spec_digest="1:forged"), container="exited"))
+    assert said(ended) == (Action.REPLACE, Cause.DRIFT, MISFIT)
+
+
+def test_a_change_in_git_is_one_whatever_digest_the_record_has() -> None:
+    change = plan_one(manifest_of(version="2"), state_of(record_of(WRITER, spec_digest="1:forged")))
+    assert said(change) == (Action.REPLACE, Cause.COMMIT, "changed in git")
 
 
 # --- draining ---------------------------------------------------------------------------------------------------------
@@ -179,13 +255,16 @@ def test_fewer_replicas_remove_the_last_instances_first_of_all() -> None:
 
 def test_an_instance_that_goes_while_its_agent_stays_says_from_how_many_to_how_many() -> None:
     state = state_of(record_of(manifest_of(replicas=3), 2))
-    scaling = FieldChange(path=REPLICAS, before=3, after=2)
+    scaling = FieldChange(path="spec.replicas", before=3, after=2)
     idle = plan_all([manifest_of(replicas=2)], state)[0]
     assert said(idle) == (Action.REMOVE, Cause.COMMIT, "git wants 2 of writer")
-    assert idle.fields == (scaling,)
+    assert (idle.fields, idle.is_scaling) == ((scaling,), True)
     busy = plan_all([manifest_of(replicas=2)], state, busy={"writer-2": 1})[0]
     assert busy.reason == "git wants 2 of writer: no new tasks, waiting for 1 running"
     assert busy.fields == (FieldChange(path="phase", before="executing", after="upgrading"), scaling)
+    assert (busy.towards, busy.is_scaling) == (Action.REMOVE, True)
+    (gone,) = plan_all([], state)
+    assert not gone.is_scaling
 
 
 def test_no_replicas_remove_all_instances() -> None:

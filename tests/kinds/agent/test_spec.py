@@ -59,10 +59,14 @@ def said_of(text: str) -> list[str]:
         ({"capabilities": "docs.write"}, "7:3: spec.capabilities is 'docs.write'; expected a list"),
         ({"capabilities": ["Docs"]}, "7:18: spec.capabilities.0: 'Docs' is not a dotted name"),
         ({"capabilities": ["a", "b", "a"]}, "7:3: a capability stands twice; keep one"),
+        ({"secrets": ["a", "a"]}, "9:3: a secret stands twice; keep one"),
+        ({"secrets": ["Hunter2"]}, "9:13: spec.secrets.0: is not the name of a secret: use a-z, 0-9 and '-'; values"),
+        ({"secrets": ["agent-token"]}, "9:13: spec.secrets.0: 'agent-token' is the name of the hub's own token"),
+        ({"secrets": {"a": "hunter2"}}, "9:3: spec.secrets: is not a list of names; write secrets: [docs"),
         ({"executor": []}, "8:3: spec.executor is []; expected a mapping"),
         (
-            {"executor": {"type": "claude-code", "argv": ["x"]}},
-            "8:14: spec.executor.type is 'claude-code'; expected 'comm",
+            {"executor": {"type": "codex", "argv": ["x"]}},
+            "8:14: spec.executor.type is 'codex'; expected 'command', 'claude-code', 'http'",
         ),
         ({"executor": {"type": "command", "argv": []}}, "8:33: spec.executor.argv: tuple should have at least 1 item"),
         (

@@ -8,6 +8,7 @@ import pytest
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.kinds.agent.view import view
 from reconciler.ports import InstanceReport
+from reconciler.settings import HubSpec
 from tests.kinds.agent.build import BOOT_S, ROUTER, desired_of, facts_of, manifest_of, record_of, state_of
 
 WRITER = manifest_of()
@@ -81,3 +82,24 @@ def test_agents_are_those_of_git_and_nothing_else() -> None:
     assert [i.name for i in agents["b"].instances] == ["b-0", "b-1"]
     assert "gone" not in agents
     assert agents.get("gone") is None
+
+
+@pytest.mark.parametrize(
+    ("llm", "exposure"),
+    [
+        (None, "none"),
+        ({"provider": "gpu", "model": "qwen3"}, "private"),
+        ({"require": {"exposure": "public"}}, "public"),
+        ({"provider": "gone", "model": "x"}, "public"),
+    ],
+)
+def test_its_exposure_is_that_of_its_model_and_public_where_that_is_not_known(llm: Any, exposure: str) -> None:
+    models = [{"name": "qwen3"}]
+    providers = [
+        {"name": "gpu", "type": "ollama", "exposure": "private", "models": models},
+        {"name": "far", "type": "openai", "models": models},
+    ]
+    hub = HubSpec.model_validate({"providers": providers})
+    manifest = manifest_of(llm=llm)
+    agents = view(desired_of(manifest, hub=hub), AgentStates(instances={}), facts_of())
+    assert agents["writer"].exposure == exposure

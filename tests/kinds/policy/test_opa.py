@@ -3,14 +3,17 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.core.change import Action, Cause, Change
+from reconciler.core.reading import Ok
+from reconciler.errors import PolicyEngineError
 from reconciler.kinds import KINDS
-from reconciler.kinds.kind import Facts
-from reconciler.kinds.policy.observe import OPA_WAS_RUNNING, OpaState, PolicyState
+from reconciler.kinds.kind import Facts, World
+from reconciler.kinds.policy.observe import OPA_WAS_RUNNING, OpaState, PolicyState, observe
 from reconciler.kinds.policy.plan import plan
 from reconciler.loop.serve import take_down
 from reconciler.policy.opa_process import find_opa, stop_opa
@@ -87,6 +90,18 @@ def fleet(place: Place) -> Iterator[FakeFleet]:
     made.end_hub()
 
 
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_its_program_is_looked_for_only_where_hub_yaml_asks_for_it(
+    tmp_path: Path, place: Place, is_asked_for: bool
+) -> None:
+    program = place.program()
+    fleet = FakeFleet(tmp_path, OperatorSpec.model_validate({"policy": {"opaBinary": program}}))
+    hub = desired_of({"hub.yaml": MANAGED if is_asked_for else hub_text()}).hub
+    observed = observe(fleet.world, fleet.router.report(), hub)
+    assert observed == Ok(PolicyState(opa=OpaState(program=program if is_asked_for else None)))
+    fleet.end_hub()
+
+
 def test_it_waits_until_the_router_has_said_where_it_listens(place: Place) -> None:
     operator = OperatorSpec.model_validate({"policy": {"opaBinary": place.program()}})
     (place.data / "opa" / "config.yaml").rename(place.data / "later")
@@ -160,3 +175,19 @@ def test_taking_the_hub_down_ends_it(place: Place, fleet: FakeFleet) -> None:
     assert take_down(fleet.world, KINDS, desired, drain=False, patience_s=5.0) == ""
     assert find_opa(place.run) is None
     assert not list(Path(place.run / "opa").iterdir())
+    fleet.settle()
+    assert find_opa(place.run) is not None
+    starts = [e.cause for e in fleet.audit() if (e.name, e.action, e.outcome) == ("opa", "create", "applied")]
+    assert starts == ["start", "start"]
+
+
+def test_what_does_not_end_is_left_and_named(place: Place, fleet: FakeFleet) -> None:
+    def refuse(_world: World) -> None:
+        raise PolicyEngineError("ending opa: process 7 does not end")
+
+    kinds = [replace(k, take_down=refuse) if k.name in ("policy", "task") else k for k in KINDS]
+    desired = fleet.loop.revisions.last_good()
+    assert desired is not None
+    left = take_down(fleet.world, kinds, desired, drain=False, patience_s=5.0)
+    assert left == "ending opa: process 7 does not end; ending opa: process 7 does not end"
+    assert find_opa(place.run) is not None

@@ -17,6 +17,7 @@ DATA = "policies/data.yaml"
         ("a: 1\n---\nb: 2\n", f"{DATA}: holds 2 documents; it may hold one"),
         ("- a\n", f"{DATA}:1:1: is not a mapping; write keys and values"),
         ("a: 1\nhub: {x: 1}\n", f"{DATA}:2:1: has the key 'hub', which is the hub's own; rename it"),
+        ("a: 1\nsystem: {x: 1}\n", f"{DATA}:2:1: has the key 'system', which OPA keeps for itself; rename it"),
         ("a:\n  7: x\n", f"{DATA}:2:3: a has the key 7, which is not text; put it in quotes"),
         (
             "a:\n  - b: 1e300\n",
@@ -46,6 +47,10 @@ def test_a_package_where_data_stands_is_named_at_the_data() -> None:
             REGO + "x := http.send({})\n",
             f"{FILE}:6:6: http.send reaches out of the hub; policies may not use it",
         ),
+        (
+            REGO.replace("hub.task", "system.log"),
+            f"{FILE}:1:1: package system.log is below 'system', which OPA keeps for itself; choose another name",
+        ),
         (b"package hub.task\n# caf\xe9\n", f"{FILE}:2:6: is not UTF-8 text; save the file as UTF-8"),
         ("package hub.task\n# é\0\n", f"{FILE}:2:4: contains a NUL character; remove it"),
         (Odd(b"../x", mode="120000"), f"{FILE}: is a symbolic link; commit the file itself"),
@@ -54,6 +59,13 @@ def test_a_package_where_data_stands_is_named_at_the_data() -> None:
 )
 def test_a_fault_in_a_module_says_where_and_what(rego: str | bytes | Odd, said: str) -> None:
     assert problems_of({FILE: rego}) == [said]
+
+
+def test_a_misspelt_decision_is_a_problem_of_the_revision_and_does_not_leave_the_question_to_others() -> None:
+    message = "package hub.task has no rule 'decision', so that built-in rules would answer instead"
+    assert problems_of({FILE: REGO.replace("decision", "decison")}) == [
+        f"{FILE}:5:1: {message}; rename decison, if this is meant to be it"
+    ]
 
 
 def test_data_without_any_rego_is_no_policy() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.kinds.router.observe import CONFIGURED
 from tests.fakes.fleet import FakeFleet, actions, change_of
-from tests.fakes.texts import agent_text, hub_text
+from tests.fakes.texts import agent_text, hub_text, task_text
 
 
 @pytest.fixture
@@ -57,3 +57,32 @@ def test_after_its_crash_it_has_everything_again_and_agents_need_not_be_made_ane
     fleet.agents.step()
     fleet.settle()
     assert fleet.instances()["writer-0"].container_id == before.container_id
+
+
+def test_a_hub_of_other_code_restarts_it_and_nothing_that_was_on_its_way_is_lost(fleet: FakeFleet) -> None:
+    before = fleet.instances()["writer-0"]
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("t")})
+    while not fleet.router.instances["writer-0"].mailbox:
+        fleet.run()
+    fleet.end_hub()
+    fleet.router.post("writer-0", "security.alert", {"severity": "low", "summary": "odd"})
+    fleet.router.code = "2"
+    fleet.start_hub()
+
+    report = fleet.run()
+    change = change_of(report, "router/router")
+    assert (str(change.action), change.reason) == ("restart", "its code is version 1, this is 2")
+    assert fleet.router.config
+    assert fleet.router.instances["writer-0"].tokens == {before.token_sha256}
+    assert fleet.router.instances["writer-0"].mailbox == []
+    assert actions(fleet.run(), "router") == {"router": "keep"}
+    fleet.settle()
+    assert (fleet.task("t").state, fleet.task("t").generation, len(fleet.agents.executed)) == ("succeeded", 1, 1)
+    assert fleet.instances()["writer-0"].container_id == before.container_id
+    assert [row.reason for row in fleet.audit() if row.action == "security.alert"] == ["security.alert: odd"]
+
+
+def test_a_hub_of_the_same_code_adopts_it_as_it_is(fleet: FakeFleet) -> None:
+    fleet.restart()
+    assert actions(fleet.run(), "router") == {"router": "keep"}
+    assert fleet.router.calls["start"] == 1

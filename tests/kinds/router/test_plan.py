@@ -48,6 +48,15 @@ def test_a_router_that_is_as_it_should_be_is_kept() -> None:
     assert (change.action, change.reason) == (Action.KEEP, "as in git")
 
 
+def test_a_router_of_other_code_is_restarted_with_everything() -> None:
+    change = plan_one(replace(REPORT, code_version="0.1.0+aaa", next_version="0.2.0+bbb", config_digest="1:old"))
+    assert (change.action, change.cause) == (Action.RESTART, Cause.START)
+    assert change.reason == "its code is version 0.1.0+aaa, this is 0.2.0+bbb"
+    assert change.fields == (FieldChange(path="code", before="0.1.0+aaa", after="0.2.0+bbb"),)
+    assert change.spec == RouterWork(start=True, config=DESIRED.route, put=ENTRIES)
+    assert not change.disruptive
+
+
 def test_a_changed_configuration_is_swapped_in() -> None:
     change = plan_one(replace(REPORT, config_digest="1:old"))
     assert (change.action, change.cause) == (Action.UPDATE, Cause.COMMIT)

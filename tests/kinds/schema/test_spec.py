@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from reconciler.kinds.schema.spec import DIALECT, MessageSchema, parse_schema
+from reconciler.core.json_schema import DIALECT
+from reconciler.kinds.schema.spec import MessageSchema, parse_schema
 from tests.fakes.desired import desired_of, problems_of
 
 FILE = "schemas/messages/docs.published.schema.json"
@@ -99,3 +100,13 @@ def test_schemas_reach_the_router_by_message_type() -> None:
 
 def test_a_broken_schema_breaks_the_revision() -> None:
     assert problems_of({FILE: "{"})[0].startswith(f"{FILE}:1:2: is not valid JSON")
+
+
+@pytest.mark.parametrize("name", ["task.completed", "agent.hello.reply", "hub.flood", "security.alert"])
+def test_a_schema_of_a_type_of_the_hubs_own_is_told_to_have_no_effect(name: str) -> None:
+    file = f"schemas/messages/{name}.schema.json"
+    assert problems_of({file: "{}"}) == [
+        f"{file}: has no effect: types that begin with '{name.partition('.')[0]}.' are the hub's own, "
+        "and so are their schemas; remove the file, or name it after another type"
+    ]
+    assert problems_of({f"schemas/messages/my.{name}.schema.json": "{}"}) == []

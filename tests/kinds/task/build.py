@@ -77,7 +77,7 @@ def router(
 def plan_tasks(
     manifests: list[Manifest[TaskSpec]], *runs: TaskRecord, without_result: frozenset[str] = frozenset(), **more: Any
 ) -> list[Change]:
-    """Changes for runs given oldest first. Keywords are facts, or `agents`, `hub` and `listening_s`."""
+    """Changes for runs given oldest first. Keywords are facts, or `agents`, `hub`, `schedules` and `listening_s`."""
     agents: list[AgentView] = more.pop("agents", [writer()])
     desired = Desired(
         revision=Revision(id="r1"),
@@ -85,7 +85,9 @@ def plan_tasks(
         loaded={"task": Loaded(by_name={m.name: m for m in manifests})},
     )
     listening = Listening(at_s=BOOT_S, since={"writer-0": BOOT_S - more.pop("listening_s", 5000.0)})
-    states = TaskStates(runs=runs, without_result=without_result, listening=listening)
+    states = TaskStates(
+        runs=runs, without_result=without_result, listening=listening, schedules=more.pop("schedules", {})
+    )
     values = {
         "now": START,
         "boottime": BOOT_S,

@@ -1,16 +1,19 @@
 """Taking a run one step further: what is recorded before what is sent, and what policy and agents are told."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler.core.change import Action, Change
+from reconciler.core.change import Action, Cause, Change
 from reconciler.core.outcome import Failed, Skipped
 from reconciler.kinds.task.apply import apply
-from reconciler.kinds.task.plan import TaskWork
+from reconciler.kinds.task.step import TaskWork
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, change_of, show
+from tests.fakes.fuse import Fuse, KilledError
 from tests.fakes.texts import agent_text, hub_text, task_text
 
 
@@ -349,14 +352,84 @@ def test_a_run_that_changed_since_planning_is_left_to_the_next_pass(fleet: FakeF
     assert apply(change, fleet.world, desired) == Failed(reason="a task cannot be asked to replace", retryable=False)
 
 
-def test_a_run_marked_succeeded_by_hand_stays_held_and_named_in_each_plan(fleet: FakeFleet) -> None:
+def test_a_cancellation_outlives_a_kill_anywhere_and_a_router_that_is_away(tmp_path: Path) -> None:
+    (tmp_path / "template").mkdir()
+    fleet = FakeFleet(tmp_path / "template")
+    begin(fleet)
+    fleet.commit({"agents.d/a.yaml": agent_text(workspace={"source": "repository"})})
+    fleet.end_hub()
+    whole = fleet.copy(tmp_path / "whole", Fuse())
+    whole.run()
+    places = list(whole.fuse.visited)
+    assert "cancels" in " ".join(places)
+    whole.end_hub()
+    for number in range(1, len(places) + 1):
+        other = fleet.copy(tmp_path / str(number), Fuse(number))
+        with pytest.raises(KilledError):
+            other.settle()
+        other.restart()
+        other.settle()
+        assert other.states() == {"changelog": "cancelled"}, places[number - 1]
+        assert len(other.agents.executed) == 1
+        other.end_hub()
+
+
+def test_a_request_to_cancel_that_comes_while_the_run_is_sent_is_not_taken_for_told(fleet: FakeFleet) -> None:
     begin(fleet, passes=2)
-    records.put_tasks(fleet.store, [replace(fleet.task("changelog"), state="succeeded")])
+    desired, run = fleet.loop.revisions.last_good(), fleet.task("changelog")
+    assert desired is not None and run.state == "authorised"
+    change = change_of(fleet.look(), "task/changelog")
+    assert change.action is Action.DISPATCH
+    send = fleet.router.send
+
+    def send_slowly(order: Mapping[str, Any]) -> Any:
+        asked = replace(fleet.task("changelog"), reason="cancel requested: by uid:0", sent_epoch="")
+        records.put_tasks(fleet.store, [asked])
+        return send(order)
+
+    fleet.router.send = send_slowly  # type: ignore[method-assign, assignment]
+    apply(change, fleet.world, desired)
+    fleet.router.send = send  # type: ignore[method-assign]
+    assert fleet.task("changelog").sent_epoch == ""
+    fleet.settle()
+    assert fleet.states() == {"changelog": "cancelled"}
+
+
+@pytest.mark.parametrize("passes", [1, 2, 4])
+def test_a_run_marked_succeeded_by_hand_goes_on_from_where_its_attempts_say_that_it_is(
+    fleet: FakeFleet, passes: int
+) -> None:
+    begin(fleet, passes=passes)
+    before = fleet.task("changelog")
+    records.put_tasks(fleet.store, [replace(before, state="succeeded")])
     report = fleet.run()
     change = change_of(report, "task/changelog")
-    assert change.action is Action.HOLD
-    assert "no result of it was ever received" in change.reason
-    assert not report.is_converged
+    assert (change.action, change.cause) == (Action.UPDATE, Cause.DRIFT)
+    assert change.reason.startswith("recorded as succeeded, but nothing ended it; by its attempts it is ")
+    if before.state in ("assigned", "running"):
+        assert fleet.task("changelog") == before
+    assert [(e.cause, e.outcome) for e in fleet.audit() if e.action == "update" and e.kind == "task"] == [
+        ("drift", "intent"),
+        ("drift", "applied"),
+    ]
+    fleet.agents.holding.clear()
+    fleet.settle()
+    run = fleet.task("changelog")
+    assert (run.state, run.attempts) == ("succeeded", 1)
+    assert run.run in records.results(fleet.store, [run.run])
+    assert len(fleet.agents.executed) == 1
+
+
+def test_what_depends_on_a_run_that_was_marked_succeeded_by_hand_goes_on_waiting(fleet: FakeFleet) -> None:
+    fleet.agents.holding.add("changelog")
+    files = {"agents.d/a.yaml": agent_text(tasks={"maxParallel": 2}), "tasks.d/t.yaml": task_text()}
+    fleet.commit({**files, "tasks.d/c.yaml": task_text("child", dependsOn=["changelog"])})
+    for _ in range(5):
+        fleet.run()
+        fleet.agents.step()
+    records.put_tasks(fleet.store, [replace(fleet.task("changelog"), state="succeeded", finished_at="2026-01-01")])
+    fleet.run()
+    assert fleet.states() == {"changelog": "running", "child": "authorised"}
 
 
 def test_no_more_tasks_than_the_hub_allows_run_at_once(fleet: FakeFleet) -> None:

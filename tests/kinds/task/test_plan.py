@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from reconciler.core.change import Action, Cause, Change
+from reconciler.kinds.manifest import Manifest
+from reconciler.kinds.task.spec import TaskSpec
 from reconciler.kinds.task.state import FINAL, TaskState
 from reconciler.settings import HubSpec
 from reconciler.store.records import TaskRecord
@@ -54,7 +56,7 @@ def test_a_finished_run_is_kept_while_its_manifest_is_there_and_passed_over_when
     assert said(dropped) == (Action.KEEP, f"finished: {state}")
 
 
-def test_a_run_that_was_marked_succeeded_by_hand_is_held_and_named() -> None:
+def test_a_run_that_ended_well_and_whose_result_is_gone_is_held_and_named() -> None:
     run = run_of(TASK, TaskState.SUCCEEDED)
     (change,) = plan_tasks([TASK], run, without_result=frozenset({run.run}))
     assert (change.action, change.cause, change.unit) == (Action.HOLD, Cause.DRIFT, "task/changelog")
@@ -77,9 +79,20 @@ def test_a_pending_run_is_put_to_policy_with_the_agent_that_it_is_for() -> None:
     assert change.spec.agent.name == "writer"
 
 
-def test_without_such_an_agent_policy_is_asked_about_nobody() -> None:
-    for manifest in (task_of(agent="other"), task_of(agent=None, requires=["x"])):
-        assert plan_run(run_of(manifest), manifest).spec.agent is None
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        (task_of(agent="other"), "agent other is not in the fleet"),
+        (task_of(agent=None, requires=["x"]), "no agent has x"),
+        (task_of(sensitivity="restricted"), "restricted work may not reach writer, whose model is public"),
+    ],
+)
+def test_without_an_agent_that_may_have_it_a_run_is_rejected_and_policy_is_not_asked(
+    manifest: Manifest[TaskSpec], why: str
+) -> None:
+    change = plan_run(run_of(manifest), manifest, agents=[writer(exposure="public")])
+    assert said(change) == (Action.COMPLETE, why)
+    assert (change.spec.state, change.spec.reason) == (TaskState.REJECTED, why)
 
 
 def test_a_run_that_any_of_several_agents_can_do_goes_to_the_one_with_the_least_to_do() -> None:
@@ -240,14 +253,20 @@ def test_a_run_waits_for_what_has_not_begun_at_all() -> None:
     [
         (TaskState.FAILED, "it depends on changelog, which failed"),
         (TaskState.TIMED_OUT, "it depends on changelog, which timed out"),
-        (TaskState.CANCELLED, "it depends on changelog, which cancelled"),
-        (TaskState.REJECTED, "it depends on changelog, which rejected"),
+        (TaskState.CANCELLED, "it depends on changelog, which was cancelled"),
+        (TaskState.REJECTED, "it depends on changelog, which was rejected"),
     ],
 )
-def test_a_run_fails_with_what_it_depends_on(state: TaskState, why: str) -> None:
+def test_a_run_is_cancelled_with_what_it_depends_on(state: TaskState, why: str) -> None:
     change = child_of(run_of(TASK, state))
     assert said(change) == (Action.COMPLETE, why)
-    assert (change.spec.state, change.spec.reason) == (TaskState.FAILED, why)
+    assert (change.spec.state, change.spec.reason) == (TaskState.CANCELLED, why)
+
+
+def test_a_run_waits_for_the_next_run_of_a_dependency_that_was_edited() -> None:
+    edited = task_of(prompt="another")
+    changes = plan_tasks([edited, CHILD], run_of(TASK, TaskState.FAILED), run_of(CHILD, TaskState.AUTHORISED))
+    assert said(next(c for c in changes if c.name == "child")) == (Action.HOLD, "waiting for changelog")
 
 
 def test_a_run_gets_the_runs_that_it_depends_on() -> None:

@@ -176,7 +176,12 @@ def test_the_wait_between_attempts_follows_the_strategy() -> None:
     def retry(**values: object) -> Retry:
         return Retry.model_validate({"baseDelay": "1s", **values})
 
-    assert [retry_wait_s(retry(strategy="fixed"), n, 0.0) for n in (1, 5)] == [1.0, 1.0]
-    assert [retry_wait_s(retry(jitter=False), n, 0.0) for n in (1, 2, 3)] == [1.0, 2.0, 4.0]
-    assert [retry_wait_s(retry(), n, 0.0) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
-    assert retry_wait_s(retry(), 50, 1.0) == 600.0
+    assert [retry_wait_s(retry(strategy="fixed"), "r", n) for n in (1, 5)] == [1.0, 1.0]
+    assert [retry_wait_s(retry(jitter=False), "r", n) for n in (1, 2, 3, 50)] == [1.0, 2.0, 4.0, 600.0]
+    assert all(e / 2 <= retry_wait_s(retry(), "r", n) < e for n, e in ((1, 1.0), (2, 2.0), (50, 600.0)))
+
+
+def test_runs_that_fail_together_are_not_tried_again_together() -> None:
+    waits = {retry_wait_s(Retry(), f"run-{n}", 1) for n in range(100)}
+    assert len(waits) > 50
+    assert {retry_wait_s(Retry(), "run-1", 1) for _ in range(3)} < waits

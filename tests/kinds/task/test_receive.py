@@ -102,11 +102,18 @@ def test_a_completed_run_has_succeeded_with_its_result(fleet: FakeFleet) -> None
     assert noted(fleet) == [("task.completed", "applied", "succeeded on writer-0")]
 
 
+def test_what_a_run_used_of_a_model_is_kept(fleet: FakeFleet) -> None:
+    report(fleet, "task.started")
+    report(fleet, "task.completed", exit_code=0, result=None, artefacts=[], usage={"input_tokens": 12, "cost_usd": 0.5})
+    take(fleet)
+    assert json.loads(result(fleet).usage) == {"input_tokens": 12, "cost_usd": 0.5}
+
+
 def test_a_failed_run_can_be_tried_again_after_a_while(fleet: FakeFleet) -> None:
     report(fleet, "task.failed", exit_code=3, reason="exit", error="it broke", stderr_tail="Traceback", duration_s=1)
     run = take(fleet)
     assert (run.state, run.instance, run.reason) == ("authorised", "", "failed on writer-0: it broke")
-    assert run.not_before_boot == fleet.clock.boottime() + 3.0
+    assert 2.0 <= run.not_before_boot - fleet.clock.boottime() <= 4.0
     found = result(fleet)
     assert found is not None
     assert (found.exit_code, found.error, found.stderr_tail) == (3, "it broke", "Traceback")
@@ -161,6 +168,19 @@ def test_a_second_completion_changes_nothing(fleet: FakeFleet) -> None:
     assert found is not None
     assert found.result == "1"
     assert [n[1] for n in noted(fleet)] == ["applied", "refused", "refused"]
+
+
+def test_the_result_of_a_run_that_was_marked_succeeded_by_hand_is_taken(fleet: FakeFleet) -> None:
+    records.put_tasks(fleet.store, [replace(fleet.task("changelog"), state="succeeded", finished_at="2026-01-01")])
+    report(fleet, "task.started")
+    report(fleet, "task.completed", exit_code=0, result=7)
+    run = take(fleet)
+    found = result(fleet)
+    assert (run.state, found.result if found else None) == ("succeeded", "7")
+    assert run.finished_at > "2026-01-01T"
+    assert [(n[0], n[1]) for n in noted(fleet)] == [("task.completed", "applied")]
+    drift = [e for e in fleet.audit() if e.cause == "drift"]
+    assert [(e.name, e.before, e.after) for e in drift] == [("changelog", "succeeded", "assigned")]
 
 
 def test_a_report_of_a_run_that_does_not_exist_is_refused(fleet: FakeFleet) -> None:

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reconciler.agentd.command import Ended, Halt, Order, SpawnError, start, watch
 from reconciler.agentd.groups import ProcessGroups
+from reconciler.agentd.process import Ended, Halt, Order, SpawnError, TakeLine, start, watch
 
 from .conftest import is_running, wait_until
 
@@ -26,19 +27,24 @@ def halt() -> Iterator[Halt]:
 
 @pytest.fixture
 def run(tmp_path: Path, halt: Halt) -> Run:
-    """Run a shell script to its end; keywords are those of `Order`, and `on_progress`."""
+    """Run a shell script to its end; keywords are those of `Order`, `on_progress` and `take_line`."""
     (tmp_path / "input").write_text("the input")
 
-    def run_script(script: str, on_progress: Callable[[str], None] = lambda _: None, **fields: object) -> Ended:
+    def run_script(
+        script: str,
+        on_progress: Callable[[str], None] = lambda _: None,
+        take_line: TakeLine | None = None,
+        **fields: object,
+    ) -> Ended:
         groups = ProcessGroups(is_reaper=False)
         order = build_order(tmp_path, "sh", "-c", script, **fields)
-        return watch(start(order, groups), order, groups, halt, on_progress)
+        return watch(start(order, groups), order, groups, halt, on_progress, take_line)
 
     return run_script
 
 
-def build_order(tmp_path: Path, *argv: str, **fields: object) -> Order:
-    valid = {
+def build_order(tmp_path: Path, *argv: str, **fields: Any) -> Order:
+    valid: dict[str, Any] = {
         "argv": argv,
         "env": {"PATH": os.environ["PATH"], "MARK": str(tmp_path)},
         "cwd": str(tmp_path),
@@ -183,6 +189,37 @@ def test_progress_just_before_the_end_is_told(run: Run) -> None:
     told: list[str] = []
     run("echo progress: done >&2", on_progress=told.append)
     assert told == ["done"]
+
+
+def test_stdout_can_be_taken_line_by_line_and_is_then_not_limited(run: Run) -> None:
+    lines: list[bytes] = []
+
+    def take(line: bytes) -> str:
+        lines.append(line)
+        return ""
+
+    script = "printf 'a\\n\\nb'; sleep 0.05; printf 'c\\n'; seq 2000; printf end"
+    ended = run(script, take_line=take)
+    assert (ended.reason, ended.stdout) == ("exit", b"")
+    assert lines[:3] == [b"a", b"bc", b"1"]
+    assert (len(lines), lines[-1]) == (2003, b"end")
+
+
+def test_what_a_line_says_can_be_told_as_progress(run: Run) -> None:
+    told: list[str] = []
+    run("echo a; echo b", on_progress=told.append, take_line=lambda line: line.decode() if line == b"a" else "")
+    assert told == ["a"]
+
+
+def test_a_line_without_end_is_left_out_and_does_not_fill_the_memory(run: Run) -> None:
+    lines: list[bytes] = []
+
+    def take(line: bytes) -> str:
+        lines.append(line)
+        return ""
+
+    run("echo a; head -c 40000000 /dev/zero; echo; echo b", take_line=take)
+    assert lines == [b"a", b"b"]
 
 
 def test_a_closed_stdout_is_not_the_end(run: Run) -> None:

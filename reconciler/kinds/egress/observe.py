@@ -1,0 +1,41 @@
+"""Asking the process what it knows, and the record what it should know."""
+
+from reconciler.core.reading import Ok, Reading
+from reconciler.kinds.egress.spec import is_wanted, write_config
+from reconciler.kinds.egress.state import EgressState
+from reconciler.kinds.egress_entry import digest_providers
+from reconciler.kinds.kind import World
+from reconciler.kinds.outgoing import read_outgoing
+from reconciler.ports import EgressReport, RouterReport
+from reconciler.settings import HubSpec
+from reconciler.store.store import Store
+
+WAS_RUNNING = "egress_was_running"
+CONFIGURED = "egress_config_digest"
+
+
+def observe(world: World, _report: Reading[RouterReport], hub: HubSpec) -> Reading[EgressState]:
+    """Raises StoreError."""
+    was_running = bool(world.store.get_meta(WAS_RUNNING))
+    if not is_wanted(hub) and not was_running:
+        return Ok(EgressState())
+    return Ok(
+        EgressState(
+            report=world.egress.report(),
+            outgoing=read_outgoing(world.store),
+            keys=world.operator.provider_keys,
+            was_running=was_running,
+        )
+    )
+
+
+def recorded_state(store: Store, hub: HubSpec) -> EgressState:
+    """As if it ran as it was last configured. What operators say of providers is not on record. Raises StoreError."""
+    configured = store.get_meta(CONFIGURED)
+    if not store.get_meta(WAS_RUNNING) or configured is None:
+        return EgressState()
+    is_same = configured == digest_providers(hub)
+    digest = str(write_config(hub, {})["digest"]) if is_same else configured
+    return EgressState(
+        report=Ok(EgressReport(pid=0, epoch="", code_version="", config_digest=digest)), was_running=True
+    )

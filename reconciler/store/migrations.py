@@ -1,0 +1,98 @@
+"""The steps that bring a state.db of an older release forward, oldest first.
+
+A step gets Alembic's operations on the open transaction of the one writer, and never looks at `tables.py`: it says
+what changed then, whatever the tables are today. All steps, and the version that they lead to, are one transaction.
+Alembic is imported when there is something to migrate.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reconciler.store.copy import copy_database
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+    from sqlalchemy import Connection
+
+Migration = Callable[["Operations"], None]
+
+FIRST_VERSION = 1
+"""The schema of the first release; the i-th step leads from `FIRST_VERSION + i` to the next."""
+
+
+def add_orchestration(op: "Operations") -> None:
+    """Schedules; of a run: key, occurrence, what the hub made it for, acceptance, fall-back and escalation."""
+    from sqlalchemy import Column, Integer, String
+
+    for name in ("key", "purpose", "parent", "schedule", "due", "remedy", "tried", "escalated"):
+        op.add_column("task", Column(name, String, nullable=False, server_default=""))
+    for name, empty in (("schemas", "{}"), ("checks", "[]")):
+        op.add_column("task", Column(name, String, nullable=False, server_default=empty))
+    for name in ("step", "spent"):
+        op.add_column("task", Column(name, Integer, nullable=False, server_default="0"))
+    op.create_table(
+        "schedule",
+        Column("name", String, primary_key=True),
+        *(Column(name, String, nullable=False) for name in ("cron", "zone", "since")),
+    )
+
+
+def add_trust_and_alerts(op: "Operations") -> None:
+    """How far agents are trusted; notices on their way to sinks; of a condition whether somebody was told of it."""
+    from sqlalchemy import Boolean, Column, Float, Integer, String
+
+    op.create_table(
+        "trust",
+        Column("agent", String, primary_key=True),
+        Column("score", Float, nullable=False),
+        *(Column(name, String, nullable=False) for name in ("at", "spec_digest", "epoch", "counted", "reason")),
+    )
+    op.create_table(
+        "notice",
+        Column("seq", Integer, primary_key=True),
+        *(Column(name, String, nullable=False) for name in ("sink", "document")),
+    )
+    op.add_column("condition", Column("alerted", Boolean, nullable=False, server_default="0"))
+
+
+def add_lifecycle(op: "Operations") -> None:
+    """Roll-outs that are taken back, and what operators want of instances."""
+    from sqlalchemy import Column, String
+
+    for name in ("previous", "rejected"):
+        op.add_column("instance", Column(name, String, nullable=False, server_default=""))
+    op.create_table(
+        "order",
+        Column("name", String, primary_key=True),
+        *(Column(name, String, nullable=False) for name in ("verb", "actor", "at")),
+    )
+
+
+def add_usage(op: "Operations") -> None:
+    """What a run used of a model."""
+    from sqlalchemy import Column, String
+
+    op.add_column("result", Column("usage", String, nullable=False, server_default="null"))
+
+
+MIGRATIONS: tuple[Migration, ...] = (add_orchestration, add_trust_and_alerts, add_lifecycle, add_usage)
+
+SCHEMA_VERSION = FIRST_VERSION + len(MIGRATIONS)
+
+
+def migrate(connection: "Connection", steps: Sequence[Migration]) -> None:
+    """Take the steps, in order, inside the transaction that `connection` is in. Raises what SQLAlchemy raises."""
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
+    operations = Operations(MigrationContext.configure(connection))
+    for step in steps:
+        step(operations)
+
+
+def keep_copy(path: Path, version: int) -> Path:
+    """Copy the last committed state to `<path>.v<version>`, whole or not at all. Raises sqlite3.Error, OSError."""
+    kept = path.with_name(f"{path.name}.v{version}")
+    copy_database(path, kept)
+    return kept

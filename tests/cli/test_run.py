@@ -1,0 +1,63 @@
+"""What a person sees while a hub works."""
+
+import pytest
+
+from reconciler.cli.run import View, choose_runs
+from reconciler.core.change import Action, Change
+from reconciler.core.plan import Plan
+from reconciler.loop.run import PassReport
+from reconciler.store.records import TaskRecord
+from tests.fakes.desired import desired_of
+from tests.fakes.texts import agent_text, task_text
+
+
+def held(name: str, reason: str, wait_s: float | None = None) -> Change:
+    return Change(kind="agent", name=name, instance=f"{name}-0", action=Action.HOLD, reason=reason, wait_s=wait_s)
+
+
+def report(*changes: Change) -> PassReport:
+    return PassReport(revision="r1", plan=Plan(revision="r1", compared_with="engine", changes=changes))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is said to be on hold, without the times."""
+    lines = capsys.readouterr().out.splitlines()
+    return [line.partition(" on hold: ")[2] for line in lines if " on hold: " in line]
+
+
+def test_what_waits_for_somebody_is_told_once_and_by_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    view = View()
+    waiting = [held(n, "no image") for n in ("a", "b", "c")]
+    view.on_pass(report(*waiting, held("d", "its turn", wait_s=1.0)))
+    assert said(capsys) == ["a-0 and 2 more: no image"]
+    view.on_pass(report(*waiting))
+    assert said(capsys) == []
+    view.on_pass(report(waiting[0], held("e", "by hand")))
+    assert said(capsys) == ["a-0: no image", "e-0: by hand"]
+
+
+# --- which runs a start is about --------------------------------------------------------------------------------------
+
+BEGAN = "2026-11-21T12:00:00+00:00"
+EARLIER, LATER = "2026-11-21T11:00:00+00:00", "2026-11-21T13:00:00+00:00"
+DESIRED = desired_of({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("t")})
+
+
+def run_of(name: str, *, digest: str = "1:x", created: str = EARLIER, ended: str = EARLIER, **more: str) -> TaskRecord:
+    values = {"run": f"{name}.1", "manifest": "{}", "source": "git", "state": "failed", **more}
+    return TaskRecord(name=name, spec_digest=digest, created_at=created, finished_at=ended, **values)  # type: ignore[arg-type]
+
+
+def test_a_start_is_about_what_git_defines_now_and_what_ran_since() -> None:
+    in_git = run_of("t", digest=DESIRED.of("task")["t"].digest)
+    old = (run_of("dropped", source="inbox"), run_of("gone"))
+    assert choose_runs([*old, in_git], DESIRED, BEGAN).of_interest == [in_git]
+    assert not choose_runs([*old, in_git], DESIRED, BEGAN).is_new
+    since = [run_of("made", created=LATER, ended=""), run_of("ended", ended=LATER)]
+    found = choose_runs([*old, in_git, *since], DESIRED, BEGAN)
+    assert (found.of_interest, found.is_new) == ([in_git, *since], True)
+
+
+def test_an_earlier_manifest_of_a_task_and_what_the_hub_made_for_a_check_are_not_what_is_asked_about() -> None:
+    check = run_of("t-check", created=LATER, purpose="check")
+    assert choose_runs([run_of("t", digest="1:before"), check], DESIRED, BEGAN).of_interest == []
