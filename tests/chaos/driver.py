@@ -28,8 +28,9 @@ WIDTH = 7
 STEP_S = 0.03
 START_S = 120.0
 RECOVER_S = 120.0
+PATIENCE_S = 30.0
 QUIET_S = 180.0
-TRIES = 400
+TRIES = 2000
 """How often a fault's target may be missing, at one step after the other, before it is given up."""
 
 
@@ -202,18 +203,23 @@ class Driver:
         self._site.start_hub()
 
     def _insist(self) -> None:
-        """A roll-out that we shot down is taken back by the hub until there is another commit: here it is."""
+        """Commit what a person would: after a roll-out that we shot down, and for what waits after so many crashes."""
         if time.monotonic() < self._insist_at:
             return
         self._insist_at = time.monotonic() + 1.0
+        down = [(subject, type_) for subject, type_, _ in conditions(self._site)]
+        names = {
+            subject.removeprefix("agent/"): "its roll-out was taken back" for subject, t in down if t == "RolledBack"
+        }
+        late = (f for f in self._open if f.since and boottime() - f.since > PATIENCE_S)
+        names |= {fault.target.rpartition("-")[0]: "it waits after many crashes" for fault in late}
         agents = self._site.scenario.agents
-        for subject, type_, _ in conditions(self._site):
-            name = subject.removeprefix("agent/")
-            if type_ == "RolledBack" and name in agents:
+        for name, why in names.items():
+            if name in agents:
                 agents[name] = replace(agents[name], serial=agents[name].serial + 1)
-                self._insist_at += 2.0
+                self._insist_at += 2.0 if why.startswith("its roll-out") else PATIENCE_S
                 self._site.commit(f"{name} once more")
-                self._say(f"its roll-out was taken back, so there is another commit: {name}")
+                self._say(f"{why}, so there is another commit: {name}")
 
     def _feed(self) -> None:
         """Keep so many tasks under way; each is promised once the hub, or its inbox, has it."""

@@ -139,7 +139,8 @@ def validate(fleet: Fleet) -> list[str]:
     """The problems as a committer reads them."""
     answer = fleet.call("validate", str(fleet.repository))
     assert answer.code == 1
-    *problems, count = answer.err.splitlines()
+    said = [line for line in answer.err.splitlines() if not line.startswith("checking policies")]
+    *problems, count = said
     assert count == f"{len(problems)} problem{'s' * (len(problems) != 1)}"
     return problems
 
@@ -164,8 +165,8 @@ def test_every_fault_of_a_commit_is_named_at_once_with_its_place_and_what_to_do(
         ),
         (
             {"policies/task.rego": REGO + 'decision := {"allow": ' + LOOP},
-            # The latter where the machine is too slow for the engine to count its steps to the end.
-            r"policies/task\.rego(:5:1: data\.hub\.task\.decision does not end|: cannot be compiled: the engine crashed)",
+            # Which of the two depends on whether the machine is too slow for the engine to count its steps to the end.
+            r"policies/task\.rego:5:1: data\.hub\.task\.decision (does not end|did not end within 1s)",
         ),
         (
             {

@@ -153,6 +153,15 @@ def test_an_instance_that_hangs_while_it_waits_for_an_image_is_restarted() -> No
     assert (change.action, change.cause) == (Action.RESTART, Cause.CRASH)
 
 
+def test_a_commit_does_not_wait_for_the_back_off_of_what_it_mends() -> None:
+    crashed = record_of(WRITER, crashes=9)
+    waiting = plan_one(WRITER, state_of(crashed, container="exited"))
+    assert waiting.action in (Action.HOLD, Action.QUARANTINE)
+    mended = plan_one(manifest_of(version="2"), state_of(crashed, container="exited"))
+    assert (mended.action, mended.cause) == (Action.REPLACE, Cause.COMMIT)
+    assert mended.reason.endswith(", and changed in git")
+
+
 def test_a_change_in_place_needs_no_image() -> None:
     change = changed({}, {"resources": {"pids": 50}}, image=Absent())
     assert said(change) == (Action.UPDATE, Cause.COMMIT, "limits changed in git; changed in place")
