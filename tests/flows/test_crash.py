@@ -220,8 +220,10 @@ def begin(story: Story, base: Mapping[str, str]) -> None:
 
 
 def talker(said: str) -> dict[str, str]:
-    """An agent with a secret, a model and the repository."""
-    more = "  secrets: [key]\n  llm: {provider: local, model: small}\n  workspace: {source: repository}\n"
+    """An agent with a secret, a model and the repository; two, because the next pass ends the first one in another way."""
+    more = (
+        "  replicas: 2\n  secrets: [key]\n  llm: {provider: local, model: small}\n  workspace: {source: repository}\n"
+    )
     return agent("talker", argv=f'[python3, "-c", "print({said})"]', more=more)
 
 

@@ -352,7 +352,7 @@ def test_a_run_that_changed_since_planning_is_left_to_the_next_pass(fleet: FakeF
     assert apply(change, fleet.world, desired) == Failed(reason="a task cannot be asked to replace", retryable=False)
 
 
-def test_a_cancellation_outlives_a_kill_anywhere_and_a_router_that_is_away(tmp_path: Path) -> None:
+def test_a_cancellation_outlives_a_kill_anywhere(tmp_path: Path) -> None:
     (tmp_path / "template").mkdir()
     fleet = FakeFleet(tmp_path / "template")
     begin(fleet)
