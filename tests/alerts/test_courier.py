@@ -113,7 +113,7 @@ def test_no_more_wait_than_are_allowed_and_the_oldest_go_first() -> None:
     with working(sink, on_done=done.append) as courier:
         for seq in range(20):
             courier.offer(seq, f"n{seq}")
-        assert done == list(range(15))
+        assert done in (list(range(15)), list(range(1, 15)))  # the first may be in the sink's hands already
         sink.gate.set()
         until(lambda: len(done) == 20)
     assert [t for t in sink.taken if t != "n0"] == [f"n{seq}" for seq in range(15, 20)]
