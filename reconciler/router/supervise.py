@@ -15,9 +15,10 @@ from pathlib import Path
 
 from reconciler.errors import ForeignFleetError, RouterError
 from reconciler.router.channel import call, is_listening
-from reconciler.router.pidfile import ProcessId, read_pid_file, read_process
+from reconciler.router.pidfile import read_pid_file
 from reconciler.router.version import find_newer
 from reconciler.runtime.detached import spawn_detached
+from reconciler.runtime.pid import ProcessId, read_process
 
 LOG_FILE = "router.log"
 _START_S = 15.0

@@ -22,6 +22,7 @@ from typing import Any
 from reconciler import __version__
 from reconciler.errors import ForeignFleetError, ReconcilerError
 from reconciler.runtime.detached import spawn_detached
+from reconciler.runtime.pid import ProcessId, read_process
 
 CALL_TIMEOUT_S = 10.0
 _START_S = 15.0
@@ -30,14 +31,6 @@ _KEPT_ENVIRONMENT = (
     *("PATH", "HOME", "LANG", "LC_", "LD_", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHON", "RECONCILER_CRASH"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessId:
-    """`start_ticks` is field 22 of /proc/<pid>/stat: clock ticks since boot."""
-
-    pid: int
-    start_ticks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,16 +198,6 @@ def read_pid_file(run: Path, name: str) -> ProcessId | None:
         if process is not None and process.start_ticks == start_ticks:
             return process
     return None
-
-
-def read_process(pid: int) -> ProcessId | None:
-    """The process of that pid, or None where there is none or only its zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else ProcessId(pid=pid, start_ticks=int(fields[19]))
 
 
 def code_version(folder: Path) -> str:

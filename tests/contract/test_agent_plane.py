@@ -19,7 +19,7 @@ import pytest
 
 from reconciler.identity.authority import open_authority
 from reconciler.router.client import RouterLink
-from reconciler.router.pidfile import read_process
+from reconciler.runtime.pid import read_process
 from tests.router.fleet import FLEET, Fleet, basic_config, free_port, instance_entry, tls_entry, until
 
 ROOT = Path(__file__).parents[2]

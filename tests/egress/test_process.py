@@ -13,7 +13,8 @@ import pytest
 from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.egress.client import EgressLink
 from reconciler.errors import EgressRefusedError, ForeignFleetError
-from reconciler.runtime.server import read_pid_file, read_process, write_pid_file
+from reconciler.runtime.pid import read_process
+from reconciler.runtime.server import read_pid_file, write_pid_file
 from tests.egress.places import FLEET, MODEL, Place, Reply, entry_of, until
 from tests.egress.raw import SSE_HEAD, Line, RawProvider, read_all, receive_until
 from tests.fakes.messages_api import MessagesApi

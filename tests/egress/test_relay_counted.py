@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.core.exposure import LEVELS
 from reconciler.core.reading import Ok
-from reconciler.runtime.server import read_process
+from reconciler.runtime.pid import read_process
 from tests.egress.places import MODEL, Place, provider, until
 from tests.fakes.messages_api import MessagesApi
 

@@ -10,13 +10,13 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 
 import pytest
 
 from reconciler.policy.opa_process import find_program
-from tests.flows.fleet import HUB, Answer, Fleet, agent_text, eventually, make_fleet, need_engine, runtimes, task_text
+from tests.flows.fleet import HUB, Answer, Fleet, agent_text, eventually, task_text
 from tests.flows.lives import Lives
 from tests.flows.points import find_points, planned_actions
 from tests.flows.test_router_code import make_old_release
@@ -51,14 +51,6 @@ MORE_HUB = """\
   providers: [{name: local, type: ollama, exposure: private, models: [{name: small}]}]
 """
 OPA = "  policy: {engines: [opa, embedded, builtin], opa: {managed: true, timeout: 200ms}}\n"
-
-
-@pytest.fixture(params=runtimes())
-def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    need_engine(request.param)
-    made = make_fleet(request.param)
-    yield made
-    made.destroy()
 
 
 def hub_text(*, full: bool) -> str:

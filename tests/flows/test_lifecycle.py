@@ -4,23 +4,12 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import pytest
-
-from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine, runtimes, task_text
+from tests.flows.fleet import Fleet, agent_text, eventually, task_text
 from tests.flows.test_hub import running
 from tests.outside.checker import engine
-
-
-@pytest.fixture(params=runtimes())
-def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    need_engine(request.param)
-    made = make_fleet(request.param)
-    yield made
-    made.destroy()
 
 
 def rows(fleet: Fleet, query: str) -> list[tuple[Any, ...]]:

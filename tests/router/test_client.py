@@ -18,10 +18,11 @@ from reconciler import __version__
 from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.errors import ForeignFleetError, RouterError
 from reconciler.router.client import RouterLink
-from reconciler.router.pidfile import PID_FILE, read_pid_file, read_process, write_pid_file
+from reconciler.router.pidfile import PID_FILE, read_pid_file, write_pid_file
 from reconciler.router.supervise import find_router, start_router, stop_router
 from reconciler.router.version import code_version
 from reconciler.runtime.detached import spawn_detached
+from reconciler.runtime.pid import read_process
 from tests.router.fleet import FLEET, Fleet, basic_config, until
 
 PACKAGE = Path(reconciler.__file__).parent

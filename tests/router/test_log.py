@@ -17,9 +17,9 @@ import pytest
 
 from reconciler.router.client import RouterLink
 from reconciler.router.log import TrafficLog
-from reconciler.router.pidfile import read_process
 from reconciler.router.traffic import InboxEntry, Row, TrafficDatabase
 from reconciler.router.writer import start_writer
+from reconciler.runtime.pid import read_process
 from tests.router.fleet import FLEET, Fleet, basic_config, until
 
 

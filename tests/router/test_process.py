@@ -14,8 +14,8 @@ import pytest
 
 from reconciler.core.reading import Absent
 from reconciler.router.channel import call
-from reconciler.router.pidfile import read_process
 from reconciler.runtime.detached import MAX_LOG_BYTES
+from reconciler.runtime.pid import read_process
 from tests.router.fleet import Fleet, Reply, until
 
 FORBIDDEN = (

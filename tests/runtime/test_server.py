@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.errors import EgressError, EgressRefusedError
-from reconciler.runtime.server import Server, code_version, pid_file, read_pid_file, read_process, write_pid_file
+from reconciler.runtime.pid import read_process
+from reconciler.runtime.server import Server, code_version, pid_file, read_pid_file, write_pid_file
 
 
 @pytest.fixture
