@@ -163,7 +163,9 @@ def opa_stop(field: Field, free: Free) -> Fault | None:
 def opa_hang(field: Field, free: Free) -> Fault | None:
     """Messages while OPA hangs: the breaker has it that most of them do not wait for it."""
     found = processes.opa(field.site)
-    if found is None or not field.mail.is_answered_at_once() or not found.send(signal.SIGSTOP):
+    if found is None or field.watch.sight.engine != "opa" or not field.mail.is_answered_at_once():
+        return None
+    if not found.send(signal.SIGSTOP):
         return None
     waits_s = sorted(field.mail.probe() for _ in range(PROBES))
     slow = sum(wait >= OPA_TIMEOUT_S for wait in waits_s)

@@ -22,11 +22,15 @@ def boottime() -> float:
 
 @dataclass(frozen=True)
 class Sight:
-    """One look. `at` is CLOCK_BOOTTIME before it; `instances` is what the router says, `phases` what state.db says."""
+    """One look. `at` is CLOCK_BOOTTIME before it.
+
+    `instances` is what the router says, and `engine` which policy engine answers it; `phases` is what state.db says.
+    """
 
     at: float = 0.0
     is_hub_ready: bool = False
     epoch: str = ""
+    engine: str = ""
     instances: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     phases: Mapping[str, str] = field(default_factory=dict)
     crashes: Mapping[str, int] = field(default_factory=dict)
@@ -90,6 +94,7 @@ class Watch(threading.Thread):
             at=at,
             is_hub_ready=ready,
             epoch=report.get("epoch", ""),
+            engine=report.get("policy", {}).get("engine", ""),
             instances=report.get("instances", {}),
             phases={name: phase for name, phase, _ in rows},
             crashes={name: crashes for name, _, crashes in rows},
