@@ -2,11 +2,14 @@
 
 `python -m bench.hub_process DIR`
 
-DIR holds the repository in `repository`; data goes to `data`. Ends on SIGTERM, and takes the router with it.
+DIR holds the repository in `repository`; data goes to `data`. Ends on SIGTERM, and takes the router with it. On
+SIGUSR1 it writes into `DIR/engine-bytes` how much of its memory is the fake engine's.
 """
 
+import gc
 import signal
 import sys
+import types
 from pathlib import Path
 
 from reconciler.api.app import build_app
@@ -59,11 +62,25 @@ def main() -> None:
     api = ApiServer(build_app(HubOperations(hub, loop, world, lambda _drain: hub.stop())), home.run)
     api.start()
     signal.signal(signal.SIGTERM, lambda *_: hub.stop())
+    signal.signal(signal.SIGUSR1, lambda *_: (folder / "engine-bytes").write_text(str(_size_of(runtime))))
     hub.serve()
     api.stop()
     loop.close()
     policy.close()
     router.stop()
+
+
+def _size_of(runtime: FakeRuntime) -> int:
+    """Bytes of the containers and events that it keeps; texts and numbers are left out, which others may share."""
+    size, known = 0, set[int]()
+    waiting: list[object] = [runtime._containers, runtime._events]
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) not in known and not isinstance(thing, str | int | float | type | types.ModuleType):
+            known.add(id(thing))
+            waiting.extend(gc.get_referents(thing))
+            size += sys.getsizeof(thing)
+    return size
 
 
 if __name__ == "__main__":
