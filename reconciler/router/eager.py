@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Ticket(asyncio.Future[bool]):
+class Ticket(asyncio.Future[_T]):
     """A future whose waiter, where it is `Eager`, goes on inside `settle` and not in a later turn of the loop."""
 
     __slots__ = ("resume",)
@@ -23,7 +23,7 @@ class Ticket(asyncio.Future[bool]):
         super().__init__(loop=loop)
         self.resume = None
 
-    def settle(self, result: bool) -> None:
+    def settle(self, result: _T) -> None:
         """Set the result; one that was cancelled stays so."""
         if self.done():
             return

@@ -31,7 +31,7 @@ _LOG = logging.getLogger("reconciler.router.log")
 class _Item(msgspec.Struct, gc=False):
     row: Row
     inbox: InboxEntry | None = None
-    recorded: Ticket | None = None
+    recorded: Ticket[bool] | None = None
 
 
 class TrafficLog:
@@ -64,7 +64,7 @@ class TrafficLog:
         self._link = writer.link
         self._told = kept
         self._collected: list[_Item] = []
-        self._under_way: deque[list[Ticket]] = deque()
+        self._under_way: deque[list[Ticket[bool]]] = deque()
         self._last_rows = 0
         self._is_due = False
         self._unsent = b""
@@ -76,9 +76,9 @@ class TrafficLog:
         self._link.setblocking(False)
         loop.add_reader(self._link, self._read)
 
-    def record(self, row: Row, inbox: InboxEntry | None = None) -> Ticket:
+    def record(self, row: Row, inbox: InboxEntry | None = None) -> Ticket[bool]:
         """Queue a row and, in one transaction with it, an inbox entry. True means on disk, False not written."""
-        recorded = Ticket(self._loop)
+        recorded: Ticket[bool] = Ticket(self._loop)
         self._collect(_Item(row, inbox, recorded))
         return recorded
 
@@ -266,6 +266,6 @@ class TrafficLog:
         _settle([item.recorded for item in items if item.recorded is not None], is_recorded=False)
 
 
-def _settle(waiting: Sequence[Ticket], *, is_recorded: bool) -> None:
+def _settle(waiting: Sequence[Ticket[bool]], *, is_recorded: bool) -> None:
     for recorded in waiting:
         recorded.settle(is_recorded)
