@@ -15,11 +15,13 @@ from reconciler.alerts.courier import Courier
 from reconciler.alerts.sink import Sink
 from reconciler.clock import SystemClock
 from reconciler.core.address import UnixAddress, parse_address
+from reconciler.core.origin import is_remote
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading, Unavailable
+from reconciler.core.ref import parse_ref
 from reconciler.egress.client import EgressLink
-from reconciler.errors import CheckStoppedError, ForeignFleetError, SourceError, StoreError
-from reconciler.home import FLEET_FILE, Home, data_folder, lock, open_home, open_source, prepare_run
+from reconciler.errors import CheckStoppedError, ForeignFleetError, SourceError, StoreError, UsageError
+from reconciler.home import FLEET_FILE, Home, data_folder, followed, lock, open_followed, open_home, prepare_run
 from reconciler.identity.secret_files import Secrets
 from reconciler.identity.secrets import open_provider
 from reconciler.kinds.kind import Desired, World
@@ -93,6 +95,11 @@ def check_same_fleet(home: Home, known: str | None, source: str, recorded_source
             f"{home.state} mixes two fleets: its state belongs to {known}, its keys to {home.fleet}; "
             "restore the backup of one of them, or start with an empty --data"
         )
+    if recorded_source and is_remote(recorded_source) and not is_remote(source):
+        raise ForeignFleetError(
+            f"{home.state} holds the fleet of {recorded_source}, not of {source}; name the operator.yaml that says so "
+            "with --operator, or the right --data"
+        )
     if recorded_source and recorded_source != source and Path(recorded_source).exists():
         raise ForeignFleetError(
             f"{home.state} holds the fleet of {recorded_source}, not of {source}; name the right --data"
@@ -135,6 +142,8 @@ class Built:
     checks: CheckWatch
     hub_settings: HubSpec = field(default_factory=HubSpec)
     notice: str = ""
+    folder: str = "."
+    """Where the inbox is: the source, or beside the data where that is elsewhere."""
 
     def fresh_engine(self) -> PolicyEngine:
         """An engine of its own for judging a revision that is not in force yet."""
@@ -229,9 +238,11 @@ def open_fleet(
             raise StoreError(f"the fleet of {state} could not be made")
         prepare_run(home)
         store = Store(state / FILE_NAME)
-        absolute = str(Path(source_path).absolute())
+        tracked = followed(source_path, operator.source)
+        absolute = tracked.url if tracked.origin else str(Path(tracked.url).absolute())
         check_same_fleet(home, store.get_meta("fleet"), absolute, store.get_meta("source"))
-        source = open_source(source_path, branch=_branch(source_path, operator, store))
+        branch = None if tracked.origin else _branch(tracked.url, operator, store)
+        source = open_followed(tracked.model_copy(update={"url": absolute}), state, branch)
         runtime, notice = choose_runtime(home, operator, _wish(source, operator), _used(store, keep=keep_runtime))
         if runtime.name == "docker":
             # Its daemon mounts what is below as root; a host user with the containers' user id must not get there.
@@ -272,6 +283,7 @@ def open_fleet(
                 fallback=fallback,
                 checks=checks,
                 notice=notice,
+                folder=str(state.parent) if tracked.origin or tracked.url != source_path else source_path,
             )
         finally:
             runtime.close()
@@ -362,18 +374,30 @@ def _used(store: Store, *, keep: bool) -> str | None:
 
 def _wish(source: Source, operator: OperatorSpec) -> str:
     head = source.head()
-    snapshot = source.snapshot(head.value.id) if isinstance(head, Ok) else Unavailable(reason="no revision")
+    if not isinstance(head, Ok) or not _is_believed(source, head.value.id):
+        return "docker"
+    snapshot = source.snapshot(head.value.id)
     if not isinstance(snapshot, Ok):
         return "docker"
     hub, _problems = load_hub(Tree(snapshot=snapshot.value, cache=ParseCache()), operator)
     return hub.runtime.prefer if hub is not None else "docker"
 
 
+def _is_believed(source: Source, revision: str) -> bool:
+    """Whether anything of it may be read, by its signatures."""
+    try:
+        return source.unverified("", revision) is None
+    except SourceError:
+        return False
+
+
 def _branch(path: str, operator: OperatorSpec, store: Store) -> str | None:
     """The branch to follow: as the operator says, as recorded at first start, or the current one."""
     from reconciler.source.repository import current_branch
 
-    chosen = operator.source.ref or store.get_meta("branch")
+    if (ref := operator.source.ref) is not None and parse_ref(ref).kind != "branch":
+        raise UsageError(f"source.ref is {ref}, but of a directory a branch is followed; write url: file://{path}")
+    chosen = ref or store.get_meta("branch")
     if chosen is None and (Path(path) / ".git").exists():
         found = current_branch(path)
         if not isinstance(found, Ok):

@@ -12,14 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from reconciler.core.origin import is_remote, parse_origin
 from reconciler.core.problem import Problem
 from reconciler.errors import LockedError, StoreError, UsageError
 from reconciler.ports import Source
 from reconciler.settings import Operator, OperatorSpec
+from reconciler.settings_source import OperatorSource
+
+if TYPE_CHECKING:
+    from reconciler.source.signed import Signatures
 
 FLEET_FILE = "fleet.json"
 LOCK_FILE = "lock"
+MIRROR = "mirror"
+"""In the data directory: what was fetched of a remote repository."""
 HOME_FILE = "home"
 """In the run-time directory: the path of the data directory that it belongs to."""
 MAX_SOCKET_PATH = 107
@@ -37,8 +45,9 @@ class Home:
 
 
 def data_folder(source: str, data: str | None) -> Path:
-    """`--data`, or `.reconciler` beside the source."""
-    return Path(data).absolute() if data else Path(source).absolute() / ".reconciler"
+    """`--data`, or `.reconciler` beside the source; in the current directory where that is elsewhere."""
+    place = "." if is_remote(source) else source
+    return Path(data).absolute() if data else Path(place).absolute() / ".reconciler"
 
 
 def read_operator(path: str | None) -> tuple[OperatorSpec, tuple[Problem, ...]]:
@@ -75,8 +84,18 @@ def _operator_places() -> list[str]:
     return [f"{config}/reconciler/operator.yaml", "/etc/reconciler/operator.yaml"]
 
 
-def open_source(path: str, *, branch: str | None, worktree: bool = False) -> Source:
-    """A git repository, or a plain directory where there is none (or `worktree`). Raises SourceError, UsageError."""
+def open_source(
+    path: str,
+    *,
+    branch: str | None,
+    worktree: bool = False,
+    quarantine: str | None = None,
+    signatures: "Signatures | None" = None,
+) -> Source:
+    """A git repository, or a plain directory where there is none (or `worktree`). Raises SourceError, UsageError.
+
+    `quarantine` is where git keeps what is being pushed there, while a hook looks at it.
+    """
     from reconciler.source.directory import DirectorySource
     from reconciler.source.layout import locate
     from reconciler.source.repository import LocalRepository
@@ -85,8 +104,38 @@ def open_source(path: str, *, branch: str | None, worktree: bool = False) -> Sou
     if not folder.is_dir():
         raise UsageError(f"{path} is not a directory; name a repository with --source")
     if not worktree and locate(str(folder)) is not None:
-        return LocalRepository(str(folder.absolute()), branch)
+        return LocalRepository(str(folder.absolute()), branch, quarantine=quarantine, signatures=signatures)
+    if signatures is not None:
+        raise UsageError(f"{path} is no repository, but source.verify asks for signed commits")
     return DirectorySource(str(folder.absolute()))
+
+
+def followed(source: str, operator: OperatorSource) -> OperatorSource:
+    """What a hub follows: what `--source` names, else what the operator does. Raises UsageError."""
+    if source == ".":
+        return operator
+    if is_remote(source):
+        try:
+            parse_origin(source)
+        except ValueError as exc:
+            raise UsageError(f"--source {exc}") from None
+    return operator.model_copy(update={"url": source})
+
+
+def open_followed(settings: OperatorSource, state: Path, branch: str | None) -> Source:
+    """The repository that a hub follows; `branch` is for one of this host. Raises SourceError, UsageError."""
+    from reconciler.source.remote import open_remote
+    from reconciler.source.signed import open_signatures
+    from reconciler.source.subdirectory import Subdirectory
+
+    remote = settings.origin is not None
+    signatures = open_signatures(settings.verify, str(settings.followed) if remote else branch or "")
+    source = (
+        open_remote(settings, str(state / MIRROR), signatures)
+        if remote
+        else open_source(settings.url, branch=branch, signatures=signatures)
+    )
+    return Subdirectory(source, settings.path) if settings.path is not None else source
 
 
 @contextmanager

@@ -89,6 +89,17 @@ class Source(Protocol):
         """Whether `newer` descends from `older` (or is it). Raises SourceError."""
         ...
 
+    def unverified(self, since: str, revision: str) -> str | None:
+        """Why a revision may not be followed by what its signatures say; None where nothing is wrong, or none is asked.
+
+        `since` is the revision in force, empty where there is none. Raises SourceError.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Look for news now, and not only at the next poll; returns at once."""
+        ...
+
     def checkout(self, revision: str, target: str, *, history: bool) -> None:
         """Make a read-only snapshot of the revision in the new directory `target`. Raises SourceError."""
         ...

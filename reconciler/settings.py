@@ -25,11 +25,13 @@ from reconciler.core.endpoint import Endpoint, parse_endpoint, parse_listen
 from reconciler.core.exposure import EXPOSURES, LEVELS, Exposure, runs_remotely
 from reconciler.core.model import JsonValue, Line, Model, Text
 from reconciler.core.names import DottedName, Name
+from reconciler.core.origin import parse_origin
 from reconciler.core.problem import Problem
 from reconciler.core.provider_url import parse_provider_url
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
 from reconciler.core.routing import Provider
 from reconciler.core.trust import TrustRules
+from reconciler.settings_source import Credentials, OperatorSource
 
 # --- hub.yaml ---------------------------------------------------------------------------------------------------------
 
@@ -273,12 +275,6 @@ class HubSpec(Model):
 # --- operator.yaml ----------------------------------------------------------------------------------------------------
 
 
-class OperatorSource(Model):
-    url: Line = "."
-    ref: Line | None = None
-    poll: Duration = Field(default=60.0, ge=0.05)
-
-
 class OperatorRuntime(Model):
     allow: tuple[Literal["docker", "process"], ...] = ("docker",)
     process_runtime: StrictBool = False
@@ -413,6 +409,45 @@ class OperatorSink(Model):
         return self
 
 
+class CheckpointEvery(Model):
+    """Whichever comes first, as long as there are new rows."""
+
+    rows: StrictInt = Field(default=1000, ge=1)
+    seconds: StrictInt = Field(default=60, ge=1)
+
+
+class NotesPush(Model):
+    """Another repository that gets the notes, with credentials of its own, which may write there."""
+
+    url: Line
+    credentials: Credentials = Credentials()
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        parse_origin(url)
+        return url
+
+
+class OperatorAudit(Model):
+    """How the audit log is anchored. `key_directory` is where the signing key is, if not in the data directory.
+
+    With `notes` the hub writes a git note at each commit that it applied, and renews it every `renew_notes`.
+    """
+
+    checkpoint_every: CheckpointEvery = CheckpointEvery()
+    key_directory: Annotated[Line, Field(pattern=r"^/")] | None = None
+    notes: StrictBool = True
+    renew_notes: Duration = Field(default=3600.0, ge=1)
+    push: NotesPush | None = None
+
+    @model_validator(mode="after")
+    def _check_push(self) -> "OperatorAudit":
+        if self.push is not None and not self.notes:
+            raise ValueError("audit.push is where notes are sent, but audit.notes is false; leave one of them out")
+        return self
+
+
 class Maxima(Model):
     agents: StrictInt = Field(default=1000, ge=1)
     cpus: StrictFloat = Field(default=4.0, gt=0)
@@ -427,6 +462,7 @@ class OperatorSpec(Model):
     source: OperatorSource = OperatorSource()
     runtime: OperatorRuntime = OperatorRuntime()
     maxima: Maxima = Maxima()
+    audit: OperatorAudit = OperatorAudit()
     policy: OperatorPolicy = OperatorPolicy()
     secrets: OperatorSecrets = OperatorSecrets()
     agent_plane: AgentPlane = AgentPlane()

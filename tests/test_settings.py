@@ -262,3 +262,34 @@ def test_only_the_log_and_what_the_operator_defines_may_be_named() -> None:
     )
     assert tuple(path) == ("spec", "alerts", "sinks")
     assert problem.message.startswith("alerts.sinks is sms, but the operator allows log mail")
+
+
+def test_the_audit_log_is_anchored_by_default_and_the_operator_says_how() -> None:
+    default = OperatorSpec().audit
+    assert (default.checkpoint_every.rows, default.checkpoint_every.seconds, default.notes, default.push) == (
+        1000,
+        60,
+        True,
+        None,
+    )
+    written = OperatorSpec.model_validate(
+        {"audit": {"checkpointEvery": {"rows": 5}, "keyDirectory": "/etc/keys", "push": {"url": "file:///notes.git"}}}
+    ).audit
+    assert (written.checkpoint_every.rows, written.checkpoint_every.seconds) == (5, 60)
+    assert written.push is not None
+
+
+@pytest.mark.parametrize(
+    ("audit", "why"),
+    [
+        ({"checkpointEvery": {"rows": 0}}, "rows"),
+        ({"keyDirectory": "keys"}, "keyDirectory"),
+        ({"renewNotes": "0s"}, "renewNotes"),
+        ({"push": {"url": "/srv/notes.git"}}, "is no address of a repository"),
+        ({"push": {"url": "https://u:planted@example.org/x"}}, "has a password in it"),
+        ({"push": {"url": "file:///notes.git"}, "notes": False}, "audit.notes is false"),
+    ],
+)
+def test_an_anchor_that_cannot_be_is_refused(audit: dict[str, object], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        OperatorSpec.model_validate({"audit": audit})

@@ -1,5 +1,6 @@
 """`doctor`: what this machine offers and lacks, and the command that mends each lack."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -74,19 +75,28 @@ def _mend_engine(reason: str) -> str:
 
 
 def _files(source: str, data: str | None, operator: str | None) -> Iterator[Check]:
-    from reconciler.cli.plan import load_revision
+    from reconciler.cli.doctor_source import check_source
+    from reconciler.cli.revisions import load_revision
     from reconciler.errors import ReconcilerError
-    from reconciler.home import data_folder, is_locked, open_home, read_operator
+    from reconciler.home import MIRROR, data_folder, followed, is_locked, open_home, read_operator
 
     spec, problems = read_operator(operator)
     yield not problems, "operator.yaml", "; ".join(str(p) for p in problems) or "read, or safe defaults", ""
     try:
+        state = data_folder(source, data)
+        tracked = followed(source, spec.source)
+        yield from check_source(tracked, state)
+        if tracked.origin is not None:
+            source = str(state / MIRROR)
+            if tracked.path is not None or not os.path.isdir(source):
+                why = f"{tracked.path} of it is followed" if tracked.path is not None else "not fetched yet"
+                yield None, "repository", f"{why}; its content was not looked at", ""
+                return
         desired, found = load_revision(source, spec, worktree=False)
         if found:
             yield False, "repository", f"{len(found)} problems; first: {found[0]}", f"reconciler validate {source}"
         elif desired is not None:
             yield True, "repository", f"valid at revision {desired.revision.id[:12]}", ""
-        state = data_folder(source, data)
         home = open_home(state, create=False)
         text = f"{state}: fleet {home.fleet}, hub {'running' if is_locked(state) else 'not running'}" if home else "new"
         yield True, "data", text, ""

@@ -1,6 +1,7 @@
 """Step 1: which revision is in force. The head of the source when it is valid, else the last good one.
 
-What a person must know about it leaves as conditions: `SourceUnavailable`, `SourceUnsettled`, `ConfigInvalid`.
+What a person must know about it leaves as conditions: `SourceUnavailable`, `SourceUnsettled`,
+`SourceUnverified`, `HistoryRewritten`, `ConfigInvalid`.
 """
 
 import json
@@ -108,6 +109,8 @@ class Revisions:
             reason = head.reason if isinstance(head, Unavailable) else "there is no commit yet"
             kind = UNSETTLED if reason.startswith(UNSETTLED) else "SourceUnavailable"
             return InForce(desired=self.last_good(), faults=((kind, kind, reason.removeprefix(f"{kind}: ")),))
+        if fault := self._unverified(head.value):
+            return InForce(desired=self.last_good(), faults=(fault,))
         try:
             candidate = self._load(head.value)
         except SourceError as exc:
@@ -127,7 +130,8 @@ class Revisions:
                 problems=candidate.problems,
                 faults=(("ConfigInvalid", "Invalid", message),),
             )
-        return InForce(desired=candidate.desired, candidate=candidate.revision)
+        faults = self._rewritings(candidate.desired.revision)
+        return InForce(desired=candidate.desired, candidate=candidate.revision, faults=faults)
 
     def last_good(self) -> Desired | None:
         """The last accepted revision, from memory or from the record. Raises StoreError.
@@ -153,7 +157,7 @@ class Revisions:
         applied = self.applied
         if not applied or applied == desired.revision.id or not desired.revision.audited:
             return True
-        if ":" in applied:
+        if ":" in applied or self._may_go_back:
             return True
         return self._source.is_ancestor(applied, desired.revision.id)
 
@@ -177,6 +181,37 @@ class Revisions:
         if self._snapshot is not None:
             self._snapshot.close()
             self._snapshot = None
+
+    @property
+    def _may_go_back(self) -> bool:
+        """Whether the operator has said that history counts as it comes, or names the very commit."""
+        source = self._operator.source
+        return source.force_push == "accept" or (source.ref or "").startswith("commit:")
+
+    def _unverified(self, revision: Revision) -> tuple[str, str, str] | None:
+        """What its signatures say against it. What is in force already is not asked about again."""
+        applied = self.applied
+        if revision.id == applied:
+            return None
+        try:
+            refused = self._source.unverified("" if ":" in applied else applied, revision.id)
+        except SourceError as exc:
+            return ("SourceUnverified", "CannotCheck", f"the signatures of {revision.id[:12]} cannot be checked: {exc}")
+        return ("SourceUnverified", "Refused", refused) if refused else None
+
+    def _rewritings(self, revision: Revision) -> tuple[tuple[str, str, str], ...]:
+        """That the head does not descend from what is in force: somebody pushed by force, or moved the tag."""
+        applied = self.applied
+        if not applied or applied == revision.id or not revision.audited or ":" in applied:
+            return ()
+        try:
+            if self._source.is_ancestor(applied, revision.id):
+                return ()
+        except SourceError as exc:
+            return (("HistoryRewritten", "Unknown", f"{revision.id[:12]} may not follow {applied[:12]}: {exc}"),)
+        held = "taken as it comes" if self._may_go_back else "held until somebody confirms it"
+        message = f"{revision.id[:12]}, by {revision.author}, does not descend from {applied[:12]}; {held}"
+        return (("HistoryRewritten", "ForcedPush", message),)
 
     def _keep(self, snapshot: Snapshot, desired: Desired) -> None:
         paths = desired.hub.paths

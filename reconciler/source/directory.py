@@ -154,6 +154,13 @@ class DirectorySource:
         with build_directory(target) as partial:
             _copy_tree(self._path, TreeWriter(partial), os.path.dirname(partial))
 
+    def refresh(self) -> None:
+        """Nothing to do: `head` looks each time."""
+
+    def unverified(self, since: str, revision: str) -> str | None:  # noqa: ARG002 - the port's
+        """Nobody signs a plain directory; `open_source` refuses it where signatures are asked for."""
+        return None
+
     def watch_paths(self) -> Sequence[str]:
         """Directories, each to be watched by itself and not recursively."""
         found = [self._path] if os.path.isdir(self._path) else []

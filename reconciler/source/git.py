@@ -25,12 +25,13 @@ import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from reconciler.errors import SourceError
 from reconciler.source.folder import write_all
 
 _SYSTEM_PATH = ("/usr/local/bin", "/usr/bin", "/bin")
-_OPTIONS = (
+OPTIONS = (
     "--no-pager",
     "--no-replace-objects",
     "--literal-pathspecs",
@@ -101,14 +102,16 @@ def run_git(
     env: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     timeout_s: float = _TIMEOUT_S,
+    owner: tuple[int, int] | None = None,
 ) -> GitAnswer:
-    """Run to the end, whatever the exit code.
+    """Run to the end, whatever the exit code; as the user and group `owner`, where one is given.
 
     Raises SourceError if git can't be started or takes too long.
     """
+    identity: dict[str, Any] = {"user": owner[0], "group": owner[1], "extra_groups": ()} if owner else {}
     try:
         done = subprocess.run(
-            [find_git(), *_OPTIONS, *args],
+            [find_git(), *OPTIONS, *args],
             env={**closed_environment(git_dir), **(env or {})},
             input=stdin,
             capture_output=True,
@@ -116,16 +119,18 @@ def run_git(
             check=False,
             cwd="/",
             start_new_session=True,
+            **identity,
         )
     except subprocess.TimeoutExpired as exc:
         raise SourceError(f"running git {args[0]} in {git_dir}: no answer after {timeout_s:g} s") from exc
     except (OSError, ValueError) as exc:
         raise SourceError(f"running git {args[0]} in {git_dir}") from exc
-    return GitAnswer(code=done.returncode, stdout=done.stdout, complaint=_printable(done.stderr))
+    return GitAnswer(code=done.returncode, stdout=done.stdout, complaint=printable(done.stderr))
 
 
-def _printable(stderr: bytes) -> str:
-    text = " / ".join(stderr[:2000].decode("utf-8", "replace").split("\n")).strip(" /")
+def printable(stderr: bytes) -> str:
+    """What a process complained of, on one line."""
+    text = " / ".join(stderr[:2000].decode("utf-8", "replace").replace("\r", "").split("\n")).strip(" /")
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
@@ -187,17 +192,22 @@ def object_format_of(object_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectView:
-    """One repository's objects, and nothing else of it. `git_dir` is a repository of ours."""
+    """One repository's objects, and nothing else of it. `git_dir` is a repository of ours.
+
+    `alternate` is a second directory of objects, for what is not in the first.
+    """
 
     git_dir: str
     objects_dir: str
     shallow_file: str | None = None
+    alternate: str | None = None
 
     @property
     def env(self) -> dict[str, str]:
         """What points a git process at the objects."""
         shallow = {"GIT_SHALLOW_FILE": self.shallow_file} if self.shallow_file else {}
-        return {"GIT_OBJECT_DIRECTORY": self.objects_dir, **shallow}
+        second = {"GIT_ALTERNATE_OBJECT_DIRECTORIES": _quoted(self.alternate)} if self.alternate else {}
+        return {"GIT_OBJECT_DIRECTORY": self.objects_dir, **second, **shallow}
 
     def run(
         self,
@@ -215,6 +225,11 @@ class ObjectView:
         return CatFile(self, timeout_s)
 
 
+def _quoted(path: str) -> str:
+    """One path in git's list of them, whatever is in its name."""
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 class CatFile:
     """One long-lived `git cat-file --batch-command`.
 
@@ -229,7 +244,7 @@ class CatFile:
         self._buffer = bytearray()
         try:
             process = subprocess.Popen(
-                [find_git(), *_OPTIONS, "cat-file", "--batch-command"],
+                [find_git(), *OPTIONS, "cat-file", "--batch-command"],
                 env={**closed_environment(view.git_dir), **view.env},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -281,7 +296,7 @@ class CatFile:
         try:
             if self._peek_header().endswith(b" missing\n"):
                 self._stdin.close()
-                if complaint := _printable(self._stderr.read()):
+                if complaint := printable(self._stderr.read()):
                     raise self._broken(complaint)
                 return None
             return self._content(object_id, kind, max_bytes)
@@ -355,7 +370,7 @@ class CatFile:
         except (OSError, ValueError) as exc:
             raise self._broken("git cat-file is gone") from exc
         if not chunk:
-            complaint = _printable(self._stderr.read()) or "git cat-file ended"
+            complaint = printable(self._stderr.read()) or "git cat-file ended"
             raise self._broken(f"{complaint}; if it is damaged, git fsck says where")
         self._buffer += chunk
 

@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
+from reconciler.core.ref import is_ref_name
 
 _MAX_REF_BYTES = 4096
 _OBJECT_ID = re.compile(rb"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _BRANCH_HEAD = re.compile(rb"ref: *refs/heads/([^\n\0]{1,1000})\n?")
-_BAD_IN_REF = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)|^[-./@]|[./]$")
 
 # A file or directory of the git directory, what it means, how it is ended.
 _OPERATIONS = (
@@ -146,7 +146,7 @@ def is_branch_name(name: str) -> bool:
     """Whether git would take it as a branch's name, and it can neither be an option nor leave
     `refs/heads/`.
     """
-    return 0 < len(name) <= 200 and name.isprintable() and not _BAD_IN_REF.search(name)
+    return is_ref_name(name)
 
 
 # --- branches -------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from reconciler.source.layout import (
     read_head,
 )
 from reconciler.source.objects import ObjectReader
+from reconciler.source.signed import Signatures
 from reconciler.source.snapshot import GitSnapshot
 from reconciler.source.tree import EXECUTABLE, SUBMODULE, SYMLINK, TreeEntry, list_tree
 from reconciler.source.unavailable import from_error, unavailable, unsettled
@@ -67,11 +68,21 @@ class LocalRepository:
     integration for example, never for following.
     """
 
-    def __init__(self, path: str, branch: str | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        branch: str | None,
+        *,
+        quarantine: str | None = None,
+        signatures: Signatures | None = None,
+    ) -> None:
+        """`quarantine` holds the objects of a push to this very repository that is not accepted yet."""
         if branch is not None and not is_branch_name(branch):
             raise SourceError(f"opening {path}: {branch!a} is not the name of a branch")
         self._path = os.path.abspath(path)
         self._branch = branch
+        self._quarantine = os.path.realpath(quarantine) if quarantine else None
+        self._signatures = signatures
         self._branches = BranchReader()
         self._sizes: dict[str, int] = {}
         self._empty = EmptyRepository()
@@ -81,6 +92,9 @@ class LocalRepository:
     def close(self) -> None:
         """Remove the temporary directory. The source is of no use afterwards."""
         self._empty.close()
+
+    def refresh(self) -> None:
+        """Nothing to do: `head` looks each time."""
 
     # --- which revision ---------------------------------------------------------------------------
 
@@ -205,6 +219,14 @@ class LocalRepository:
             return False
         raise SourceError(f"comparing {older[:12]} with {newer[:12]}: {answer.complaint or 'git failed'}")
 
+    def unverified(self, since: str, revision: str) -> str | None:
+        """See `Source`. Raises SourceError."""
+        if self._signatures is None:
+            return None
+        view = self._view(self._located(), revision)
+        _check_ids(revision, *([since] if since else []))
+        return self._signatures.find_fault(view, since, revision)
+
     def _is_missing(self, view: ObjectView, older: str, newer: str) -> bool:
         found = view.run("cat-file", "--batch-check", stdin=f"{older}\n{newer}\n".encode())
         return found.stdout.split(b"\n")[0].endswith(b" missing") and found.stdout.count(b" missing") == 1
@@ -301,10 +323,14 @@ class LocalRepository:
         return layout
 
     def _view(self, layout: Layout, object_id: str) -> ObjectView:
+        objects_dir, alternate = layout.objects_dir, None
+        if self._quarantine and self._quarantine.startswith(os.path.join(os.path.realpath(objects_dir), "")):
+            objects_dir, alternate = self._quarantine, objects_dir
         return ObjectView(
             git_dir=self._empty.path(object_format_of(object_id)),
-            objects_dir=layout.objects_dir,
+            objects_dir=objects_dir,
             shallow_file=layout.shallow_file,
+            alternate=alternate,
         )
 
 

@@ -13,8 +13,10 @@ from reconciler.errors import SourceError
 from reconciler.ports import Revision, Snapshot, Source
 from reconciler.source.directory import DirectorySource
 from reconciler.source.repository import LocalRepository
+from reconciler.source.subdirectory import Subdirectory
 from reconciler.source.unavailable import SourceCondition, condition_of
 from tests.fakes.source import FakeSource
+from tests.source.remotes import Shared, await_head, await_that, follow, mirror_of
 from tests.source.repo import Repo, make_repo
 
 
@@ -57,6 +59,36 @@ class RepositorySubject(Subject):
         self.repo.path.rename(self.repo.path.with_name("moved"))
 
 
+class SubdirectorySubject(Subject):
+    def __init__(self, path: Path) -> None:
+        self.inner = RepositorySubject(path)
+        self.source = Subdirectory(self.inner.source, "fleets/a")
+
+    def change(self, path: str, content: bytes) -> None:
+        """A checkout is of the whole repository, so that the same is at its top."""
+        self.inner.repo.commit({f"fleets/a/{path}": content, path: content, f"fleets/b/{path}": b"not this one\n"})
+
+    def break_it(self) -> None:
+        self.inner.break_it()
+
+
+class RemoteSubject(Subject):
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self.shared = Shared(path)
+        self.source = self.remote = follow(mirror_of(path, self.shared.url))
+
+    def change(self, path: str, content: bytes) -> None:
+        commit = self.shared.push({path: content.decode()})
+        if self.remote.is_following:
+            await_head(self.remote, commit)
+
+    def break_it(self) -> None:
+        self.shared.bare.path.rename(self.shared.bare.path.with_name("moved"))
+        self.remote.refresh()
+        await_that(lambda: isinstance(self.remote.head(), Unavailable))
+
+
 class DirectorySubject(Subject):
     def __init__(self, path: Path) -> None:
         path.mkdir()
@@ -71,14 +103,18 @@ class DirectorySubject(Subject):
         self.path.rename(self.path.with_name("moved"))
 
 
-@pytest.fixture(params=["fake", "repository", "directory"])
+@pytest.fixture(params=["fake", "repository", "subdirectory", "remote", "directory"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
-    subject: FakeSubject | RepositorySubject | DirectorySubject
+    subject: FakeSubject | RepositorySubject | SubdirectorySubject | RemoteSubject | DirectorySubject
     match request.param:
         case "fake":
             subject = FakeSubject()
         case "repository":
             subject = RepositorySubject(tmp_path / "source")
+        case "subdirectory":
+            subject = SubdirectorySubject(tmp_path / "source")
+        case "remote":
+            subject = RemoteSubject(tmp_path / "source")
         case _:
             subject = DirectorySubject(tmp_path / "source")
     subject.change("hub.yaml", b"a: 1\n")

@@ -17,7 +17,7 @@ from reconciler.source.checkout import (
     reading_environment,
     remove_checkout,
 )
-from reconciler.source.git import write_all
+from reconciler.source.folder import write_all
 from reconciler.source.repository import LocalRepository
 from tests.source.repo import IDENTITY, Repo, make_repo
 from tests.source.user import ORDINARY_UID, let_through, ordinary_user
