@@ -1,6 +1,7 @@
 """The hub's signing key: Ed25519, in the data directory, made when it is first needed.
 
-`hub.key` (PEM, PKCS #8) is for the router only; `hub.pub` holds the public key as peers and manifests write it.
+`hub.key` (PEM, PKCS #8) is for the hub's processes only; `hub.pub` holds the public key as peers and manifests write
+it.
 """
 
 import base64

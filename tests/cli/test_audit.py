@@ -1,28 +1,114 @@
-"""`audit show`: rows of the log, for programs with every column."""
+"""`audit` on the command line: what people and programs get, and with which exit code."""
 
+import csv
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from click.testing import CliRunner
+import pytest
+from click.testing import CliRunner, Result
 
 from reconciler.cli.audit import audit_command
-from reconciler.home import open_home
+from reconciler.errors import UsageError
 from reconciler.store import audit
-from reconciler.store.audit import AuditEntry
-from reconciler.store.store import FILE_NAME, Store
+from tests.audit.books import Books
+from tests.fakes.fleet import FLEET, SEAL_KEY
 
 
-def test_rows_for_programs_have_every_column_so_that_the_chain_can_be_followed(tmp_path: Path) -> None:
-    open_home(tmp_path, create=True)
-    store = Store(tmp_path / FILE_NAME)
-    entries = [
-        AuditEntry(time="2026-11-21T12:00:00+00:00", boottime=1.0, fleet="f", kind="hub", name=name, action="x")
-        for name in ("a", "b")
-    ]
-    with store.transaction():
-        audit.append(store, entries)
-    store.close()
-    arguments = ["show", "-o", "json", "--data", str(tmp_path), "--source", str(tmp_path)]
-    rows = json.loads(CliRunner().invoke(audit_command, arguments, standalone_mode=False).stdout)
-    assert [row["prev"] for row in rows] == [audit.GENESIS, rows[0]["hash"]]
+@pytest.fixture
+def books(tmp_path: Path) -> Iterator[Books]:
+    made = Books(tmp_path)
+    made.commit("writer", message="First\n\nReviewed-by: Bob <bob@example.org>")
+    made.settle()
+    made.fleet.store.set_meta("branch", "main")
+    (made.fleet.folder / "fleet.json").write_text(json.dumps({"fleet": FLEET, "key": SEAL_KEY.hex()}))
+    yield made
+    made.kill()
+
+
+def call(books: Books, *arguments: str) -> Result:
+    places = ("--data", str(books.fleet.folder), "--source", str(books.repo.path))
+    return CliRunner().invoke(audit_command, [*arguments, *places], standalone_mode=False)
+
+
+def test_rows_for_programs_have_every_column_so_that_the_chain_can_be_followed(books: Books) -> None:
+    rows = json.loads(call(books, "show", "-n", "2", "-o", "json").stdout)
+    assert rows[1]["prev"] == rows[0]["hash"]
     assert set(rows[0]) == {"seq", "prev", "hash", *audit.COLUMNS}
+
+
+def test_what_is_proven_and_what_not_is_said_and_ends_with_0(books: Books) -> None:
+    answer = call(books, "verify", "--no-containers")
+    assert answer.return_value == 0
+    assert "proven     git notes: 1" in answer.stdout
+    assert "unchecked  containers were not looked at" in answer.stdout
+    assert "anchored by a note to row " in answer.stdout
+
+
+def test_a_tampered_row_is_named_and_ends_with_1(books: Books) -> None:
+    books.sql("UPDATE audit SET reason = 'nothing' WHERE seq = 3")
+    answer = call(books, "verify", "--no-containers")
+    assert answer.return_value == 1
+    assert "fault      row 3 was changed: its content does not give its hash" in answer.stderr
+    assert "the log cannot be trusted: 1 fault" in answer.stderr
+    found = json.loads(call(books, "verify", "--no-containers", "-o", "json").stdout)
+    assert found["faults"] == [{"seq": 3, "message": "row 3 was changed: its content does not give its hash"}]
+
+
+def test_only_the_key_that_an_auditor_noted_counts(books: Books) -> None:
+    right = (books.fleet.folder / "hub.pub").read_text().strip()
+    assert call(books, "verify", "--no-containers", "--public-key", right).return_value == 0
+    answer = call(books, "verify", "--no-containers", "--public-key", f"ed25519:{'A' * 43}=")
+    assert answer.return_value == 1
+    assert f"was signed with another key than the hub's, {right}" in answer.stderr
+
+
+def test_who_forges_everything_here_is_found_by_the_notes_of_an_older_clone(books: Books, tmp_path: Path) -> None:
+    books.repo.git("clone", "--quiet", "--mirror", ".", str(tmp_path / "clone"))
+    books.commit("writer", message="Second")
+    books.settle()
+    there = ("--notes", str(tmp_path / "clone"))
+    assert call(books, "verify", "--no-containers", *there).return_value == 0
+    books.sql("UPDATE audit SET reason = 'nothing' WHERE seq = 3", "DELETE FROM checkpoint")
+    books.rehash()
+    books.repo.git("update-ref", "-d", f"refs/notes/reconciler/{FLEET}")
+    books.trail.close()
+    assert call(books, "verify", "--no-containers").return_value == 0
+    answer = call(books, "verify", "--no-containers", *there)
+    assert answer.return_value == 1
+    assert answer.stderr.startswith("fault      the note of ")
+
+
+def test_a_commit_is_shown_beside_what_was_done(books: Books) -> None:
+    shown = call(books, "show", "main").stdout
+    for text in ("Ada <ada@example.org>", "Reviewed-by: Bob", "+++ b/hub.yaml", "note: converged", "agent/writer-0"):
+        assert text in shown
+    found = json.loads(call(books, "show", "main", "-o", "json").stdout)
+    assert found["commit"]["approvals"] == ["Reviewed-by: Bob <bob@example.org>"]
+    assert found["rows"][0]["action"] == "accept"
+
+
+def test_what_names_nothing_is_an_error_that_says_what_to_write(books: Books) -> None:
+    assert isinstance(call(books, "show", "nobody").exception, UsageError)
+    assert "2026-11-21" in str(call(books, "export", "--from", "yesterday").exception)
+    assert "before --from" in str(call(books, "report", "--from", "1h", "--to", "2h").exception)
+
+
+def test_an_export_has_all_rows_or_those_of_a_time(books: Books) -> None:
+    lines = [json.loads(line) for line in call(books, "export").stdout.splitlines()]
+    assert [line["seq"] for line in lines] == list(range(1, audit.newest(books.fleet.store)[0] + 1))
+    rows = list(csv.DictReader(io.StringIO(call(books, "export", "--format", "csv").stdout)))
+    assert [row["hash"] for row in rows] == [line["hash"] for line in lines]
+    assert call(books, "export", "--to", "2025-12-31").stdout == ""
+
+
+def test_a_report_is_one_page_with_who_what_and_the_verdict(books: Books, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert call(books, "report", "--from", "2026-01-01", "-f", str(file)).return_value == 0
+    page = file.read_text()
+    for text in ("<!DOCTYPE html>", "Reviewed-by: Bob", "writer-0", "proven", "converged; "):
+        assert text in page
+    assert call(books, "report").stdout.startswith("<!DOCTYPE html>")
+    answer = call(books, "report", "-f", str(tmp_path / "nowhere" / "report.html"))
+    assert "cannot be written" in str(answer.exception)
