@@ -95,11 +95,19 @@ ACTION_SIGNS: dict[str, tuple[str, str]] = {
 
 def print_plan(plan: "Plan", *, everything: bool) -> None:
     """The plan as people read it: one line per change, its differing fields below."""
+    from reconciler.core.move import find_moves, moved
+
     compared = {"nothing": "nothing (as if new)", "state": "the recorded state", "engine": "the live engine"}
     revision = plan.revision[:12] if ":" not in plan.revision else plan.revision[:21]
     lines = [f"revision {revision} compared with {compared.get(plan.compared_with, plan.compared_with)}"]
+    moves = find_moves(plan.changes)
+    by_move = moved(moves)
+    for move in moves:
+        head = click.style(f"→ move      {move.kind}/{move.before} → {move.kind}/{move.after}", fg="blue")
+        lines.append(f"{head} {move.reason}")
     for change in plan.changes:
-        if everything or str(change.action) != "keep":
+        is_shown = everything or str(change.action) != "keep"
+        if is_shown and (change.kind, change.name) not in by_move:
             lines.extend(_change_lines(change))
     kept = sum(str(c.action) == "keep" for c in plan.changes)
     counts: dict[str, int] = {}
@@ -120,16 +128,17 @@ def _change_lines(change: "Change") -> list[str]:
         f"{sign} {change.action:<9} {change.kind + '/' + (change.instance or change.name):<32}", fg=colour
     )
     warning = click.style(" (interrupts work)", fg="red") if change.disruptive else ""
-    fields = [f"    {f.path}: {_short(f.before, f.path)} → {_short(f.after, f.path)}" for f in change.fields]
+    fields = [f"    {f.path}: {show_value(f.before, f.path)} → {show_value(f.after, f.path)}" for f in change.fields]
     return [f"{head} {change.reason}{warning}", *fields]
 
 
 SIZES = ("memory", "memory_bytes", "memory_swap_bytes", "disk", "disk_bytes", "maxSize")
 DURATIONS = ("ttl", "grace", "timeout", "drainDeadline", "heartbeat", "handshake", "firstOutput", "baseDelay")
+SETTINGS = ("resync", "lease", "retention")
 
 
-def _short(value: Any, path: str) -> str:
-    """A value as people write it: quantities with their unit, long texts cut."""
+def show_value(value: Any, path: str, most: int = 60) -> str:
+    """A value as people write it: quantities with their unit, texts longer than `most` characters cut."""
     from reconciler.core.quantity import show_duration, show_size
 
     if value is None:
@@ -137,7 +146,7 @@ def _short(value: Any, path: str) -> str:
     last = path.rpartition(".")[2]
     if last in SIZES and isinstance(value, int):
         return show_size(value)
-    if last in DURATIONS and isinstance(value, int | float):
+    if last in (*DURATIONS, *SETTINGS) and isinstance(value, int | float):
         return show_duration(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= most else text[: most - 3] + "…"

@@ -1,19 +1,15 @@
 """`validate`, `plan` and `apply`: one revision, looked at or made so."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from pathlib import Path
+from typing import Any
 
 import click
 
 from reconciler.cli.options import data_option, operator_option, output_option, process_option, source_option
 from reconciler.cli.output import print_json, print_plan, print_problems
-
-if TYPE_CHECKING:
-    from reconciler.core.plan import Plan
-    from reconciler.core.problem import Problem
-    from reconciler.kinds.kind import Desired
-    from reconciler.ports import PolicyEngine
-    from reconciler.settings import OperatorSpec
+from reconciler.cli.review import FORMATS, format_of, render
+from reconciler.errors import UsageError
 
 INSTEAD = "until then a hub stays at its last good revision; shown is the commit that HEAD is at"
 
@@ -25,6 +21,7 @@ INSTEAD = "until then a hub stays at its last good revision; shown is the commit
 @output_option
 def validate_command(path: str, worktree: bool, operator: str | None, output: str) -> int:
     """Check the files of the repository at PATH; needs no hub and no engine."""
+    from reconciler.cli.revisions import load_revision
     from reconciler.home import read_operator
 
     spec, faults = read_operator(operator)
@@ -44,41 +41,78 @@ def validate_command(path: str, worktree: bool, operator: str | None, output: st
 @click.argument("path", required=False)
 @click.option("--all", "everything", is_flag=True, help="List what stays as it is, too.")
 @click.option("--worktree", is_flag=True, help="Plan the files as they are, not the last commit.")
+@click.option("--head", default=None, metavar="REV", help="Plan this commit, branch or tag, not the last commit.")
+@click.option("--base", default=None, metavar="REV", help="Compare with this revision, as a pull request does.")
+@click.option("--live", default=None, metavar="URL|FILE", help="Compare with a hub's state: an export, or its API.")
+@click.option("--token-file", default=None, metavar="FILE", help="With --live URL: the file that holds the token.")
+@click.option(
+    "--confirm", default="", metavar="DIGEST", help="Take the refused plan that has this digest for confirmed."
+)
+@click.option("--write", "files", multiple=True, metavar="FILE", help="Write it here, too: .md .json .sarif .txt.")
+@click.option("--export", default=None, metavar="FILE", help="Write what is recorded, for --live elsewhere, and end.")
 @source_option
 @data_option
 @operator_option
-@output_option
+@click.option(
+    "-o", "--output", type=click.Choice(["table", *FORMATS]), default="table", show_default=True, help="Format."
+)
 def plan_command(
     path: str | None,
     everything: bool,
     worktree: bool,
+    head: str | None,
+    base: str | None,
+    live: str | None,
+    token_file: str | None,
+    confirm: str,
+    files: tuple[str, ...],
+    export: str | None,
     source: str,
     data: str | None,
     operator: str | None,
     output: str,
 ) -> int:
-    """Show what the newest revision would change. Exit 2 when something is pending, 3 when a guard refuses."""
-    from reconciler.home import read_operator
+    """Show what the newest revision, or --head, would change. Exit 2 when something is pending, 3 when refused."""
+    from reconciler.cli.reviewing import Question, review
 
     place = path or source
-    spec, faults = read_operator(operator)
-    desired, problems = (None, faults) if faults else load_revision(place, spec, worktree=worktree)
-    unsettled = "" if worktree else _say_unsettled(place)
-    if unsettled and output != "json":
-        click.echo(click.style("source unsettled: ", fg="yellow") + unsettled, err=desired is None)
-    if desired is None:
-        if output == "json":
-            found = [p.to_json() for p in problems]
-            print_json({"unsettled": unsettled, "problems": found, "changes": [], "refused": []})
-        else:
-            print_problems(problems)
-        return 1
-    plan = _compare(desired, place, data)
-    if output == "json":
-        print_json({**plan.to_json(everything=everything), "unsettled": unsettled})
+    if export is not None:
+        return _export(place, data, export)
+    if head is not None and worktree:
+        raise UsageError("--head names a commit, --worktree the files as they are; use one of them")
+    if token_file is not None and live is None:
+        raise UsageError("--token-file goes with --live URL")
+    question = Question(
+        place=place,
+        head=head,
+        base=base,
+        live=live,
+        token_file=token_file,
+        confirm=confirm,
+        worktree=worktree,
+        data=data,
+        operator=operator,
+    )
+    unsettled = "" if worktree or head or base or live else _say_unsettled(place)
+    formats = [(file, format_of(file)) for file in files]
+    found = review(question)
+    for file, its_format in formats:
+        _write(file, click.unstyle(render(found, its_format, unsettled, everything=everything)))
+    if output != "table":
+        click.echo(render(found, output, unsettled, everything=everything), nl=False)
+        return found.exit_code
+    if unsettled:
+        is_problem = bool(found.plan.problems)
+        click.echo(click.style("source unsettled: ", fg="yellow") + unsettled, err=is_problem)
+    if found.plan.problems:
+        for note in found.notes:
+            click.echo(note, err=True)
+        print_problems(found.plan.problems)
+    elif found.plan.compared_with in ("base", "export"):
+        click.echo(render(found, "text", everything=everything), nl=False)
     else:
-        print_plan(plan, everything=everything)
-    return 3 if plan.refused else 2 if plan.pending else 0
+        print_plan(found.plan, everything=everything)
+    return found.exit_code
 
 
 @click.command(name="apply")
@@ -112,57 +146,6 @@ def apply_command(
     )
 
 
-def load_revision(
-    path: str, operator: "OperatorSpec", *, worktree: bool, ask_policies: bool = True
-) -> tuple["Desired | None", Sequence["Problem"]]:
-    """The newest revision of a repository or directory, or its problems. Raises ReconcilerError.
-
-    Without `ask_policies` its Rego is neither compiled nor tested, and not asked for admission.
-    """
-    from dataclasses import replace
-
-    from reconciler.core.problem import Problem
-    from reconciler.core.reading import Ok, Unavailable
-    from reconciler.home import open_source
-    from reconciler.kinds import KINDS
-    from reconciler.kinds.tree import ParseCache
-    from reconciler.loop.admit import admit
-    from reconciler.loop.desired import load_desired
-    from reconciler.settings import HubSpec
-
-    source = open_source(path, branch=None, worktree=worktree)
-    head = source.head()
-    if not isinstance(head, Ok):
-        reason = head.reason if isinstance(head, Unavailable) else "it has no commit yet; commit something first"
-        return None, (Problem(file=path, message=reason),)
-    snapshot = source.snapshot(head.value.id)
-    if not isinstance(snapshot, Ok):
-        reason = snapshot.reason if isinstance(snapshot, Unavailable) else "its newest revision is gone"
-        return None, (Problem(file=path, message=reason),)
-    engines: list[PolicyEngine] = []
-
-    def engine(hub: HubSpec | None = None) -> "PolicyEngine":
-        from reconciler.bootstrap import CheckWatch, build_policy
-
-        checks = CheckWatch(lambda text: click.echo(text, err=True))
-        engines.append(build_policy(hub or HubSpec(), operator, checks=checks))
-        return engines[-1]
-
-    try:
-        kinds = KINDS if ask_policies else [replace(kind, verify=None) for kind in KINDS]
-        candidate = load_desired(snapshot.value, kinds, operator, ParseCache(), engine)
-        if candidate.desired is None or not ask_policies:
-            return candidate.desired, candidate.problems
-        hub = candidate.desired.hub
-        admission = admit(candidate.desired, None, None, lambda: engine(hub))
-    finally:
-        for opened in engines:
-            opened.close()
-        snapshot.value.close()
-        source.close()
-    return (None, admission.problems) if admission.problems else (candidate.desired, ())
-
-
 def _say_unsettled(place: str) -> str:
     """What keeps a hub from taking a commit from here now, and what is shown instead; empty where nothing does.
 
@@ -183,41 +166,39 @@ def _say_unsettled(place: str) -> str:
     return f"{head.reason.removeprefix(f'{SourceCondition.UNSETTLED}: ')}; {INSTEAD}"
 
 
-def _compare(desired: "Desired", place: str, data: str | None) -> "Plan":
-    """The plan against the best there is: the record, or nothing."""
+def _export(place: str, data: str | None, target: str) -> int:
+    """What is recorded of the fleet, as one file that whoever may read it may read."""
+    from reconciler import __version__
+    from reconciler.clock import SystemClock
     from reconciler.home import data_folder
+    from reconciler.loop.export import write_export
+    from reconciler.loop.recorded import read_record
+    from reconciler.store.store import FILE_NAME, Store
 
-    file = data_folder(place, data) / "state.db"
-    if file.exists():
-        from reconciler.clock import SystemClock
-        from reconciler.loop.recorded import plan_against_record
-        from reconciler.store.store import Store
-
-        store = Store(file, read_only=True)
-        try:
-            is_descendant = _descends(place, store.get_meta("applied_revision") or "", desired.revision.id)
-            return plan_against_record(desired, store, SystemClock(), is_descendant=is_descendant)
-        finally:
-            store.close()
-    from reconciler.loop.nothing import plan_against_nothing
-
-    return plan_against_nothing(desired)
-
-
-def _descends(place: str, applied: str, revision: str) -> bool:
-    """Whether the revision may follow the applied one; plain directories have no history to ask."""
-    from reconciler.errors import SourceError
-    from reconciler.home import open_source
-
-    if not applied or ":" in applied or ":" in revision:
-        return True
-    source = open_source(place, branch=None)
+    file = data_folder(place, data) / FILE_NAME
+    if not file.exists():
+        raise UsageError(f"there is no record of a fleet in {file.parent}; name its data directory with --data")
+    store = Store(file, read_only=True)
     try:
-        return source.is_ancestor(applied, revision)
-    except SourceError:
-        return False
+        document = write_export(read_record(store), SystemClock().now(), __version__)
     finally:
-        source.close()
+        store.close()
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    if target == "-":
+        click.echo(text, nl=False)
+        return 0
+    _write(target, text)
+    click.echo(
+        f"wrote {target}: {len(document['state']['instances'])} instances of fleet {document['metadata']['fleet']}"
+    )
+    return 0
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"{file} cannot be written: {exc.strerror}; name another file") from exc
 
 
 def _count(kind: str, desired: Any) -> str:

@@ -5,7 +5,7 @@ force deny, a person has to confirm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.decision import Decision
@@ -20,11 +20,21 @@ NOBODY = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opinion:
+    """What the revision's own policies say of one changed manifest, and those in force, where there are any."""
+
+    manifest: Manifest[Any]
+    own: Decision
+    in_force: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """`problems` deny the revision; `disputed` says what only its own policies allow."""
+    """`problems` deny the revision; `disputed` says what only its own policies allow; `opinions` are all answers."""
 
     problems: tuple[Problem, ...] = ()
     disputed: tuple[str, ...] = ()
+    opinions: tuple[Opinion, ...] = field(default=(), compare=False)
 
 
 def admit(
@@ -45,7 +55,7 @@ def admit(
     if not digest and (in_force is None or not in_force.revision):
         return Admission()
     if in_force is not None and in_force.revision == digest:
-        return _judge(changed, base, desired, in_force, None)
+        return _judge(changed, base, desired, in_force, in_force)
     own = fresh()
     try:
         if bundle is not None:
@@ -76,6 +86,7 @@ def _judge(
 ) -> Admission:
     problems: list[Problem] = []
     disputed: list[str] = []
+    opinions: list[Opinion] = []
     for number, manifest in enumerate(changed, start=1):
         question = _question(manifest, base, desired)
         decision = own.decide(ENTRY_POINT, question)
@@ -85,13 +96,13 @@ def _judge(
             rest = f"; not asked about: {left} more" if left else ""
             problems.append(manifest.problem(f"admission cannot be asked: {_reasons(decision)}{rest}"))
             break
+        before = decision if in_force is own else in_force.decide(ENTRY_POINT, question) if in_force else None
+        opinions.append(Opinion(manifest=manifest, own=decision, in_force=before))
         if not decision.allow:
             problems.append(manifest.problem(f"admission denied ({decision.engine}): {_reasons(decision)}"))
-        elif in_force is not None:
-            before = in_force.decide(ENTRY_POINT, question)
-            if not before.allow:
-                disputed.append(f"{manifest.kind}/{manifest.name}: {_reasons(before)}")
-    return Admission(problems=sort_problems(problems), disputed=tuple(disputed))
+        elif before is not None and not before.allow:
+            disputed.append(f"{manifest.kind}/{manifest.name}: {_reasons(before)}")
+    return Admission(problems=sort_problems(problems), disputed=tuple(disputed), opinions=tuple(opinions))
 
 
 def _reasons(decision: Decision) -> str:

@@ -1,10 +1,17 @@
 """What a person sees while a hub works."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from queue import Queue
+
 import pytest
 
-from reconciler.cli.run import View, choose_runs
+from reconciler.cli.run import Interrupts, View, choose_runs, is_pointless
 from reconciler.core.change import Action, Change
-from reconciler.core.plan import Plan
+from reconciler.core.plan import Plan, Refusal
+from reconciler.core.problem import Problem
 from reconciler.loop.run import PassReport
 from reconciler.store.records import TaskRecord
 from tests.fakes.desired import desired_of
@@ -34,6 +41,55 @@ def test_what_waits_for_somebody_is_told_once_and_by_reason(capsys: pytest.Captu
     assert said(capsys) == []
     view.on_pass(report(waiting[0], held("e", "by hand")))
     assert said(capsys) == ["a-0: no image", "e-0: by hand"]
+
+
+def test_an_apply_goes_on_only_where_another_pass_may_get_further() -> None:
+    problem = Problem(file="agents.d/a.yaml", line=1, column=1, message="it is odd")
+    refusal = Refusal(guard="prune-budget", reason="too many", confirm="1:x")
+    pending = report(held("a", "its turn", wait_s=1.0))
+    assert not is_pointless(pending)
+    assert is_pointless(replace(pending, problems=(problem,)))
+    assert is_pointless(replace(pending, plan=replace(pending.plan, refused=(refusal,))))
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_that_comes_before_there_is_anything_to_stop_is_not_lost(number: signal.Signals) -> None:
+    stopped: list[str] = []
+    interrupts = Interrupts()
+    signal.raise_signal(number)
+    assert signal.getsignal(number) is signal.SIG_DFL
+    interrupts.use(lambda: stopped.append("once"))
+    assert stopped == ["once"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_an_interrupt_stops_what_there_is() -> None:
+    stopped = threading.Event()
+    interrupts = Interrupts()
+    interrupts.use(stopped.set)
+    assert not stopped.is_set()
+    signal.raise_signal(signal.SIGINT)
+    assert stopped.wait(10)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_an_interrupt_does_not_wait_for_a_lock_of_what_it_interrupts() -> None:
+    taken: Queue[bool] = Queue()
+    lock = threading.Lock()
+    interrupts = Interrupts()
+    interrupts.use(lambda: taken.put(lock.acquire(timeout=10)))
+    with lock:
+        signal.raise_signal(signal.SIGINT)
+    assert taken.get(timeout=20)
 
 
 # --- which runs a start is about --------------------------------------------------------------------------------------
