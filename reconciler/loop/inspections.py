@@ -139,6 +139,6 @@ class Sweep(threading.Thread):
                 self._inspections.sample(name)
                 if self._stop_event.wait(pause):
                     return
-            rest = self._resync_s() - (time.monotonic() - started)
+            rest = self._resync_s() - (time.monotonic() - started) if names else 0.0
             if self._stop_event.wait(max(pause, min(rest, self._resync_s()))):
                 return

@@ -4,22 +4,28 @@ Exit 0 where all invariants hold; else 1, after the seed and a timeline.
 """
 
 import argparse
+import os
 import random
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from tests.chaos.driver import Driver, Outcome
 from tests.chaos.faults import KINDS
-from tests.chaos.scenario import make_scenario
-from tests.chaos.site import FAKETIME, Site, can_mount, has_opa_program
+from tests.chaos.own_engine import NoOwnEngineError, OwnEngine
+from tests.chaos.scenario import IMAGE, make_scenario
+from tests.chaos.site import Site, can_mount, has_opa_program
+from tests.flows.clock import FAKETIME
 from tests.outside.checker import has_engine
 
 DOCKER_ONLY = ("container-pause", "container-relabel", "engine-cut")
 
 
-def why_not(runtime: str) -> Mapping[str, str]:
+def why_not(runtime: str, *, is_engine_own: bool = False) -> Mapping[str, str]:
     """Kinds of faults that cannot be had here, and why."""
     out: dict[str, str] = {}
+    if not is_engine_own:
+        out["engine-restart"] = "there is no engine that may be ended"
     if runtime == "process":
         out |= dict.fromkeys(DOCKER_ONLY, "there are no containers")
     if not has_opa_program():
@@ -31,9 +37,9 @@ def why_not(runtime: str) -> Mapping[str, str]:
     return out
 
 
-def counts_of(runtime: str, each: int) -> dict[str, int]:
+def counts_of(runtime: str, each: int, *, is_engine_own: bool = False) -> dict[str, int]:
     """Each kind that can be had, so often."""
-    missing = why_not(runtime)
+    missing = why_not(runtime, is_engine_own=is_engine_own)
     return {kind: each for kind in KINDS if kind not in missing}
 
 
@@ -50,17 +56,28 @@ def main() -> int:
 
 def run(runtime: str, faults: int, seed: int) -> Outcome:
     """One run; says what comes of it."""
-    for kind, reason in why_not(runtime).items():
-        print(f"no {kind}: {reason}")
-    kinds = list(counts_of(runtime, 1))
-    counts = {kind: faults // len(kinds) + (n < faults % len(kinds)) for n, kind in enumerate(kinds)}
-    site = Site(runtime, make_scenario(seed, counts))
-    try:
+    with ExitStack() as stack:
+        own = find_own_engine() if runtime == "docker" else None
+        if own is not None:
+            stack.callback(own.close)
+            os.environ["DOCKER_HOST"] = own.address
+        for kind, reason in why_not(runtime, is_engine_own=own is not None).items():
+            print(f"no {kind}: {reason}")
+        kinds = list(counts_of(runtime, 1, is_engine_own=own is not None))
+        counts = {kind: faults // len(kinds) + (n < faults % len(kinds)) for n, kind in enumerate(kinds)}
+        site = Site(runtime, make_scenario(seed, counts), own_engine=own)
+        stack.callback(site.close)
         outcome = Driver(site).run()
-    finally:
-        site.close()
     print(f"{runtime}\n{outcome.story() if outcome.wrong else outcome.table()}", flush=True)
     return outcome
+
+
+def find_own_engine() -> OwnEngine | None:
+    try:
+        return OwnEngine(IMAGE)
+    except NoOwnEngineError as error:
+        print(f"the machine's engine is used: {error}")
+        return None
 
 
 if __name__ == "__main__":

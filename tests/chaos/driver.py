@@ -9,27 +9,28 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote
 
 from tests.chaos import processes
-from tests.chaos.faults import KINDS, Fault, Field
+from tests.chaos.faults import KINDS, Fault, Field, Waits
 from tests.chaos.mail import Mail
 from tests.chaos.scenario import Task
 from tests.chaos.site import Site, call
 from tests.chaos.watch import Watch, boottime, conditions
 from tests.flows.test_engine_away import Link
-from tests.outside.checker import ENGINE_SOCKET
+from tests.outside.checker import engine_socket
 from tests.outside.record import FINAL, Made, check_chain, check_intents, check_reports, check_tasks
 
 WIDTH = 7
 STEP_S = 0.03
-START_S = 120.0
-RECOVER_S = 120.0
+START_S = 240.0
+RECOVER_S = 240.0
 PATIENCE_S = 30.0
-QUIET_S = 180.0
+QUIET_S = 240.0
 TRIES = 2000
 """How often a fault's target may be missing, at one step after the other, before it is given up."""
 
@@ -47,6 +48,7 @@ class Outcome:
     tasks: int = 0
     executions: int = 0
     messages: int = 0
+    route: str = ""
     seconds: float = 0.0
 
     @property
@@ -59,7 +61,7 @@ class Outcome:
         lines += [f"{k:<20}{n:>6}{self.longest_s.get(k, 0.0):>24.2f} s" for k, n in sorted(self.counts.items())]
         lines += [f"{'all':<20}{self.total:>6}{max(self.longest_s.values(), default=0.0):>24.2f} s"]
         work = f"{self.tasks} tasks in {self.executions} executions, {self.messages} messages"
-        return "\n".join([*lines, f"{work}, {self.seconds:.0f} s, seed {self.seed}"])
+        return "\n".join([*lines, *filter(None, [self.route]), f"{work}, {self.seconds:.0f} s, seed {self.seed}"])
 
     def story(self) -> str:
         """What a person needs to understand a failed run, and to have it again."""
@@ -76,7 +78,7 @@ class Driver:
         self._watch = Watch(site)
         self._mail = Mail(site)
         self._link = Link(site.engine_link) if site.runtime == "docker" else None
-        self._field = Field(site, self._watch, self._mail, site.scenario.chance, self.outcome.wrong, self._link)
+        self._field = Field(site, self._watch, self._mail, site.scenario.chance, Waits(), self._link)
         self._births = _Births(site)
         self._open: list[Fault] = []
         self._promised: dict[str, Task] = {}
@@ -126,7 +128,7 @@ class Driver:
             sight.is_hub_ready
             and sight.phases.keys() == set(wanted)
             and all(sight.is_back(i, 0.0) for i in wanted)
-            and not self._site.fleet.check()
+            and not self._site.check()
         )
 
     def _fire(self) -> None:
@@ -284,9 +286,10 @@ class Driver:
         self.outcome.tasks = len(self._promised)
         self.outcome.executions = sum(line["event"] == "start" for line in journal)
         self.outcome.messages = len(self._mail.sent)
+        self.outcome.route = str(self._field.waits) if self._field.waits.during_s else ""
         wanted = {t.name: t.wanted for t in self._promised.values()}
         return [
-            *site.fleet.check(),
+            *site.check(),
             *check_tasks(data, journal, wanted),
             *check_reports(data),
             *check_chain(data),
@@ -297,6 +300,7 @@ class Driver:
                 if i not in {m.instance for m in self._births.made}
             ),
             *self._mail.faults(self._watch),
+            *self._field.waits.faults(),
             *processes.strays(site),
             *(f"{w} was dropped and has no answer" for w in self._unanswered()),
         ]
@@ -321,7 +325,7 @@ class Driver:
         seen = f"hub ready {sight.is_hub_ready}, epoch {sight.epoch}, phases {dict(sight.phases)}, tasks {going}"
         if not self._births.has_begun:
             return seen
-        return f"{seen}, {self._site.fleet.check()}, {conditions(self._site)}\n{self._site.fleet.evidence()}"
+        return f"{seen}, {self._site.check()}, {conditions(self._site)}\n{self._site.fleet.evidence()}"
 
     def _say(self, what: str) -> None:
         line = f"{time.monotonic() - self._began:7.2f}  {what}"
@@ -338,10 +342,13 @@ def _needs(kind: str) -> frozenset[str]:
         "traffic": frozenset({"disk"}),
         "commit": frozenset({"git"}),
         "opa": frozenset({"router", "disk"}),
+        "opa-hang": frozenset({"router", "disk", "worker"}),
         "late": frozenset({"report", "hub"}),
         "disk": frozenset({"disk"}),
+        "container": frozenset({"dockerd"}),
+        "engine-restart": frozenset({"dockerd"}),
     }
-    return words.get(kind.partition("-")[0], frozenset())
+    return words.get(kind) or words.get(kind.partition("-")[0], frozenset())
 
 
 class GiveUpError(Exception):
@@ -386,17 +393,30 @@ class _Births:
                     self.made.append(Made(name, f"pid {found.pid}", (found.start + 1) / ticks))
 
     def _follow_engine(self) -> None:
+        since = 0.0
+        while not self._stop.wait(0.05):
+            with suppress(OSError, ValueError, http.client.HTTPException):
+                for event in self._events(since):
+                    since = event["timeNano"] / 1e9
+                    self._note(event["Actor"], since - (time.time() - boottime()))
+
+    def _events(self, since: float) -> Iterator[dict[str, Any]]:
+        """Containers that the engine makes, until it ends, or this does; some come again where `since` is the last."""
         connection = http.client.HTTPConnection("engine")
         connection.sock = self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.connect(ENGINE_SOCKET)
-        label = f"io.reconciler.fleet={self._site.fleet.id}"
-        filters = quote(json.dumps({"label": [label], "type": ["container"], "event": ["create"]}))
-        connection.request("GET", f"/events?since=0&filters={filters}")
-        with suppress(OSError, ValueError, http.client.HTTPException), connection.getresponse() as response:
-            for line in response:
-                event = json.loads(line)
-                name = event["Actor"]["Attributes"].get("io.reconciler.instance", "")
-                at = event["timeNano"] / 1e9 - (time.time() - boottime())
-                if name and event["Actor"]["Attributes"].get("image") != "agents/base:1":
-                    self.made.append(Made(name, event["Actor"]["ID"][:12], at))
-        connection.close()
+        with closing(connection):
+            connection.sock.connect(engine_socket())
+            if self._stop.is_set():
+                return
+            label = f"io.reconciler.fleet={self._site.fleet.id}"
+            filters = quote(json.dumps({"label": [label], "type": ["container"], "event": ["create"]}))
+            connection.request("GET", f"/events?since={since:.9f}&filters={filters}")
+            with connection.getresponse() as response:
+                for line in response:
+                    yield json.loads(line)
+
+    def _note(self, actor: dict[str, Any], at: float) -> None:
+        name, found = actor["Attributes"].get("io.reconciler.instance", ""), actor["ID"][:12]
+        is_ours = name and actor["Attributes"].get("image") != "agents/base:1"
+        if is_ours and all(made.id != found for made in self.made):
+            self.made.append(Made(name, found, at))

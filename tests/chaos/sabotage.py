@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.flows.fleet import ROOT
+from tests.flows.forks import ROOT
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ WITHOUT = {
         "is_current = True",
     ),
     "fencing": Sabotage("kinds/task/apply.py", "if not attempt.ended_at and attempt.container_id:", "if False:"),
-    "write-ahead": Sabotage("loop/apply.py", '_record(change, plan, job, "intent", change.reason)', "pass"),
+    "write-ahead": Sabotage("loop/apply.py", '[_entry(c, job, "intent", c.reason) for c in intended]', "[]"),
     "breaker": Sabotage("policy/opa_answer.py", "return self._count >= self._most", "return False"),
 }
 

@@ -29,7 +29,7 @@ OPA_TIMEOUT_S = 0.1
 OPA = """\
   policy:
     engines: [opa, embedded, builtin]
-    opa: {managed: true, timeout: 100ms, breaker: {failures: 5, halfOpenAfter: 1s}}
+    opa: {managed: true, timeout: 100ms, breaker: {failures: 3, halfOpenAfter: 4s}}
     cache: {entries: 0}
 """
 PROVIDERS = """\
@@ -57,8 +57,8 @@ Way = Literal["git", "inbox", "api"]
 
 @dataclass(frozen=True)
 class Agent:
-    """One agent. `serial` makes a manifest that differs from the one before; `missed` is after how many heartbeats that
-    do not come it is started anew.
+    """One agent. `serial` makes a manifest that differs from the one before; `is_restarted` is whether it is started
+    anew when it does not call.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Agent:
     memory_mib: int = 128
     serial: int = 0
     talks_to: tuple[str, ...] = ()
-    missed: int = 5
+    is_restarted: bool = True
 
     def text(self, ground: str) -> str:
         sends = ", ".join(f"{{to: {name}, types: [{SAID}]}}" for name in self.talks_to)
@@ -82,8 +82,8 @@ spec:
   executor: {{type: command, argv: [python3, /workspace/bin/work.py], env: {{CHAOS_GROUND: "{ground}", SERIAL: "{self.serial}"}}}}
   workspace: {{source: repository, history: false}}
   resources: {{cpus: 0.5, memory: {self.memory_mib}MiB, pids: 50}}
-  lifecycle: {{grace: 1s, maxCrashes: 1000, quarantineThreshold: 1000, drainDeadline: 5s}}
-  health: {{heartbeat: 100ms, missed: {self.missed}, handshake: 20s}}
+  lifecycle: {{grace: 1s, maxCrashes: 1000, quarantineThreshold: 1000, drainDeadline: 5s, autoRestart: {str(self.is_restarted).lower()}}}
+  health: {{heartbeat: 100ms, missed: 5, handshake: 20s}}
   messaging: {{sends: [{sends}]}}
 """
 
@@ -129,19 +129,24 @@ class Scenario:
 
 
 def make_scenario(
-    seed: int, counts: Mapping[str, int], *, seconds: Sequence[float] = SECONDS, at_once: int = 12, missed: int = 5
+    seed: int,
+    counts: Mapping[str, int],
+    *,
+    seconds: Sequence[float] = SECONDS,
+    at_once: int = 12,
+    is_restarted: bool = True,
 ) -> Scenario:
     """Agents that all talk to the first one, which has two instances; each kind of fault as often as `counts` says.
 
     `seconds` are how long tasks take, give or take a half; `at_once` of them are under way at any time.
-    `missed` is that of all agents.
+    `is_restarted` is that of all agents.
     """
     order = random.Random(f"faults {seed}")
     faults = [kind for kind, count in sorted(counts.items()) for _ in range(count)]
     order.shuffle(faults)
     first, *others = (f"w{n}" for n in range(4))
-    agents = {first: Agent(first, 2, missed=missed)}
-    agents |= {name: Agent(name, 1, talks_to=(first,), missed=missed) for name in others}
+    agents = {first: Agent(first, 2, is_restarted=is_restarted)}
+    agents |= {name: Agent(name, 1, talks_to=(first,), is_restarted=is_restarted) for name in others}
     tasks = _tasks(random.Random(f"tasks {seed}"), sorted(agents), seconds)
     return Scenario(
         seed=seed, faults=faults, agents=agents, chance=random.Random(f"choices {seed}"), tasks=tasks, at_once=at_once

@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import hub_start, work
+from tests.chaos import work
+from tests.chaos.own_engine import OwnEngine
 from tests.chaos.scenario import HUB, MAX_TASKS, OPA, POLICIES, PROVIDERS, Scenario, Task
-from tests.flows.fleet import ROOT, Fleet, make_fleet
+from tests.flows.clock import Clock
+from tests.flows.fleet import Fleet, make_fleet
+from tests.flows.forks import ROOT
 
 DATA_MIB = 64
 RESYNC = {"process": "100ms", "docker": "300ms"}
-FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 CALL_S = 2.0
 
 
@@ -74,10 +76,15 @@ def call(
 
 
 class Site:
-    """One fleet under fire. `code` is where the hub's code is, which a negative control has changed."""
+    """One fleet under fire. `code` is where the hub's code is, which a negative control has changed.
 
-    def __init__(self, runtime: str, scenario: Scenario, *, code: Path = ROOT) -> None:
-        self.runtime, self.scenario, self._code = runtime, scenario, code
+    `own_engine` is the engine of DOCKER_HOST where that may be ended.
+    """
+
+    def __init__(
+        self, runtime: str, scenario: Scenario, *, code: Path = ROOT, own_engine: OwnEngine | None = None
+    ) -> None:
+        self.runtime, self.scenario, self._code, self.own_engine = runtime, scenario, code, own_engine
         has_opa, has_egress = (any(f.startswith(k) for f in scenario.faults) for k in ("opa-", "egress-"))
         self._sections = (OPA if has_opa else "") + (PROVIDERS if has_egress else "")
         self.fleet: Fleet = make_fleet(runtime)
@@ -88,8 +95,7 @@ class Site:
         self.fleet.data.mkdir()
         self.is_mounted = _mount(self.fleet.data)
         self.ground = self.fleet.data / "workspaces" / "tree" / "ground"
-        self._clock = self.fleet.folder / "clock"
-        self._clock.write_text("+0")
+        self._clock = Clock(self.fleet.folder / "clock")
         self._make_ground()
         self._journal = _Journal(self.ground / "journal", self.fleet.folder / "journal.jsonl")
 
@@ -109,21 +115,12 @@ class Site:
 
     def start_hub(self) -> None:
         """A hub, as a person would start it; what it says goes into a file."""
-        environment = {**self.fleet.environment(), "PYTHONPATH": str(self._code)}
-        program = ["-m", "reconciler"]
+        environment = {**self.fleet.environment(), "PYTHONPATH": str(self._code), **self._clock.environment}
         if self.runtime == "docker":
             environment["DOCKER_HOST"] = f"unix://{self.engine_link}"
-        if FAKETIME:
-            program = [hub_start.__file__]
-            environment |= {
-                "LD_PRELOAD": str(FAKETIME[0]),
-                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
         with (self.fleet.folder / "hub.log").open("ab") as log:
             self.hub = subprocess.Popen(
-                [sys.executable, "-P", *program, "run", *self.fleet.places, *self.fleet.permission],
+                [sys.executable, "-P", *self._clock.program, "run", *self.fleet.places, *self.fleet.permission],
                 cwd=self._code,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -134,9 +131,7 @@ class Site:
 
     def set_clock(self, offset_s: int) -> None:
         """The hub's wall clock, from now on, and nobody else's."""
-        draft = self._clock.with_suffix(".new")
-        draft.write_text(f"{offset_s:+d}")
-        draft.rename(self._clock)
+        self._clock.set(offset_s)
 
     def commit(self, message: str) -> None:
         """What the scenario's agents and the tasks of git are now."""
@@ -157,6 +152,13 @@ class Site:
             target.write_text(content)
         self.fleet.git("add", *files)
         self.fleet.git("commit", "-q", "--allow-empty", "-m", message)
+
+    def check(self) -> list[str]:
+        """What the outside checker finds wrong, where it can look."""
+        try:
+            return self.fleet.check()
+        except (OSError, AssertionError) as error:
+            return [f"nobody can say what runs: {error!r}"]
 
     def instances(self) -> list[str]:
         return [f"{a.name}-{n}" for a in self.scenario.agents.values() for n in range(a.replicas)]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from tests.flows.forks import ROOT, shared
 from tests.outside.checker import check_docker, check_processes, has_engine
 
-ROOT = Path(__file__).parents[2]
 IMAGE = "agents/base:1"
 HUB = """\
 apiVersion: reconciler/v1
@@ -79,6 +79,11 @@ class Fleet:
         return self.folder / "data"
 
     @property
+    def cwd(self) -> Path:
+        """Where commands are given."""
+        return ROOT
+
+    @property
     def id(self) -> str:
         return str(json.loads((self.data / "fleet.json").read_text())["fleet"])
 
@@ -105,11 +110,13 @@ class Fleet:
         command = ["git", "-C", str(self.repository), *identity, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, env: Mapping[str, str] | None = None, program: Sequence[str] = ("-m", "reconciler")
+    ) -> subprocess.Popen[str]:
         """A reconciler command on this fleet, started."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "reconciler", *arguments],
-            cwd=ROOT,
+            [sys.executable, "-P", *program, *arguments],
+            cwd=self.cwd,
             env={**self.environment(), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -118,7 +125,24 @@ class Fleet:
         )
 
     def call(self, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 90) -> "Answer":
-        """A reconciler command on this fleet, to its end."""
+        """A reconciler command on this fleet, to its end; by a program of its own where `env` adds to its environment."""
+        if env:
+            return self._call_anew(*arguments, env=env, timeout_s=timeout_s)
+        out, err = self.folder / "call.out", self.folder / "call.err"
+        for said in (out, err):
+            said.write_text("")
+        forks = shared()
+        pid = forks.begin(arguments, self.environment(), out, err)
+        is_late = not forks.has_ended(timeout_s)
+        if is_late:
+            os.kill(pid, signal.SIGABRT)
+        code = forks.end(timeout_s)
+        answer = Answer(code=code, out=out.read_text(errors="replace"), err=err.read_text(errors="replace"))
+        if is_late:
+            pytest.fail(f"{arguments} did not end in {timeout_s} s: {answer}")
+        return answer
+
+    def _call_anew(self, *arguments: str, env: Mapping[str, str], timeout_s: float) -> "Answer":
         process = self.start(*arguments, env=env)
         try:
             out, err = process.communicate(timeout=timeout_s)
@@ -168,12 +192,8 @@ class Fleet:
     def destroy(self) -> None:
         """End everything of this fleet and remove its files."""
         if (self.data / "fleet.json").exists():
-            down = self.start("down", "--now", *self.places)
-            try:
-                down.communicate(timeout=30)
-            except subprocess.TimeoutExpired:
-                down.kill()
-                down.communicate()
+            with suppress(pytest.fail.Exception):
+                self.call("down", "--now", *self.places, timeout_s=30)
         for pid in _mentioning(str(self.folder)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

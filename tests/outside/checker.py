@@ -151,16 +151,23 @@ class GoneError(AssertionError):
     """The engine knows nothing of that name."""
 
 
-def engine(method: str, target: str) -> Any:
-    """One call on the engine's socket. Raises AssertionError, GoneError."""
+def engine_socket() -> str:
+    """Where the engine of DOCKER_HOST listens, else that of the machine."""
+    return os.environ.get("DOCKER_HOST", ENGINE_SOCKET).removeprefix("unix://")
+
+
+def engine(method: str, target: str, address: str = "") -> Any:
+    """One call on an engine's socket, by default `engine_socket`. Raises OSError, AssertionError, GoneError."""
     connection = http.client.HTTPConnection("engine", timeout=30)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.sock.settimeout(30)
-    connection.sock.connect(os.environ.get("DOCKER_HOST", ENGINE_SOCKET).removeprefix("unix://"))
     try:
+        connection.sock.connect(address.removeprefix("unix://") or engine_socket())
         connection.request(method, target)
         response = connection.getresponse()
         content = response.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"{method} {target}: no answer: {error!r}") from error
     finally:
         connection.close()
     if response.status == 404:
