@@ -6,7 +6,7 @@ import time
 
 from bench.figure import Figure, report
 
-BENCHES = ("manifests", "passes", "engine", "memory", "route", "egress")
+BENCHES = ("manifests", "plan_review", "passes", "tasks", "engine", "memory", "route", "egress", "audit")
 
 
 def main() -> int:

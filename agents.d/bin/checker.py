@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from repository import list_files, read_text
-from work import Result, Task, count, perform, progress, send
+from work import Result, Task, count, perform, progress, raise_finding
 
 try:
     import jsonschema_rs
@@ -171,14 +171,8 @@ def _to_json(finding: Finding) -> Result:
 
 
 def _tell(task: Task, finding: Finding) -> Result:
-    payload: Result = {
-        "task": task.name,
-        "rule": "schema",
-        "path": finding.file,
-        "line": finding.line,
-        "message": f"{finding.pointer or '/'}: {finding.message}"[:500],
-    }
-    return send("finding.raised", payload, topic="finding.raised")
+    message = f"{finding.pointer or '/'}: {finding.message}"
+    return raise_finding(task, "schema", finding.file, finding.line, message)
 
 
 if __name__ == "__main__":

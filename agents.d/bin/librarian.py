@@ -1,6 +1,7 @@
 """The librarian: do the links of the documentation lead somewhere, and what changed lately?
 
-Operations: `links`, `changes`. Both read the workspace only; a broken link is raised as a finding.
+Operations: `links`, `changes`. Both read the workspace; a broken link is raised as a finding, and `changes` names the
+reports that were announced lately.
 """
 
 import re
@@ -13,7 +14,7 @@ from posixpath import normpath
 from urllib.parse import unquote
 
 from repository import Commit, WorkError, is_shallow, list_files, read_commits, read_git, read_text
-from work import Result, Task, count, perform, progress, send
+from work import Result, Task, count, mailbox, perform, progress, raise_finding
 
 MAX_FINDINGS_SENT = 20
 
@@ -46,17 +47,19 @@ def links(task: Task, *, under: Sequence[str] = ()) -> Result:
     found = [link for p in checked for link in _links(p, texts[p])]
     local = [link for link in found if not _SCHEME.match(link.target)]
     progress(f"{count(len(local), 'link')} in {count(len(checked), 'Markdown file')}")
-    broken: list[Result] = []
-    for link in local:
-        if why := _why_broken(link, paths | folders, anchors):
-            broken.append({"file": link.file, "line": link.line, "target": link.target, "why": why})
+    broken = [(link, why) for link in local if (why := _why_broken(link, paths | folders, anchors))]
     return {
         "ok": not broken,
         "summary": f"{count(len(broken), 'broken link')} of {len(local)} in {count(len(checked), 'file')}",
         "figures": {"files": len(checked), "links": len(local), "broken": len(broken)},
-        "broken": broken[:200],
+        "broken": [
+            {"file": link.file, "line": link.line, "target": link.target, "why": why} for link, why in broken[:200]
+        ],
         "external": len(found) - len(local),
-        "messages": [_tell(task, row) for row in broken[:MAX_FINDINGS_SENT]],
+        "messages": [
+            raise_finding(task, "link", link.file, link.line, f"{link.target}: {why}")
+            for link, why in broken[:MAX_FINDINGS_SENT]
+        ],
     }
 
 
@@ -71,6 +74,8 @@ def changes(task: Task, *, since: str = "", commits: int = 20, changelog: str = 
         for area in sorted({_area(file.path) for file in commit.files}):
             areas[area].append(commit)
     unreleased = _unreleased(task, changelog)
+    with mailbox() as heard:
+        reports = [m["payload"]["title"] for m in heard if m["type"] == "report.published"]
     touched = {file.path for commit in history for file in commit.files}
     return {
         "ok": True,
@@ -93,6 +98,7 @@ def changes(task: Task, *, since: str = "", commits: int = 20, changelog: str = 
         ],
         "files": dict(Counter(file.path for c in history for file in c.files).most_common(50)),
         "unreleased": unreleased,
+        "reports": reports,
         "changelog_touched": changelog in touched,
         "shallow": is_shallow(task.workspace),
     }
@@ -159,17 +165,6 @@ def _why_broken(link: Link, existing: frozenset[str], anchors: dict[str, frozens
     if anchor and path in anchors and unquote(anchor).lower() not in anchors[path]:
         return f"{path} has no heading #{anchor}"
     return None
-
-
-def _tell(task: Task, row: Result) -> Result:
-    payload: Result = {
-        "task": task.name,
-        "rule": "link",
-        "path": row["file"],
-        "line": row["line"],
-        "message": f"{row['target']}: {row['why']}"[:500],
-    }
-    return send("finding.raised", payload, topic="finding.raised")
 
 
 def _last_tag(task: Task) -> str:

@@ -1,7 +1,7 @@
 """The reporter: one Markdown report of what other tasks found.
 
-Operation: `report`. It reads the results of the tasks that this one depends on, writes `report.md`
-to HUB_OUTPUT, and announces it on the topic `report.published`.
+Operation: `report`. It reads the results of the tasks that this one depends on, and the findings that agents raised
+meanwhile, writes `report.md` to HUB_OUTPUT, and announces it on the topic `report.published`.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repository import WorkError
-from work import Result, Task, count, perform, progress, send
+from work import Result, Task, count, mailbox, perform, progress, send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +54,11 @@ def report(task: Task, *, title: str = "Repository report", rows: int = 10) -> R
         raise WorkError("there is nothing to combine: no task in dependsOn left a result of this fleet")
     progress(f"combining {count(len(results), 'result')}")
     hotspots = _hotspots(results.values())
-    text = "\n".join(_lines(title, results, hotspots, rows)) + "\n"
-    task.output.mkdir(parents=True, exist_ok=True)
-    (task.output / "report.md").write_text(text, encoding="utf-8")
+    with mailbox() as heard:
+        findings = [_to_finding(m) for m in heard if m["type"] == "finding.raised"]
+        text = "\n".join(_lines(title, results, hotspots, findings, rows)) + "\n"
+        task.output.mkdir(parents=True, exist_ok=True)
+        (task.output / "report.md").write_text(text, encoding="utf-8")
     attention = [f"{name}: {_text(r.get('summary'))}" for name, r in results.items() if r.get("ok") is False]
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     payload: Result = {
@@ -67,7 +69,8 @@ def report(task: Task, *, title: str = "Repository report", rows: int = 10) -> R
     }
     return {
         "ok": not attention,
-        "summary": f"{count(len(results), 'section')}, {len(attention)} of them need attention",
+        "summary": f"{count(len(results), 'section')}, {len(attention)} of them need attention"
+        + (f"; {count(len(findings), 'finding')} heard of from {_senders(findings)}" if findings else ""),
         "figures": {f"{name}.{key}": number for name, key, number in _figures(results)},
         "title": title,
         "sections": [
@@ -80,11 +83,21 @@ def report(task: Task, *, title: str = "Repository report", rows: int = 10) -> R
             for name, r in results.items()
         ],
         "hotspots": hotspots,
+        "findings": findings,
         "attention": attention,
         "left_out": sorted(task.parents.keys() - results.keys()),
         "artefacts": [{"name": "report.md", "sha256": sha256, "size": len(text.encode())}],
         "messages": [send("report.published", payload, topic="report.published")],
     }
+
+
+def _to_finding(message: Mapping[str, Any]) -> Result:
+    payload = message["payload"]
+    return {"by": message["from"], **{key: payload[key] for key in ("task", "rule", "path", "line", "message")}}
+
+
+def _senders(findings: Sequence[Result]) -> str:
+    return ", ".join(sorted({str(f["by"]).partition("/")[0] for f in findings}))
 
 
 def _hotspots(results: Any) -> list[Result]:
@@ -104,7 +117,13 @@ def _hotspots(results: Any) -> list[Result]:
     return [row for _, row in scored]
 
 
-def _lines(title: str, results: Mapping[str, Any], hotspots: Sequence[Mapping[str, Any]], rows: int) -> Iterator[str]:
+def _lines(
+    title: str,
+    results: Mapping[str, Any],
+    hotspots: Sequence[Mapping[str, Any]],
+    findings: Sequence[Mapping[str, Any]],
+    rows: int,
+) -> Iterator[str]:
     revisions = sorted({str(r["revision"])[:12] for r in results.values() if r.get("revision")})
     yield f"# {_text(title)}"
     yield ""
@@ -128,6 +147,9 @@ def _lines(title: str, results: Mapping[str, Any], hotspots: Sequence[Mapping[st
             "",
         )
         yield from _table(("path", "commits", "lines"), hotspots[:rows])
+    if findings:
+        yield from ("", "## Findings", "", "What agents told while they worked.", "")
+        yield from _table(("path", "line", "rule", "message", "by"), findings)
     for name, result in results.items():
         yield from ("", f"## {_text(name)}", "", _text(result.get("summary")))
         for table in TABLES.get(str(result["do"]), ()):

@@ -1,6 +1,7 @@
 """The reviewer: is the code layered as declared, short enough to read, and free of open ends?
 
-Operations: `layers`, `long`, `todo`. All read the files of the workspace only.
+Operations: `layers`, `long`, `todo`. All read the files of the workspace; `long` also reads which files it was asked to
+review, and raises a finding for each file that is too long.
 """
 
 import ast
@@ -17,7 +18,9 @@ from typing import Any
 
 from layers import Import, find_cycles, find_violations, name_modules, read_imports
 from repository import WorkError, list_files, read_text
-from work import Result, Task, count, perform, progress
+from work import Result, Task, count, mailbox, perform, progress, raise_finding
+
+MAX_FINDINGS_SENT = 20
 
 _MARKERS = r"\b(TODO|FIXME|XXX|HACK)\b(?:\(([^)]*)\))?"
 _IN_COMMENT = re.compile(_MARKERS + r":?\s*(.*)")
@@ -83,7 +86,10 @@ def layers(task: Task, *, settings: str = "pyproject.toml") -> Result:
 
 
 def long(task: Task, *, function_lines: int = 50, file_lines: int = 400, top: int = 10) -> Result:
-    """Python functions and files past a length, the `top` longest, and the usual length."""
+    """Python functions and files past a length, the `top` longest, and the usual length.
+
+    Others may have asked for a review of some files by message: how long these are.
+    """
     functions: list[Function] = []
     files: list[tuple[int, str]] = []
     unreadable: list[Result] = []
@@ -97,7 +103,9 @@ def long(task: Task, *, function_lines: int = 50, file_lines: int = 400, top: in
     functions.sort(key=lambda f: (-f.lines, f.path, f.line))
     files.sort(key=lambda item: (-item[0], item[1]))
     long_functions = [f for f in functions if f.lines > function_lines]
-    long_files = [path for lines, path in files if lines > file_lines]
+    long_files = [(lines, path) for lines, path in files if lines > file_lines]
+    with mailbox() as heard:
+        asked = sorted({p for m in heard if m["type"] == "review.request" for p in m["payload"]["paths"]})
     return {
         "ok": not long_functions and not long_files and not unreadable,
         "summary": f"{count(len(long_functions), 'function')} over {function_lines} lines, "
@@ -124,7 +132,12 @@ def long(task: Task, *, function_lines: int = 50, file_lines: int = 400, top: in
             {"path": path, "lines": lines, "over": lines > file_lines}
             for lines, path in files[: max(top, len(long_files))]
         ],
+        "asked_for": [{"path": path, "lines": lines} for lines, path in files if path in asked],
         "unreadable": unreadable,
+        "messages": [
+            raise_finding(task, "length", path, 1, f"it has {lines} lines, more than {file_lines}")
+            for lines, path in long_files[:MAX_FINDINGS_SENT]
+        ],
     }
 
 

@@ -11,7 +11,8 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,13 @@ from urllib.parse import urlsplit
 from repository import WorkError, read_revision
 
 MESSAGE_TIMEOUT_S = 3.0
+MAX_HEARD = 1000
+MAX_ANSWER_BYTES = 8 * 2**20
+_BATCH = 100
+_UNSENT = (OSError, ValueError, http.client.HTTPException)
 
 Result = dict[str, object]
+Message = dict[str, Any]
 Operation = Callable[..., Result]
 
 
@@ -82,27 +88,56 @@ def send(type_name: str, payload: Result, *, to: str = "", topic: str = "") -> R
         "payload": payload,
     }
     note: Result = {"type": type_name, **target}
-    url, token_file = os.environ.get("HUB_URL", ""), os.environ.get("HUB_TOKEN_FILE", "")
-    if not url or not token_file:
-        return note | {"status": "not sent", "reason": "HUB_URL or HUB_TOKEN_FILE is not set"}
     try:
-        token = Path(token_file).read_text(encoding="utf-8").strip()
-        status, answer = _post(url, token, json.dumps(envelope).encode())
-    except (OSError, ValueError, http.client.HTTPException) as exc:
+        status, answer = _call("POST", "", envelope)
+    except _UNSENT as exc:
         return note | {"status": "not sent", "reason": str(exc) or type(exc).__name__}
     if status == 202:
         return note | {"status": "accepted"}
-    return note | {"status": "refused", "reason": f"{status} {answer}"}
+    return note | {"status": "refused", "reason": f"{status} {answer.decode(errors='replace')[:500]}"}
 
 
-def _post(url: str, token: str, body: bytes) -> tuple[int, str]:
+def raise_finding(task: Task, rule: str, path: str, line: int, message: str) -> Result:
+    """Tell whoever listens that something in a file is wrong; as `send`."""
+    payload: Result = {"task": task.name, "rule": rule, "path": path, "line": line, "message": message[:500]}
+    return send("finding.raised", payload, topic="finding.raised")
+
+
+@contextmanager
+def mailbox() -> Iterator[list[Message]]:
+    """What others sent to this agent, each once. It is acknowledged where the block ends well, else it comes again.
+
+    Empty where the hub does not answer: no result depends on a message.
+    """
+    heard: dict[tuple[object, object], Message] = {}
+    cursor = ""
+    with suppress(*_UNSENT):
+        while len(heard) < MAX_HEARD:
+            status, answer = _call("GET", f"?wait=0&max={_BATCH}")
+            batch = json.loads(answer) if status == 200 else {"messages": []}
+            heard |= {(m["from"], m["id"]): m for m in batch["messages"]}
+            cursor = batch.get("cursor", cursor)
+            if len(batch["messages"]) < _BATCH:
+                break
+    yield list(heard.values())
+    if heard:
+        with suppress(*_UNSENT):
+            _call("POST", "/ack", {"cursor": cursor})
+
+
+def _call(method: str, path: str, content: Result | None = None) -> tuple[int, bytes]:
+    url, token_file = os.environ.get("HUB_URL", ""), os.environ.get("HUB_TOKEN_FILE", "")
+    if not url or not token_file:
+        raise OSError("HUB_URL or HUB_TOKEN_FILE is not set")
+    token = Path(token_file).read_text(encoding="utf-8").strip()
     hub = urlsplit(url)
     connection = http.client.HTTPConnection(hub.hostname or "", hub.port, timeout=MESSAGE_TIMEOUT_S)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps(content).encode() if content is not None else None
     try:
-        connection.request("POST", f"{hub.path.rstrip('/')}/api/hub/messages", body, headers)
+        connection.request(method, f"{hub.path.rstrip('/')}/api/hub/messages{path}", body, headers)
         response = connection.getresponse()
-        return response.status, response.read(65536).decode(errors="replace")[:500]
+        return response.status, response.read(MAX_ANSWER_BYTES)
     finally:
         connection.close()
 

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 MAX_BODY = 2 * 2**20
+MOST_LISTED = 1000
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `/metrics`: text in the format of Prometheus."""
 AGENT_VERBS = ("restart", "drain", "quarantine", "release")
@@ -33,9 +34,17 @@ class Operations(Protocol):
 
     def plan(self, *, everything: bool) -> Mapping[str, Any]: ...
 
+    def export(self) -> Mapping[str, Any]: ...
+
+    def suspensions(self) -> Mapping[str, Any]: ...
+
+    def suspend(self, content: bytes, actor: str) -> Mapping[str, Any]: ...
+
+    def resume(self, subject: str, actor: str) -> Mapping[str, Any]: ...
+
     def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]: ...
 
-    def tasks(self) -> Mapping[str, Any]: ...
+    def tasks(self, *, limit: int = 200, before: str = "") -> Mapping[str, Any]: ...
 
     def task(self, name: str) -> Mapping[str, Any]: ...
 
@@ -88,13 +97,21 @@ def build_app(hub: Operations) -> Starlette:
         everything = request.query_params.get("all") == "1"
         return JSONResponse(await run_in_threadpool(lambda: hub.plan(everything=everything)))
 
+    async def export(_request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.export))
+
     async def submit(request: Request) -> Response:
         content = await _body(request)
         key = request.headers.get("idempotency-key") or request.query_params.get("key", "")
         return JSONResponse(await run_in_threadpool(hub.submit, content, _actor(request), key), status_code=202)
 
-    async def tasks(_request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(hub.tasks))
+    async def tasks(request: Request) -> Response:
+        asked = request.query_params.get("limit", "200")
+        limit = int(asked) if asked.isdecimal() and len(asked) < 5 else 0
+        if not 1 <= limit <= MOST_LISTED:
+            raise RefusedRequest(f"limit is a number from 1 to {MOST_LISTED}, not {asked!r}", status=400)
+        before = request.query_params.get("before", "")
+        return JSONResponse(await run_in_threadpool(lambda: hub.tasks(limit=limit, before=before)))
 
     async def task(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.task, request.path_params["name"]))
@@ -126,6 +143,17 @@ def build_app(hub: Operations) -> Starlette:
         answer = await run_in_threadpool(hub.order, request.path_params["name"], verb, _actor(request))
         return JSONResponse(answer, status_code=202)
 
+    async def suspensions(_request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.suspensions))
+
+    async def suspend(request: Request) -> Response:
+        content = await _body(request)
+        return JSONResponse(await run_in_threadpool(hub.suspend, content, _actor(request)), status_code=201)
+
+    async def resume(request: Request) -> Response:
+        subject = request.path_params["subject"]
+        return JSONResponse(await run_in_threadpool(hub.resume, subject, _actor(request)))
+
     async def explain_agent(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.explain_agent, request.path_params["name"]))
 
@@ -148,6 +176,7 @@ def build_app(hub: Operations) -> Starlette:
             Route("/status", status),
             Route("/metrics", metrics),
             Route("/api/v1/plan", plan),
+            Route("/api/v1/export", export),
             Route("/api/v1/tasks", submit, methods=["POST"]),
             Route("/api/v1/tasks", tasks),
             Route("/api/v1/tasks/{name}", task),
@@ -158,6 +187,9 @@ def build_app(hub: Operations) -> Starlette:
             Route("/api/v1/tasks/{name}/retry", retry, methods=["POST"]),
             Route("/api/v1/agents/{name}/explain", explain_agent),
             *(Route(f"/api/v1/agents/{{name}}/{verb}", order, methods=["POST"]) for verb in AGENT_VERBS),
+            Route("/api/v1/suspensions", suspend, methods=["POST"]),
+            Route("/api/v1/suspensions", suspensions),
+            Route("/api/v1/suspensions/{subject:path}", resume, methods=["DELETE"]),
             Route("/api/v1/messages", send, methods=["POST"]),
             Route("/api/v1/plans/{digest}/confirm", confirm, methods=["POST"]),
             Route("/api/v1/down", down, methods=["POST"]),

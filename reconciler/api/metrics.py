@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from reconciler.core.condition import Condition, Mode
 from reconciler.loop.inspections import Sample
 from reconciler.ports import Tally
-from reconciler.store.records import InstanceRecord, TaskRecord
+from reconciler.store.records import InstanceRecord
 
 _OUTCOMES = ("accepted", "denied", "invalid", "limited", "forged")
 _Values = Iterable[tuple[Mapping[str, str], float]]
@@ -15,13 +15,16 @@ _Values = Iterable[tuple[Mapping[str, str], float]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One look at a hub. `trust` is by agent, `tallies` too; `samples` are by instance. Ages are in seconds."""
+    """One look at a hub.
+
+    `tasks` counts runs by state. `trust` is by agent, `tallies` too; `samples` are by instance. Ages are in seconds.
+    """
 
     revision: str
     mode: Mode
     conditions: Sequence[Condition] = ()
     instances: Sequence[InstanceRecord] = ()
-    tasks: Sequence[TaskRecord] = ()
+    tasks: Mapping[str, int] = field(default_factory=dict)
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     trust: Mapping[str, float] = field(default_factory=dict)
     samples: Mapping[str, Sample] = field(default_factory=dict)
@@ -53,8 +56,7 @@ def _families(m: Measured) -> Iterator[tuple[str, str, str, _Values]]:
         "Instances by agent and phase.",
         [({"agent": agent, "phase": phase}, n) for (agent, phase), n in phases],
     )
-    states = sorted(Counter(t.state for t in m.tasks).items())
-    yield "tasks", "gauge", "Runs on record by state.", [({"state": state}, n) for state, n in states]
+    yield "tasks", "gauge", "Runs on record by state.", [({"state": s}, n) for s, n in sorted(m.tasks.items())]
     yield (
         "messages_total",
         "counter",

@@ -6,29 +6,37 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from reconciler import __version__
 from reconciler.api.agents import order_agent
 from reconciler.api.app import RefusedRequest
 from reconciler.api.messages import read_message
 from reconciler.api.metrics import Measured, render
+from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
 from reconciler.core.condition import Mode
+from reconciler.core.plan import Plan
 from reconciler.core.reading import Ok
 from reconciler.errors import RouterError
 from reconciler.kinds.agent.explain import explain_agent
 from reconciler.kinds.kind import World
 from reconciler.kinds.task.artefacts import read_artefact
 from reconciler.kinds.task.escalation import ACKNOWLEDGED
-from reconciler.kinds.task.explain import explain_schedule, explain_task
+from reconciler.kinds.task.explain import explain_in_line, explain_schedule, explain_task
 from reconciler.kinds.task.plan import OPERATOR
 from reconciler.kinds.task.schedule import show_schedules
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
+from reconciler.loop.export import write_export
 from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped, result_document
+from reconciler.loop.recorded import read_record
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
 from reconciler.loop.trust import read_scores, restore_trust
 from reconciler.router.channel import RefusedByRouterError
-from reconciler.store import records
+from reconciler.store import queue, records
 from reconciler.store.audit import append
 from reconciler.store.records import TaskRecord
+
+PAGE = 200
+"""So many runs are listed at once, unless another number is asked for."""
 
 
 class HubOperations:
@@ -44,6 +52,7 @@ class HubOperations:
         return self._hub.is_alive
 
     def wake(self) -> None:
+        self._world.source.refresh()
         self._hub.wake.ring()
 
     def status(self) -> Mapping[str, Any]:
@@ -83,7 +92,7 @@ class HubOperations:
                 mode=self._loop.mode,
                 conditions=self._loop.conditions,
                 instances=tuple(records.instances(self._world.store).values()),
-                tasks=records.tasks(self._world.store),
+                tasks=queue.counts(self._world.store),
                 tallies=report.value.tallies if isinstance(report, Ok) else {},
                 trust={**dict.fromkeys(sorted(agents), neutral), **self._trust()},
                 samples=self._hub.samples(),
@@ -99,6 +108,9 @@ class HubOperations:
     def plan(self, *, everything: bool) -> Mapping[str, Any]:
         return self._loop.run_pass(apply=False).plan.to_json(everything=everything)
 
+    def export(self) -> Mapping[str, Any]:
+        return write_export(read_record(self._world.store), self._world.clock.now(), __version__)
+
     def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]:
         desired = self._loop.revisions.last_good()
         if desired is None:
@@ -113,10 +125,14 @@ class HubOperations:
         self.wake()
         return {"task": run.name, "run": run.run, "state": run.state}
 
-    def tasks(self) -> Mapping[str, Any]:
+    def tasks(self, *, limit: int = PAGE, before: str = "") -> Mapping[str, Any]:
         store = self._world.store
+        last = self._run(before) if before else None
+        runs = records.newest_tasks(store, limit + 1, last)
+        shown = runs[-limit:]
         return {
-            "tasks": [_in_short(run) for run in records.tasks(store)],
+            "tasks": [_in_short(run) for run in shown],
+            "before": shown[0].run if len(runs) > limit else "",
             "schedules": show_schedules(records.schedules(store).values(), self._world.clock.now()),
         }
 
@@ -140,13 +156,31 @@ class HubOperations:
         store = self._world.store
         if name in records.schedules(store):
             change = next(c for c in plan.changes if (c.kind, c.name) == ("task", name))
-            last = next((r for r in reversed(records.tasks(store)) if r.schedule == name), None)
+            last = next(iter(records.tasks_of_schedule(store, name, 1)), None)
             return {"task": name, "why": explain_schedule(name, change, last)}
         run = self._run(name)
         found = (c for c in plan.changes if c.kind == "task" and c.spec.run is not None and c.spec.run.run == run.run)
         mode = self._hub.last.mode if self._hub.last is not None else Mode.NORMAL
-        why = explain_task(run, next(found, None), records.units(store).get(f"task/{run.name}"), mode)
+        planned = next(found, None)
+        if planned is None and run.state in (TaskState.PENDING, TaskState.AUTHORISED):
+            return {"task": run.name, "run": run.run, "state": run.state, "why": self._explain_in_line(run, plan)}
+        why = explain_task(run, planned, records.units(store).get(f"task/{run.name}"), mode)
         return {"task": run.name, "run": run.run, "state": run.state, "why": why}
+
+    def _explain_in_line(self, run: TaskRecord, plan: Plan) -> str:
+        """Why a run does not run that the plan only counts: it stands behind others."""
+        store, clock = self._world.store, self._world.clock
+        line, needs = records.line_of(run.manifest)
+        parents = {r.name: r.state for r in queue.newest_by_name(store, queue.names_of(needs))}
+        planned = (c for c in plan.changes if c.kind == "task" and c.spec.run is not None)
+        same = (c for c in planned if (c.spec.run.state, c.spec.run.agent) == (run.state, run.agent))
+        return explain_in_line(
+            run,
+            next((c for c in same if records.line_of(c.spec.run.manifest)[0] == line), None),
+            ahead=queue.ahead_of(store, run),
+            waits_for=[n for n in queue.names_of(needs) if parents.get(n) != TaskState.SUCCEEDED],
+            wait_s=run.not_before_boot - clock.boottime() if run.boot_id == clock.boot_id() else 0.0,
+        )
 
     def acknowledge(self, name: str, actor: str) -> Mapping[str, Any]:
         run = self._run(name)
@@ -203,6 +237,21 @@ class HubOperations:
         self.wake()
         return answer
 
+    def suspensions(self) -> Mapping[str, Any]:
+        return list_suspensions(self._world)
+
+    def suspend(self, content: bytes, actor: str) -> Mapping[str, Any]:
+        changes = self._hub.last.plan.changes if self._hub.last is not None else ()
+        known = frozenset(unit for c in changes for unit in (f"{c.kind}/{c.name}", c.unit))
+        answer = suspend_subject(self._world, content, actor, known, self._loop.revisions.applied)
+        self.wake()
+        return answer
+
+    def resume(self, subject: str, actor: str) -> Mapping[str, Any]:
+        answer = resume_subject(self._world, subject, actor, self._loop.revisions.applied)
+        self.wake()
+        return answer
+
     def explain_agent(self, name: str) -> Mapping[str, Any]:
         plan = self._loop.run_pass(apply=False).plan
         mode = self._hub.last.mode if self._hub.last is not None else Mode.NORMAL
@@ -239,7 +288,7 @@ class HubOperations:
         return {"going_down": True}
 
     def _run(self, name: str) -> TaskRecord:
-        runs = [r for r in records.tasks(self._world.store) if name in (r.name, r.run)]
+        runs = records.tasks_of(self._world.store, name)
         if not runs:
             raise RefusedRequest(f"there is no task {name!r}; see `reconciler task list`", status=404)
         return runs[-1]

@@ -20,6 +20,8 @@ COMMANDS = {
     "describe": ("status", "Show one resource with its history"),
     "explain": ("explain", "Say why an agent or a task does not run"),
     "agent": ("agent", "Restart, drain, isolate and release agents"),
+    "suspend": ("suspend", "Leave a resource, or the whole fleet, as it is for a while"),
+    "resume": ("suspend", "Take a suspension back"),
     "task": ("task", "Submit, list, show, cancel and retry tasks"),
     "message": ("message", "Send messages, follow and export the message log"),
     "audit": ("audit", "Show and verify the audit log"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @data_option
 @output_option
 def backup_command(file: str, source: str, data: str | None, output: str) -> int:
-    """Copy the data directory into FILE: databases, keys, artefacts and workspaces. The hub may run.
+    """Copy the data directory into FILE: databases, keys, artefacts, evidence and workspaces. The hub may run.
 
     FILE holds the fleet's key and all that tasks were given and gave. Only its owner may read it; keep it so.
     """

@@ -38,3 +38,9 @@ def output_option(command: F) -> F:
     return click.option(
         "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Format."
     )(command)
+
+
+def limit_option(command: F) -> F:
+    return click.option(
+        "--limit", type=click.IntRange(min=0), default=200, show_default=True, help="Tasks to list, newest; 0: all."
+    )(command)

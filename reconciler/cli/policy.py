@@ -140,7 +140,7 @@ def _load(
     path: str, operator: str | None, *, worktree: bool, ask_policies: bool = True
 ) -> "tuple[Desired | None, OperatorSpec, Sequence[Problem]]":
     """The newest revision, or its problems."""
-    from reconciler.cli.plan import load_revision
+    from reconciler.cli.revisions import load_revision
     from reconciler.home import read_operator
 
     spec, faults = read_operator(operator)

@@ -9,17 +9,19 @@ from typing import Any
 from reconciler.core.condition import Condition, derive_mode
 from reconciler.errors import UsageError
 from reconciler.home import data_folder, is_locked, open_home
-from reconciler.store import audit, records
+from reconciler.store import audit, queue, records
 from reconciler.store.records import InstanceRecord, RevisionRecord, TaskRecord, UnitRecord
 from reconciler.store.store import FILE_NAME, Store
 
 HISTORY = 30
+NEWEST = 200
+"""So many runs of tasks are listed, unless another number is asked for."""
 WAITING = ("pending", "authorised", "checking")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetView:
-    """Everything the record says, at one moment."""
+    """What the record says, at one moment; of `tasks` the newest, of which `older` ones there are so many more."""
 
     id: str
     store: Store
@@ -30,6 +32,7 @@ class FleetView:
     revision: str
     instances: tuple[InstanceRecord, ...]
     tasks: tuple[TaskRecord, ...]
+    older: int
     revisions: tuple[RevisionRecord, ...]
     conditions: tuple[Condition, ...]
     units: tuple[UnitRecord, ...]
@@ -100,7 +103,7 @@ class FleetView:
 
     def task(self, name: str) -> TaskRecord | None:
         """The newest run of a task's name, or the run of that id."""
-        return next((t for t in reversed(self.tasks) if name in (t.name, t.run)), None)
+        return next(reversed(records.tasks_of(self.store, name)), None)
 
     def describe(self, kind: str, name: str) -> dict[str, Any] | None:
         """One resource with its audit history; None where there is none."""
@@ -119,13 +122,14 @@ class FleetView:
         schedule = next((s for s in self.schedules() if s["name"] == name), None)
         run = self.task(name)
         if run is None and schedule is not None:
-            runs = [f"{t.name}: {t.state}" for t in self.tasks if t.schedule == name][-HISTORY:]
+            runs = [f"{t.name}: {t.state}" for t in records.tasks_of_schedule(self.store, name, HISTORY)]
             return {**schedule, "runs": runs, "history": self._history("task", [name])}
         if run is None:
             return None
         found = records.results(self.store, [run.run]).get(run.run)
         shown = {k: v for k, v in asdict(run).items() if v not in ("", 0, 0.0) and k != "manifest"}
-        shown["spec"] = json.loads(run.manifest)["spec"]
+        asked = json.loads(run.manifest)
+        shown |= {name: asked[name] for name in ("spec", records.DELEGATION) if name in asked}
         shown.pop("schemas", None)
         shown["checks"] = json.loads(run.checks)
         shown["executions"] = [asdict(a) for a in records.attempts(self.store, run.run)]
@@ -157,13 +161,17 @@ class FleetView:
         ]
 
 
-def read_fleet(source: str, data: str | None) -> FleetView:
-    """Open a fleet's record. Raises UsageError where there is none, StoreError where it cannot be read."""
+def read_fleet(source: str, data: str | None, most: int = NEWEST) -> FleetView:
+    """Open a fleet's record, with at most so many runs of tasks, or all of them where it is 0.
+
+    Raises UsageError where there is none, StoreError where it cannot be read.
+    """
     state = data_folder(source, data)
     home = open_home(state, create=False)
     if home is None or not (state / FILE_NAME).exists():
         raise UsageError(f"there is no fleet in {state} yet; start one with `reconciler run`, or name it with --data")
     store = Store(state / FILE_NAME, read_only=True)
+    tasks = tuple(records.newest_tasks(store, most) if most else records.tasks(store))
     conditions = tuple(c for c in records.conditions(store).values() if c.status)
     return FleetView(
         id=home.fleet,
@@ -174,7 +182,8 @@ def read_fleet(source: str, data: str | None) -> FleetView:
         runtime=store.get_meta("runtime") or "",
         revision=store.get_meta("applied_revision") or "",
         instances=tuple(records.instances(store).values()),
-        tasks=tuple(records.tasks(store)),
+        tasks=tasks,
+        older=sum(queue.counts(store).values()) - len(tasks),
         revisions=tuple(sorted(records.revisions(store), key=lambda r: r.applied_at)),
         conditions=conditions,
         units=tuple(records.units(store).values()),

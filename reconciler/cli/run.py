@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -36,11 +37,12 @@ def run_command(
     once: bool, timeout: float, source: str, data: str | None, operator: str | None, allow_process_runtime: bool
 ) -> int:
     """Run the hub on a repository, until Ctrl-C; agents go on then, and the next start adopts them."""
+    interrupts = Interrupts()
     spec = _operator(operator, allow_process=allow_process_runtime)
     if spec is None:
         return 1
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec)
+        running = _start(stack, source, data, spec, interrupts)
         if once:
             return _once(running, timeout)
         running.view.sum_up_when_done(running.built.world)
@@ -80,7 +82,7 @@ def down_command(now: bool, timeout: float, source: str, data: str | None, opera
     if spec is None:
         return 1
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec, quiet=True)
+        running = _start(stack, source, data, spec, Interrupts(), quiet=True)
         running.drain, running.patience_s = not now, timeout
         return _take_down(running)
 
@@ -124,7 +126,7 @@ def run_apply(
     if confirm is not None and (code := _confirm_running(source, data, confirm)) is not None:
         return code
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec, ends_when_refused=True)
+        running = _start(stack, source, data, spec, Interrupts(), ends_when_refused=True)
         if confirm is not None:
             _confirm(running.built.world, confirm)
         converged = running.hub.run_once(timeout_s, wait_for_tasks=wait_for_tasks)
@@ -205,6 +207,7 @@ def _start(
     source: str,
     data: str | None,
     spec: "OperatorSpec",
+    interrupts: "Interrupts",
     *,
     quiet: bool = False,
     ends_when_refused: bool = False,
@@ -212,6 +215,8 @@ def _start(
     from reconciler.api.app import build_app
     from reconciler.api.operations import HubOperations
     from reconciler.api.server import ApiServer
+    from reconciler.api.webhook import WebhookServer
+    from reconciler.audit.trail import open_trail
     from reconciler.bootstrap import open_couriers, open_fleet
     from reconciler.kinds import KINDS
     from reconciler.loop.alerts import Alerts
@@ -228,26 +233,34 @@ def _start(
         view.say(built.notice)
     built.checks.tell = view.say
     alerts = Alerts(world.store, world.fleet, world.clock)
+    trail = open_trail(world, source)
+    stack.callback(trail.close)
+
+    def on_desired(desired: "Desired") -> None:
+        trail.accept(desired)
+        built.on_desired(desired)
+
     loop = Loop(
         world,
         KINDS,
         report=view.on_done,
         fresh_engine=built.fresh_engine,
-        on_desired=built.on_desired,
-        faults=lambda: [*built.faults(), *inbox.faults()],
+        on_desired=on_desired,
+        faults=lambda: [*built.faults(), *inbox.faults(), *trail.faults()],
         alerts=alerts,
     )
     stack.callback(loop.close)
-    inbox, retention = InboxStep(source, world, loop), Retention(world, loop)
+    inbox, retention = InboxStep(built.folder, world, loop), Retention(world, loop)
 
     def on_pass(report: "PassReport") -> None:
         view.on_pass(report)
-        if ends_when_refused and report.plan.refused:
+        if ends_when_refused and is_pointless(report):
             hub.stop()
 
     def after_pass() -> None:
         inbox.answer()
         retention.look()
+        trail.look(hub.last)
 
     hub = Hub(
         loop,
@@ -276,14 +289,23 @@ def _start(
     api = ApiServer(build_app(HubOperations(hub, loop, world, on_down)), built.home.run)
     api.start()
     stack.callback(api.stop)
+    if spec.source.webhook is not None and not quiet and not ends_when_refused:
+        webhook = WebhookServer(spec.source.webhook, world.source.refresh)
+        webhook.start()
+        stack.callback(webhook.stop)
     stack.callback(hub.stop)
 
-    def on_signal() -> None:
+    def on_interrupt() -> None:
         built.checks.stop()
         hub.stop()
 
-    _on_signals(on_signal)
+    interrupts.use(on_interrupt)
     return running
+
+
+def is_pointless(report: "PassReport") -> bool:
+    """Whether no further pass would get further: a guard has refused the plan, or the revision is not valid."""
+    return bool(report.plan.refused or report.problems)
 
 
 def _once(running: _Running, timeout_s: float) -> int:
@@ -352,15 +374,31 @@ def _take_down(running: _Running) -> int:
     return 0
 
 
-def _on_signals(stop: Callable[[], None]) -> None:
-    """The first Ctrl-C or SIGTERM stops in order; the second one ends at once."""
+class Interrupts:
+    """The first Ctrl-C or SIGTERM stops in order, the second one ends at once.
 
-    def handle(number: int, _frame: object) -> None:
+    One that comes before there is anything to stop is remembered until there is: raised as an exception it could be
+    lost, since Python passes over those in callbacks, of which imports are full. Stopping is done by another thread,
+    because it takes locks that the interrupted one may hold.
+    """
+
+    def __init__(self) -> None:
+        self._has_come = False
+        self._stop: Callable[[], None] | None = None
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def use(self, stop: Callable[[], None]) -> None:
+        """From now on there is something to stop. It may be called twice."""
+        self._stop = stop
+        if self._has_come:
+            stop()
+
+    def _handle(self, number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+        self._has_come = True
+        if self._stop is not None:
+            threading.Thread(target=self._stop, name="interrupt", daemon=True).start()
 
 
 def _operator(path: str | None, *, allow_process: bool) -> "OperatorSpec | None":

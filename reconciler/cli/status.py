@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli.options import data_option, output_option, source_option
+from reconciler.cli.options import data_option, limit_option, output_option, source_option
 from reconciler.cli.output import age, console, escape, print_json, table
 
 
@@ -40,7 +40,9 @@ def status_command(source: str, data: str | None, output: str) -> int:
     out.print()
     _instances(fleet, live)
     out.print()
-    _tasks(fleet, limit=20)
+    _tasks(fleet, fleet.tasks[-20:])
+    if older := len(fleet.tasks[:-20]) + fleet.older:
+        click.echo(f"({older} older ones: reconciler get tasks)")
     return 0
 
 
@@ -49,12 +51,15 @@ def status_command(source: str, data: str | None, output: str) -> int:
 @source_option
 @data_option
 @output_option
-def get_command(kind: str, source: str, data: str | None, output: str) -> int:
-    """List resources of one kind."""
+@limit_option
+def get_command(kind: str, source: str, data: str | None, output: str, limit: int) -> int:
+    """List resources of one kind; of tasks the newest."""
     from reconciler.cli.reading import read_fleet
 
-    fleet = read_fleet(source, data)
+    fleet = read_fleet(source, data, limit)
     live = _ask_hub(fleet) if kind in ("agents", "instances") else {}
+    if kind == "tasks" and fleet.older:
+        click.echo(f"({fleet.older} older ones: --limit 0 lists all)", err=True)
     if output == "json":
         print_json(fleet.to_json()[kind])
         return 0
@@ -77,7 +82,7 @@ def get_command(kind: str, source: str, data: str | None, output: str) -> int:
         case "instances":
             _instances(fleet, live)
         case "tasks":
-            _tasks(fleet, limit=None)
+            _tasks(fleet, fleet.tasks)
         case "revisions":
             table(
                 ("REVISION", "APPLIED", "AUTHOR", "SUBJECT"),
@@ -189,8 +194,7 @@ def _why(task: Any, waiting: dict[str, str]) -> str:
     return str(task.reason or task.progress)
 
 
-def _tasks(fleet: Any, *, limit: int | None) -> None:
-    runs = fleet.tasks if limit is None else fleet.tasks[-limit:]
+def _tasks(fleet: Any, runs: Any) -> None:
     waiting = fleet.waiting()
     table(
         ("TASK", "STATE", "INSTANCE", "TRIES", "AGE", "REASON"),
@@ -199,5 +203,3 @@ def _tasks(fleet: Any, *, limit: int | None) -> None:
             for t in runs
         ),
     )
-    if limit is not None and len(fleet.tasks) > limit:
-        click.echo(f"({len(fleet.tasks) - limit} older ones: reconciler get tasks)")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from reconciler.cli.options import data_option, output_option, source_option
+from reconciler.cli.options import data_option, limit_option, output_option, source_option
 from reconciler.cli.output import print_json, program
 
 POLL_S = 0.2
@@ -43,14 +43,15 @@ def submit(file: Any, wait: bool, key: str, source: str, data: str | None, outpu
 @source_option
 @data_option
 @output_option
+@limit_option
 @click.pass_context
-def list_tasks(ctx: click.Context, source: str, data: str | None, output: str) -> int:
-    """List all tasks, and when those with a schedule are due next."""
+def list_tasks(ctx: click.Context, source: str, data: str | None, output: str, limit: int) -> int:
+    """List the newest tasks, and when those with a schedule are due next."""
     from reconciler.cli.output import table
     from reconciler.cli.reading import read_fleet
     from reconciler.cli.status import get_command
 
-    result: int = ctx.invoke(get_command, kind="tasks", source=source, data=data, output=output)
+    result: int = ctx.invoke(get_command, kind="tasks", source=source, data=data, output=output, limit=limit)
     schedules = read_fleet(source, data).schedules()
     if output != "json" and schedules:
         click.echo()

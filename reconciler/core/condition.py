@@ -37,6 +37,7 @@ RULES: Mapping[str, Rule] = {
     "ConfigInvalid": Rule(tell_after_s=IN_WINDOW),
     "SandboxNotEnforced": Rule(tell_after_s=NEVER),
     "Distrusted": Rule(tell_after_s=NEVER),
+    "Suspended": Rule(tell_after_s=NEVER),
 }
 """The table of the contracts, §5; a type that is not in it degrades nothing, and is told at once."""
 

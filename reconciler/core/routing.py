@@ -26,7 +26,7 @@ APIS: Mapping[ProviderType, frozenset[Api]] = {
     "ollama": frozenset({"anthropic", "openai"}),
 }
 """In which shapes of requests each type of provider can be spoken to."""
-EXECUTOR_APIS: Mapping[str, Api] = {"claude-code": "anthropic", "http": "openai"}
+_API_BY_EXECUTOR: Mapping[str, Api] = {"claude-code": "anthropic", "http": "openai"}
 """The shape that an executor speaks, where it is only one."""
 
 
@@ -136,12 +136,10 @@ def choose(
     providers: Sequence[Provider],
     exposures: Mapping[str, Sequence[str]],
     *,
-    api: Api | None = None,
+    executor: str,
 ) -> Route | NoRoute:
-    """The route of an agent. `api` is the only shape that its executor speaks, None for any.
-
-    A model that runs elsewhere is never on a private route.
-    """
+    """The route of an agent with an executor of this type. A model that runs elsewhere is never on a private route."""
+    api = _API_BY_EXECUTOR.get(executor)
     offers = list(_list_offers(providers))
     if llm.require is None:
         return _choose_named(llm, offers, api)
@@ -152,11 +150,13 @@ def choose(
     return min(fitting, key=lambda o: o.rank).route
 
 
-def exposure_of(llm: Llm | None, providers: Sequence[Provider], exposures: Mapping[str, Sequence[str]]) -> str:
+def exposure_of(
+    llm: Llm | None, providers: Sequence[Provider], exposures: Mapping[str, Sequence[str]], *, executor: str
+) -> str:
     """How far an agent's words go: `none` without a model, and `public` where it cannot be told."""
     if llm is None:
         return "none"
-    found = choose(llm, providers, exposures)
+    found = choose(llm, providers, exposures, executor=executor)
     return found.exposure if isinstance(found, Route) else "public"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from reconciler.core.digest import digest
 from reconciler.core.exposure import Sensitivity
 from reconciler.core.quantity import NORMALISED
-from reconciler.core.routing import EXECUTOR_APIS, Allowance, Llm, Route, choose
+from reconciler.core.routing import Allowance, Llm, Route, choose
 from reconciler.settings import HubSpec
 
 
@@ -57,8 +57,7 @@ class _Routing:
 @lru_cache(maxsize=8192)
 def _write_entry(outgoing: Outgoing, routing: _Routing) -> Mapping[str, Any]:
     llm = read_llm(outgoing.llm)
-    api = EXECUTOR_APIS.get(outgoing.executor)
-    found = choose(llm, routing.hub.providers, routing.hub.sensitivity.exposures, api=api)
+    found = choose(llm, routing.hub.providers, routing.hub.sensitivity.exposures, executor=outgoing.executor)
     entry = {
         "agent": outgoing.agent,
         "uid": outgoing.uid,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from reconciler.core.change import Change
 from reconciler.core.condition import Finding, Mode
-from reconciler.core.fleet import AgentView, Fleet
+from reconciler.core.fleet import AgentView, Delegate, Fleet
 from reconciler.core.outcome import Outcome
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading
@@ -47,6 +47,8 @@ class Inspections(Protocol):
     def get(self, name: str, container_id: str) -> ContainerState | None: ...
 
     def is_as_recorded(self, inspected: ContainerState, fields: str) -> bool: ...
+
+    def forget(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +146,8 @@ class Facts:
     """What planning may know besides desired and observed: time as values, the mode, and the fleet.
 
     While `is_fleet_known` is False the agents could not be read, and an empty `fleet` says nothing. `runtime` is empty
-    where it is not known. `busy` counts runs under way by instance, `waiting` those that could begin now by agent.
+    where it is not known. `busy` counts runs under way by instance, `waiting` those that could begin now by agent;
+    `delegated` are the instances that delegated runs are to have, by name.
     `trust` is the score of agents that are not at neutral, `distrusted` why some are below the threshold: they are
     wished into quarantine.
     """
@@ -160,6 +163,7 @@ class Facts:
     is_fleet_known: bool = True
     busy: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
+    delegated: Mapping[str, Delegate] = field(default_factory=dict)
     trust: Mapping[str, float] = field(default_factory=dict)
     distrusted: Mapping[str, str] = field(default_factory=dict)
 

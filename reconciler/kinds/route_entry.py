@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from reconciler.core.digest import digest
+from reconciler.core.fleet import FIRST_DELEGATE
 from reconciler.store.records import InstanceRecord
 
 ADDRESS: Final = "HUB_ADDRESS"
@@ -15,7 +16,8 @@ ADDRESS: Final = "HUB_ADDRESS"
 def instance_entry(record: InstanceRecord) -> Mapping[str, Any]:
     """Agent, uid and token digests; the entry's own digest changes with each token. Not to be changed by callers."""
     is_remote = bool(recorded_address(record.fields))
-    return _entry(record.agent, record.uid, record.token_sha256, record.token_expires_at, is_remote)
+    made_from = record.manifest if record.ordinal >= FIRST_DELEGATE else ""
+    return _entry(record.agent, record.uid, record.token_sha256, record.token_expires_at, is_remote, made_from)
 
 
 def recorded_address(fields: str) -> str:
@@ -24,11 +26,14 @@ def recorded_address(fields: str) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _entry(agent: str, uid: int, sha256: str, expires_at: float, is_remote: bool) -> Mapping[str, Any]:
+def _entry(agent: str, uid: int, sha256: str, expires_at: float, is_remote: bool, made_from: str) -> Mapping[str, Any]:
+    """`made_from` is the manifest of an instance that may have less than its agent, else empty."""
     tokens = [{"sha256": sha256, "expires_at": expires_at}] if sha256 else []
     entry: dict[str, Any] = {"agent": agent, "uid": uid, "tokens": tokens}
     if is_remote:
         entry["transport"] = "tls"
+    if made_from:
+        entry["capabilities"] = json.loads(made_from)["spec"].get("capabilities", [])
     return {**entry, "digest": digest(entry)}
 
 

@@ -8,7 +8,8 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from reconciler.core.backoff import backoff_s
 from reconciler.core.change import Action, Cause, Change
@@ -21,7 +22,7 @@ from reconciler.crashpoint import point
 from reconciler.errors import ReconcilerError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.store import records
-from reconciler.store.audit import append
+from reconciler.store.audit import AuditEntry, append
 from reconciler.store.records import UnitRecord
 
 PROVISIONING = (Action.CREATE, Action.REPLACE, Action.DISPATCH)
@@ -48,24 +49,29 @@ class Applying:
     pool: Executor
     mode: Mode
     policy_revision: str = ""
+    plan_digest: str = ""
     report: Callable[[Done], None] = lambda _done: None
 
 
 def apply_plan(plan: Plan, kinds: Sequence[Kind], job: Applying) -> tuple[Done, ...]:
     """Apply every pending change. Raises StoreError when intents cannot be made durable: then nothing was done."""
     units = records.units(job.world.store)
+    job = replace(job, plan_digest=plan.digest)
+    pending = plan.pending
     out: list[Done] = []
     for kind in kinds:
-        changes = [c for c in plan.pending if c.kind == kind.name]
-        out.extend(job.pool.map(lambda c, k=kind: _apply_one(c, k, plan, job, units), changes))
+        changes = [c for c in pending if c.kind == kind.name]
+        why_not = [_why_not_now(c, job, units.get(c.unit)) for c in changes]
+        intended = [c for c, why in zip(changes, why_not, strict=True) if not why]
+        append(job.world.store, [_entry(c, job, "intent", c.reason) for c in intended])
+        out.extend(job.pool.map(partial(_apply_one, kind=kind, job=job, units=units), changes, why_not))
     return tuple(out)
 
 
-def _apply_one(change: Change, kind: Kind, plan: Plan, job: Applying, units: Mapping[str, UnitRecord]) -> Done:
-    reason = _why_not_now(change, job, units.get(change.unit))
-    if reason:
-        return _reported(Done(change=change, outcome=Skipped(reason=reason)), job)
-    _record(change, plan, job, "intent", change.reason)
+def _apply_one(change: Change, why_not: str, *, kind: Kind, job: Applying, units: Mapping[str, UnitRecord]) -> Done:
+    """Its intent is on record, unless there is a reason why not."""
+    if why_not:
+        return _reported(Done(change=change, outcome=Skipped(reason=why_not)), job)
     point(f"{change.kind}.{change.action}.intent")
     try:
         outcome = kind.apply(change, job.world, job.desired)
@@ -75,7 +81,7 @@ def _apply_one(change: Change, kind: Kind, plan: Plan, job: Applying, units: Map
         logging.getLogger("reconciler").exception("applying %s", change.unit)
         outcome = Failed(reason=f"a fault of the hub's own ({type(exc).__name__}); its log has the details")
     point(f"{change.kind}.{change.action}.outcome")
-    _settle(change, outcome, plan, job, units.get(change.unit))
+    _settle(change, outcome, job, units.get(change.unit))
     return _reported(Done(change=change, outcome=outcome), job)
 
 
@@ -109,20 +115,21 @@ def _input_digest(change: Change, job: Applying) -> str:
     return digest([job.desired.revision.id, change.spec_digest, str(change.action), images])
 
 
-def _settle(change: Change, outcome: Outcome, plan: Plan, job: Applying, unit: UnitRecord | None) -> None:
+def _settle(change: Change, outcome: Outcome, job: Applying, unit: UnitRecord | None) -> None:
     """The outcome's row, and the unit's back-off."""
+    store = job.world.store
     match outcome:
         case Applied(note=note):
-            with job.world.store.transaction():
-                _record(change, plan, job, "applied", note or change.reason)
+            with store.transaction():
+                append(store, [_entry(change, job, "applied", note or change.reason)])
                 if unit is not None:
-                    records.clear_units(job.world.store, [change.unit])
+                    records.clear_units(store, [change.unit])
         case Failed(reason=reason):
-            with job.world.store.transaction():
-                _record(change, plan, job, "failed", reason)
-                records.put_unit(job.world.store, _failed_unit(change, outcome, job, unit))
+            with store.transaction():
+                append(store, [_entry(change, job, "failed", reason)])
+                records.put_unit(store, _failed_unit(change, outcome, job, unit))
         case Skipped(reason=reason):
-            _record(change, plan, job, "skipped", reason)
+            append(store, [_entry(change, job, "skipped", reason)])
 
 
 def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecord | None) -> UnitRecord:
@@ -145,26 +152,20 @@ def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecor
     )
 
 
-def _record(change: Change, plan: Plan, job: Applying, outcome: str, reason: str) -> None:
-    world = job.world
-    append(
-        world.store,
-        [
-            world.entry(
-                revision=job.desired.revision.id,
-                actor=(job.desired.revision.author or "hub") if change.cause is Cause.COMMIT else "hub",
-                cause=str(change.cause),
-                kind=change.kind,
-                name=change.instance or change.name,
-                action=str(change.action),
-                before=_side(change, "before"),
-                after=_side(change, "after"),
-                outcome=outcome,
-                reason=reason[:1000],
-                plan_digest=plan.digest,
-                policy_revision=job.policy_revision,
-            )
-        ],
+def _entry(change: Change, job: Applying, outcome: str, reason: str) -> AuditEntry:
+    return job.world.entry(
+        revision=job.desired.revision.id,
+        actor=(job.desired.revision.author or "hub") if change.cause is Cause.COMMIT else "hub",
+        cause=str(change.cause),
+        kind=change.kind,
+        name=change.instance or change.name,
+        action=str(change.action),
+        before=_side(change, "before"),
+        after=_side(change, "after"),
+        outcome=outcome,
+        reason=reason[:1000],
+        plan_digest=job.plan_digest,
+        policy_revision=job.policy_revision,
     )
 
 

@@ -69,10 +69,10 @@ def record_dropped(
     """
     key = _key(manifest, key)
     with world.store.transaction():
-        known = records.tasks(world.store)
+        runs = [run for run in records.tasks_of(world.store, manifest.name) if run.name == manifest.name]
+        known = records.tasks_with_key(world.store, key) if key else runs
         if (run := _asked_before(known, manifest, source, uid, key)) is not None:
             return run
-        runs = [run for run in known if run.name == manifest.name]
         if manifest.name in desired.of("task"):
             raise RefusedManifest(f"task {manifest.name!r} is defined in git; choose another name")
         for run in runs:
@@ -194,7 +194,7 @@ class InboxStep:
 
 
 def _take(candidate: Candidate, inbox: Inbox, world: World, desired: Desired) -> None:
-    known = next((d for d in records.dropped(world.store) if _is_same(d, candidate)), None)
+    known = next((d for d in records.dropped_as(world.store, candidate.name) if _is_same(d, candidate)), None)
     if known is None:
         try:
             manifest = parse_dropped(candidate.name, candidate.content, desired)
@@ -226,7 +226,7 @@ def _is_same(known: DroppedRecord, candidate: Candidate) -> bool:
 
 def _answer(inbox: Inbox, world: World) -> None:
     """Put the result beside each claimed file whose run has ended."""
-    for known in records.dropped(world.store):
+    for known in records.dropped_and_over(world.store):
         # A file that is not claimed yet would be taken for a new one as soon as it counted as answered.
         if not known.claimed and not os.path.lexists(os.path.join(inbox.path, known.target)):
             continue

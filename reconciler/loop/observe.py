@@ -44,6 +44,7 @@ def observe(
         trust=trust,
         distrusted=find_distrusted(world.store, desired, trust),
         waiting=attempts.waiting(world.store, world.clock.boot_id(), world.clock.boottime()),
+        delegated=attempts.delegated(world.store),
     )
     for kind in kinds:
         reading = readings[kind.name]

@@ -29,10 +29,11 @@ from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.revision import InForce, Revisions
+from reconciler.loop.suspend import Suspension, end_expired, find_suspended, hold_suspended, read_suspensions
 from reconciler.loop.trust import TrustStep, read_scores
 from reconciler.ports import PolicyEngine, RouterReport
 from reconciler.settings import Alerts as AlertSettings
-from reconciler.store import records
+from reconciler.store import queue, records
 from reconciler.store.audit import AuditEntry, append
 
 CONFIRMED = "confirmed_plan"
@@ -76,8 +77,8 @@ class PassReport:
 
     @property
     def is_behind(self) -> bool:
-        """The source cannot be read now, or is not settled: what is in force may not be what it holds."""
-        return any(c.type in ("SourceUnavailable", "SourceUnsettled") for c in self.conditions)
+        """The source cannot be read now, is not settled, or not believed: what is in force may not be what it holds."""
+        return any(c.type in ("SourceUnavailable", "SourceUnsettled", "SourceUnverified") for c in self.conditions)
 
     @property
     def is_settled(self) -> bool:
@@ -127,6 +128,7 @@ class Loop:
         self._throughput = Throughput(world.clock.boottime)
         self._alarms = Alarms(world.store, world.clock.boottime)
         self._alerts = alerts or Alerts(world.store, world.fleet, world.clock)
+        self._suspensions: tuple[Suspension, ...] = ()
         self._store_fault: Condition | None = None
         self._source_read_at = world.clock.boottime()
 
@@ -146,6 +148,9 @@ class Loop:
 
     def _run_pass(self, *, apply: bool) -> PassReport:
         in_force = self.revisions.in_force()
+        self._suspensions = (
+            end_expired(self._world, self.revisions.applied) if apply else read_suspensions(self._world.store)
+        )
         if not any(type_ == "SourceUnavailable" for type_, _, _ in in_force.faults):
             self._source_read_at = self._world.clock.boottime()
         if in_force.desired is None:
@@ -195,6 +200,10 @@ class Loop:
         self._throughput.note(done)
         return self._reported(replace(working, refused=refused), done, conditions, in_force)
 
+    def _read_suspensions(self, *, end: bool) -> tuple[Suspension, ...]:
+        """Those on record; with `end` without those whose time is over. Raises StoreError."""
+        return end_expired(self._world, self.revisions.applied) if end else read_suspensions(self._world.store)
+
     def _router_faults(self, report: Reading[RouterReport]) -> Sequence[Fault]:
         """A router that was silent twice in a row, so that starting it did not help; what one that answers lacks."""
         if isinstance(report, Ok):
@@ -213,10 +222,11 @@ class Loop:
     def _findings(self, desired: Desired, observed: Observed, plan: Plan) -> Findings:
         """What else a person should know of, by the kinds of subjects that were looked at. Raises StoreError."""
         store, readings = self._world.store, observed.readings
-        waiting = sum(observed.facts.waiting.values()) + len(records.tasks_in(store, ("pending",)))
+        waiting = sum(observed.facts.waiting.values()) + queue.count_in(store, "pending")
         found = [
             *find_concerns(plan),
             *find_distrusted(observed.facts),
+            *find_suspended(self._suspensions),
             *self._throughput.find(waiting, desired.hub.alerts.throughput_window),
             *self._alarms.find(),
             *self._alerts.faults(),
@@ -310,7 +320,7 @@ class Loop:
             is_fresh_store=not self.revisions.applied,
             disputed=desired.disputed if desired.revision.id != self.revisions.applied else (),
         )
-        return guard(plan, desired.hub, facts)
+        return hold_suspended(guard(plan, desired.hub, facts), self._suspensions, self._world.clock.now())
 
     def _apply(self, plan: Plan, desired: Desired) -> tuple[Done, ...]:
         if not plan.pending:

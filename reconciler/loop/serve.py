@@ -18,6 +18,7 @@ from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.errors import ReconcilerError, RouterError, StoreError
+from reconciler.heap import share_one_heap
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.manifest import Loaded
 from reconciler.loop.apply import Applying, Done, apply_plan
@@ -68,7 +69,7 @@ class Hub:
         self._hangs_after_s = HANGS_AFTER_S
 
     def stop(self) -> None:
-        """End after the pass under way; everything that runs goes on without us. Safe from a signal handler."""
+        """End after the pass under way; everything that runs goes on without us. From any thread, no signal handler."""
         self._stop.set()
         self.wake.ring()
 
@@ -125,6 +126,7 @@ class Hub:
         return False
 
     def _start_wakers(self) -> None:
+        share_one_heap()
         world = self._world
         watch_files(self._watched, self.wake, self._stop)
         follow_engine(world.runtime, self._inspections, self.wake, self._stop)

@@ -25,7 +25,12 @@ _FAR = 1000
 
 def read_scores(store: Store, desired: Desired, now: datetime) -> Mapping[str, float]:
     """The score of each agent that has a record, as of now; the others are at neutral. Raises StoreError."""
-    rules, known = desired.hub.orchestrator.trust, records.trust(store)
+    return scores_of(records.trust(store), desired, now)
+
+
+def scores_of(known: Mapping[str, TrustRecord], desired: Desired, now: datetime) -> Mapping[str, float]:
+    """The same of records at hand. Pure."""
+    rules = desired.hub.orchestrator.trust
     return {n: score_at(_standing(r), rules, now) for n, r in known.items() if n in desired.of("agent")}
 
 

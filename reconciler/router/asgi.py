@@ -20,6 +20,7 @@ from reconciler.router import identity, rate
 from reconciler.router.answer import PROBLEM, Answer, Header, find_header
 from reconciler.router.clock import boottime_s
 from reconciler.router.cloudevents import BATCH_MEDIA_TYPE, write_event
+from reconciler.router.config import AgentEntry
 from reconciler.router.line import Line
 from reconciler.router.mailbox import Batch, Letter, Mailbox
 from reconciler.router.message import Deny
@@ -171,7 +172,7 @@ class AgentPlane:
             "role": agent.role if agent else "",
             "version": agent.version if agent else "",
             "labels": agent.labels if agent else {},
-            "capabilities": agent.capabilities if agent else (),
+            "capabilities": _show_capabilities(instance, agent),
             "grants": {
                 "sends": face.grants["sends"] if face else (),
                 "subscribes": agent.subscribes if agent else (),
@@ -221,3 +222,10 @@ class AgentPlane:
 
     def _deny(self, denied: Deny) -> Answer:
         return refused(denied, self._route.rules)
+
+
+def _show_capabilities(instance: Instance, agent: AgentEntry | None) -> Sequence[str]:
+    """Those of its agent, unless it was made with less."""
+    if instance.capabilities is not None:
+        return instance.capabilities
+    return agent.capabilities if agent else ()

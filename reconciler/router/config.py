@@ -162,22 +162,27 @@ class TokenEntry(_Strict, frozen=True):
 class InstanceEntry(_Strict, frozen=True):
     """One instance: whose it is, which uid owns its socket, and the tokens accepted there.
 
-    With `transport` tls it has no socket, and comes in by TCP.
+    With `transport` tls it has no socket, and comes in by TCP. `capabilities` are given where it was made for one
+    delegated task: it has these only, and nobody can address it, but its own requests are answered.
     """
 
     agent: Name
     uid: Annotated[int, msgspec.Meta(ge=0)] = 0
     tokens: tuple[TokenEntry, ...] = ()
     transport: Literal["unix", "tls"] = "unix"
+    capabilities: tuple[Dotted, ...] | None = None
     digest: str = ""
 
 
 class HubMessage(_Strict, frozen=True):
-    """A message of the hub's own, or of an operator's. Without `id` the router gives it one."""
+    """A message of the hub's own, or of an operator's. Without `id` the router gives it one.
+
+    A `reply` is the hub's alone: to the instance whose request has the id `correlation_id`.
+    """
 
     type: Dotted
     payload: msgspec.Raw
-    pattern: Literal["request", "event", "broadcast"] = "event"
+    pattern: Literal["request", "event", "broadcast", "reply"] = "event"
     id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")] | None = None
     correlation_id: str | None = None
     ttl_s: Seconds | None = None

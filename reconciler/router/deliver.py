@@ -1,8 +1,9 @@
 """Step 6: whom a message is for, a place in each mailbox, and, once the verdict is on disk, the delivery.
 
 `address` stands before the policy step, which needs to know the recipient; `reserve` before the log step, so that a
-full mailbox is a verdict too; `hand_over` after it. A request goes to one ready instance, an event to one instance per
-agent or to all. Never back to the instance that sent it.
+full mailbox is a verdict too; `hand_over` after it. A request goes to one instance, an event to one instance per agent
+or to all: where there is a ready one to that, else to one that sleeps or is on its way up, in whose mailbox it waits.
+Never back to the instance that sent it.
 """
 
 from collections.abc import Sequence
@@ -43,8 +44,13 @@ class Places(msgspec.Struct, frozen=True, gc=False):
     full: Sequence[str] = ()
 
 
-def address(registry: Registry, requests: Requests, sender: Instance, message: Message, now: float) -> Target | Deny:
-    """Whom the message is for. An unknown agent is addressed too, so that policy is asked as for any other."""
+def address(
+    registry: Registry, rules: Rules, requests: Requests, sender: Instance, message: Message, now: float
+) -> Target | Deny:
+    """Whom the message is for. An unknown agent is addressed too, so that policy is asked as for any other.
+
+    One that the configuration names is known while it has no instance, too: there will be one.
+    """
     envelope = message.envelope
     if envelope.pattern == "reply":
         return _address_reply(requests, sender, envelope.correlation_id or "", envelope.to, now)
@@ -54,7 +60,7 @@ def address(registry: Registry, requests: Requests, sender: Instance, message: M
     if agent == HUB:
         return Target(_show("hub", HUB, is_known=not instance))
     known = registry.of_agent(agent)
-    is_known = any(i.name == instance for i in known) if instance else bool(known)
+    is_known = any(i.name == instance for i in known) if instance else bool(known) or agent in rules.config.agents
     return Target(_show("agent", agent, is_known=is_known), instance or None)
 
 
@@ -62,7 +68,6 @@ def reserve(
     registry: Registry,
     rules: Rules,
     sender: Instance,
-    message: Message,
     target: Target,
     size_bytes: int,
     now: float,
@@ -71,14 +76,10 @@ def reserve(
     if target.request is not None:
         return _check_open(target.request, now) or _reserve_reply(rules, target.request, size_bytes)
     if target.addressee.kind == "agent":
-        name, is_request = target.instance, message.envelope.pattern == "request"
-        found = [
-            i
-            for i in registry.of_agent(target.addressee.name)
-            if i is not sender and (name is None or i.name == name) and (i.hello is not None or not is_request)
-        ]
+        agent, name = target.addressee.name, target.instance
+        found = [i for i in registry.of_agent(agent) if i is not sender and (name is None or i.name == name)]
         chosen = _reserve_one(found, rules, size_bytes, now)
-        return Places((chosen,), size_bytes) if chosen else _full("no instance of it is ready, or has room")
+        return Places((chosen,), size_bytes) if chosen else _full("it has no other instance, or none with room")
     return _reserve_topic(registry, rules, sender, target.addressee.name, size_bytes, now)
 
 
@@ -145,7 +146,9 @@ def _address_reply(requests: Requests, sender: Instance, id_: str, to: str | Non
     denied = _check_open(request, now)
     if denied is not None:
         return denied
-    return Target(Addressee(kind="agent", name=request.requester.agent), request.requester.name, request)
+    requester = request.requester
+    addressee = Addressee(kind="agent", name=requester.agent, capabilities=requester.capabilities)
+    return Target(addressee, requester.name, request)
 
 
 def _check_open(request: Request, now: float) -> Deny | None:

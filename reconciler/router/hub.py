@@ -1,7 +1,7 @@
 """Messages to the hub itself: what the router keeps of them in memory, which of them go to hub_inbox, and the answer.
 
-`agent.hello` and `agent.heartbeat` live in memory until control asks for a report, `capability.query` and
-`delegation.request` are answered at once; all others are rows of hub_inbox before they are answered. Beside them stand
+`agent.hello` and `agent.heartbeat` live in memory until control asks for a report, `capability.query` is answered at
+once; all others are rows of hub_inbox before they are answered, a `delegation.request` by control. Beside them stand
 alerts that the router itself raises about a sender.
 """
 
@@ -19,7 +19,6 @@ HEARTBEAT = "agent.heartbeat"
 HELLO = "agent.hello"
 QUERY = "capability.query"
 DELEGATION = "delegation.request"
-NO_DELEGATION = "delegation is not carried out in this release"
 
 FLOOD = "hub.flood"
 """What stands in hub_inbox for control when an instance goes on and on over its rate."""
@@ -91,8 +90,6 @@ def receive(
         return 200, _reply(sender, envelope, wall_s, {"ok": True, "instance": sender.name}), "agent"
     if envelope.type == QUERY and found is not None:
         return 200, _reply(sender, envelope, wall_s, found), None
-    if envelope.type == DELEGATION:
-        return 200, _reply(sender, envelope, wall_s, {"ok": False, "reason": NO_DELEGATION}), None
     answer: dict[str, Any] = {"id": envelope.id, "status": "accepted"}
     if envelope.type == HEARTBEAT:
         sender.heartbeat = message.payload

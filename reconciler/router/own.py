@@ -21,6 +21,7 @@ from reconciler.router.log import TrafficLog
 from reconciler.router.mailbox import Letter
 from reconciler.router.message import HUB, Deny, Envelope, Message
 from reconciler.router.registry import Instance, Registry
+from reconciler.router.requests import Request
 from reconciler.router.rules import Rules
 from reconciler.router.trace import new_traceparent
 from reconciler.router.traffic import Row
@@ -65,9 +66,16 @@ class OwnMessages:
         self._log = log
         self._seq = 0
 
-    async def send(self, rules: Rules, recipients: Recipients, own: HubMessage, actor: str = "") -> Answer:
-        """202 when it is on disk and in the mailboxes that have room. Raises RefusedError for what nobody may send."""
+    async def send(
+        self, rules: Rules, recipients: Recipients, own: HubMessage, actor: str = "", request: Request | None = None
+    ) -> Answer:
+        """202 when it is on disk and in the mailboxes that have room. Raises RefusedError for what nobody may send.
+
+        `request` is what it answers, if somebody may still wait for that.
+        """
         message = _to_message(own)
+        if actor and own.pattern == "reply":
+            raise RefusedError("messages: an operator is asked nothing, and sends no reply")
         if actor:
             if (wrong := audience.check_operator(own.type)) is not None:
                 raise RefusedError(f"messages: {wrong}")
@@ -102,7 +110,11 @@ class OwnMessages:
             deliver.release(places, is_order=is_order)
             return unlogged(rules)
         sender = audience.OPERATOR if actor else HUB
-        deliver.hand_over(places, Letter(body, now + ttl_s, message.envelope.id, sender, is_order=is_order))
+        letter = Letter(body, now + ttl_s, message.envelope.id, sender, is_order=is_order)
+        if request is not None:
+            deliver.hand_over_reply(request, places, letter)
+        else:
+            deliver.hand_over(places, letter)
         return accepted(message.envelope.id)
 
 

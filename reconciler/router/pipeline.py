@@ -19,6 +19,7 @@ from reconciler.router import deliver, hub, identity, rate, schema
 from reconciler.router.answer import Answer
 from reconciler.router.capabilities import find_agents
 from reconciler.router.clock import boottime_s
+from reconciler.router.config import InstanceEntry
 from reconciler.router.deliver import Places, Target
 from reconciler.router.formats import read_message
 from reconciler.router.log import TrafficLog
@@ -116,7 +117,7 @@ class _Passage(msgspec.Struct, gc=False):
 
 
 class Route:
-    """The pipeline with what it works on. `hint` tells control which kind to look at."""
+    """The pipeline with what it works on. `hint` tells control which kind to look at; `control` answers for the hub."""
 
     def __init__(
         self,
@@ -134,6 +135,7 @@ class Route:
         self.judge = Judge(on_change=lambda: hint("router"))
         self.peers: Peers | None = None
         self.tallies = Tallies()
+        self.control = Instance(HUB, InstanceEntry(agent=HUB))
         self._intake = rate.Intake()
         self._forgeries = hub.Forgeries()
         self._hint = hint
@@ -208,7 +210,7 @@ class Route:
 
         try:
             passage.step = "policy"
-            target = deliver.address(self.registry, self.requests, passage.sender, message, passage.now)
+            target = deliver.address(self.registry, passage.rules, self.requests, passage.sender, message, passage.now)
             if isinstance(target, Deny):
                 return await self._refuse(passage, target)
             decision = await self._judge(passage, message, target)
@@ -290,7 +292,9 @@ class Route:
     def _pack(self, passage: _Passage, message: Message, target: Target) -> Deny | None:
         """Reserve places for the message, as its recipients will read it."""
         sender, rules, envelope = passage.sender, passage.rules, message.envelope
-        ttl_s = min(envelope.ttl_s or rules.config.limits.ttl_s, rules.config.limits.ttl_s)
+        limits = rules.config.limits
+        most_s = min(limits.ttl_s, limits.request_timeout_s) if envelope.pattern == "request" else limits.ttl_s
+        ttl_s = min(envelope.ttl_s or most_s, most_s)
         body = deliver.write_body(
             message,
             sender.address,
@@ -300,7 +304,7 @@ class Route:
             ttl_s=ttl_s,
             traceparent=passage.traceparent or "",
         )
-        places = deliver.reserve(self.registry, rules, sender, message, target, len(body), boottime_s())
+        places = deliver.reserve(self.registry, rules, sender, target, len(body), boottime_s())
         if isinstance(places, Deny):
             return places
         sender.seq += 1
@@ -330,7 +334,11 @@ class Route:
             status, body, kind = hub.receive(passage.sender, message, passage.now, passage.wall_s, passage.found)
             if kind is not None:
                 self._hint(kind)
+            if message.envelope.type == hub.DELEGATION and passage.inbound.wait_s:
+                return self._ask_hub(passage, message)
             return Answer(status, body)
+        if not all(instance.tokens for instance in parcel.places.instances):
+            self._hint("agent")
         if parcel.request is not None:
             deliver.hand_over_reply(parcel.request, parcel.places, parcel.letter)
         elif message.envelope.pattern == "request":
@@ -351,6 +359,14 @@ class Route:
         self.requests.open(request)
         deliver.hand_over(parcel.places, parcel.letter)
         return request if passage.inbound.wait_s else accepted(message.envelope.id)
+
+    def _ask_hub(self, passage: _Passage, message: Message) -> Request:
+        """Remember who waits for what control will answer; that may be long after the sender's patience ended."""
+        ttl_s = passage.rules.config.limits.ttl_s
+        deadline = boottime_s() + max(ttl_s, passage.inbound.wait_s + 1.0)
+        request = Request(id=message.envelope.id, requester=passage.sender, responder=self.control, deadline=deadline)
+        self.requests.open(request)
+        return request
 
     def _let_go(self, passage: _Passage, message: Message) -> None:
         """Remember the id of what was delivered; give back what was kept for all else."""

@@ -30,11 +30,15 @@ _FAILED = "data.hub.message.decision failed:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addressee:
-    """Whom a message is for. `is_known` False must look to the sender like a denial."""
+    """Whom a message is for. `is_known` False must look to the sender like a denial.
+
+    `capabilities` are those of an instance that has not all of its agent's.
+    """
 
     kind: Literal["agent", "topic", "hub"]
     name: str
     is_known: bool = True
+    capabilities: tuple[str, ...] | None = None
 
 
 class Judge:
@@ -54,7 +58,7 @@ class Judge:
         self, rules: Rules, sender: Instance, addressee: Addressee, message: Message
     ) -> Decision | Deny | None:
         """The same as `check` where nobody has to be waited for; None where `check` must be asked."""
-        keys = rules.keys
+        keys = _find_keys(rules, sender, addressee)
         if keys is not None:
             minute = self._minutes.show(self._wall_s()) if keys.reads_time else None
             found = self._remembered.get(keys.make(sender, addressee, message, minute))
@@ -71,7 +75,7 @@ class Judge:
             return answer
         minute = self._minutes.show(self._wall_s())
         question = write_question(rules, sender, addressee, message, minute)
-        keys = rules.keys
+        keys = _find_keys(rules, sender, addressee)
         key = keys.make(sender, addressee, message, minute if keys.reads_time else None) if keys else None
         decision = await self._decide(rules, question, key)
         return _unavailable(rules.policy_revision) if decision is None else _answer(decision, addressee)
@@ -90,8 +94,9 @@ class Judge:
         wall_s = self._wall_s()
         question = write_question(rules, sender, addressee, message, self._minutes.show(wall_s))
         decision = first.answer("message", question)
-        if rules.keys is not None:
-            self._remember(rules.keys, rules.keys.make(sender, addressee, message, None), decision, wall_s)
+        keys = _find_keys(rules, sender, addressee)
+        if keys is not None:
+            self._remember(keys, keys.make(sender, addressee, message, None), decision, wall_s)
         self._set_falling_back(False)
         return _answer(decision, addressee)
 
@@ -137,8 +142,8 @@ def write_question(
     other = rules.faces.get(addressee.name, NO_FACE) if addressee.kind == "agent" else NO_FACE
     envelope = message.envelope
     return {
-        "sender": {"agent": sender.agent, "instance": sender.name, **own.sender},
-        "recipient": {"kind": addressee.kind, "name": addressee.name, **other.recipient},
+        "sender": {"agent": sender.agent, "instance": sender.name, **own.sender, **_narrowed(sender)},
+        "recipient": {"kind": addressee.kind, "name": addressee.name, **other.recipient, **_narrowed(addressee)},
         "message": {
             "type": envelope.type,
             "pattern": envelope.pattern,
@@ -148,6 +153,16 @@ def write_question(
         "grants": own.grants,
         "time": minute,
     }
+
+
+def _narrowed(who: Instance | Addressee) -> dict[str, Any]:
+    """What stands in for the capabilities of the agent."""
+    return {} if who.capabilities is None else {"capabilities": list(who.capabilities)}
+
+
+def _find_keys(rules: Rules, sender: Instance, addressee: Addressee) -> Keys | None:
+    """None where the question is about less than a whole agent: keys are made of agents."""
+    return rules.keys if sender.capabilities is None and addressee.capabilities is None else None
 
 
 def _has_failed(decision: Decision) -> bool:

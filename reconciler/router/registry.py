@@ -33,6 +33,7 @@ class Instance:
         "agent",
         "allowance",
         "cancels",
+        "capabilities",
         "denials",
         "digest",
         "heartbeat",
@@ -79,6 +80,7 @@ class Instance:
         self.address = f"{entry.agent}/{self.name}"
         self.uid = entry.uid
         self.transport = entry.transport
+        self.capabilities = entry.capabilities
         tokens = tuple(Token(bytes.fromhex(t.sha256), t.expires_at) for t in entry.tokens)
         if not {t.sha256 for t in tokens} & {t.sha256 for t in self.tokens}:
             self.hello = None
@@ -140,7 +142,7 @@ class Registry:
         self._by_token: dict[bytes, Instance] = {}
 
     def of_agent(self, agent: str) -> Collection[Instance]:
-        """The instances of an agent, in order of registration."""
+        """The instances of an agent, in order of registration; without those made for one delegated task."""
         return self._by_agent.get(agent, {}).values()
 
     def find_by_token(self, sha256: bytes) -> Instance | None:
@@ -156,7 +158,8 @@ class Registry:
             self._forget_agent(instance)
             self._forget_tokens(instance)
             instance.change(entry)
-        self._by_agent.setdefault(instance.agent, {})[name] = instance
+        if instance.capabilities is None:
+            self._by_agent.setdefault(instance.agent, {})[name] = instance
         if instance.transport == "tls":
             self._by_token.update((token.sha256, instance) for token in instance.tokens)
         return instance
@@ -182,7 +185,7 @@ class Registry:
                 del self._by_token[token.sha256]
 
     def _forget_agent(self, instance: Instance) -> None:
-        siblings = self._by_agent[instance.agent]
-        del siblings[instance.name]
+        siblings = self._by_agent.get(instance.agent, {})
+        siblings.pop(instance.name, None)
         if not siblings:
-            del self._by_agent[instance.agent]
+            self._by_agent.pop(instance.agent, None)

@@ -38,7 +38,7 @@ HUB_PATTERN_BY_TYPE: Final[Mapping[str, str]] = {
     "capability.query": "request",
     "delegation.request": "request",
 }
-HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat", "capability.query", "delegation.request"})
+HUB_IN_MEMORY: Final = frozenset({"agent.hello", "agent.heartbeat", "capability.query"})
 """What is not for hub_inbox: the router itself answers, or keeps it in memory; a repeated one is answered again."""
 
 

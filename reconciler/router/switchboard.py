@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from reconciler.router.log import TrafficLog
 from reconciler.router.own import OwnMessages, find_recipients
 from reconciler.router.pipeline import Route
 from reconciler.router.registry import Instance, Registry
-from reconciler.router.requests import Requests
+from reconciler.router.requests import Request, Requests
 from reconciler.router.rules import Rules, StartEngine, compile_rules
 from reconciler.router.version import code_version
 from reconciler.runtime.detached import bound_logs
@@ -145,7 +146,18 @@ class Switchboard:
         """A message of the hub's own, or of an operator's. Raises RefusedError, LookupError."""
         rules = self.route.rules
         recipients = find_recipients(self.registry, rules, order)
-        return await self._own.send(rules, recipients, order.message, order.actor)
+        request = self._find_request(order)
+        answer = await self._own.send(rules, recipients, order.message, order.actor, request)
+        if request is not None and answer.status < HTTPStatus.BAD_REQUEST:
+            self.requests.answer(request)
+        return answer
+
+    def _find_request(self, order: HubSend) -> Request | None:
+        """The request of an instance to the hub that the order answers; None where nobody waits for it any more."""
+        asker = self.registry.by_name.get(order.instance or "")
+        if asker is None or order.message.pattern != "reply":
+            return None
+        return self.requests.find(self.route.control, order.message.correlation_id or "", asker.address)
 
     def _prepare_peers(self, config: Config) -> Callable[[], None]:
         """What swaps in the keys of external peers. The first peer of all makes the hub's own. Raises RefusedError."""

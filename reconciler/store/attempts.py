@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from reconciler.store import records
-from reconciler.store.records import CANCEL_REQUESTED, AttemptRecord, TaskRecord
+from reconciler.core.fleet import Delegate
+from reconciler.core.names import instance_name
+from reconciler.store import queue, records
+from reconciler.store.records import CANCEL_REQUESTED, DELEGATION, AttemptRecord, TaskRecord
 from reconciler.store.store import Store
 
 IN_FLIGHT = ("assigned", "running")
@@ -20,27 +22,27 @@ def in_flight(store: Store, instance: str | None = None) -> list[TaskRecord]:
 
 def waiting(store: Store, boot_id: str, boottime_s: float) -> Mapping[str, int]:
     """How many runs of each agent could begin now, if only an instance of it were ready."""
-    found: list[TaskRecord] = store.remembered("waiting", lambda: _unblocked(store))
-    counts: dict[str, int] = {}
-    for run in found:
-        if run.boot_id != boot_id or run.not_before_boot <= boottime_s:
-            counts[run.agent] = counts.get(run.agent, 0) + 1
-    return counts
+    return queue.waiting(store, queue.Due(boot_id=boot_id, boottime_s=boottime_s))
 
 
-def _unblocked(store: Store) -> list[TaskRecord]:
-    """Authorised runs all of whose parents have succeeded."""
-    runs = records.tasks(store)
-    latest = {run.name: run.state for run in runs}
-    authorised = (r for r in runs if r.state == "authorised" and r.agent)
-    return [r for r in authorised if all(latest.get(name) == "succeeded" for name in _parents(r))]
+def delegated(store: Store) -> Mapping[str, Delegate]:
+    """The instances that delegated runs have or wait for, by name."""
+    found: Mapping[str, Delegate] = store.remembered("delegated", lambda: _delegated(store))
+    return found
 
 
-def _parents(run: TaskRecord) -> Sequence[str]:
-    if '"dependsOn"' not in run.manifest:
-        return ()
-    names: Sequence[str] = json.loads(run.manifest)["spec"].get("dependsOn", ())
-    return names
+def _delegated(store: Store) -> Mapping[str, Delegate]:
+    runs = records.tasks_in(store, ("authorised", *IN_FLIGHT), purpose=DELEGATION)
+    return {
+        instance_name(r.agent, r.step): Delegate(
+            run=r.run,
+            task=r.name,
+            agent=r.agent,
+            ordinal=r.step,
+            capabilities=tuple(json.loads(r.manifest)[DELEGATION]["capabilities"]),
+        )
+        for r in runs
+    }
 
 
 def unended(store: Store) -> Sequence[str]:
@@ -50,14 +52,10 @@ def unended(store: Store) -> Sequence[str]:
 
 
 def _unended(store: Store) -> Sequence[str]:
-    from sqlalchemy import text
-
-    query = text(
-        "SELECT run FROM task WHERE state IN ('succeeded', 'failed', 'timed_out', 'cancelled', 'rejected') "
-        "AND (finished_at = '' OR run IN (SELECT run FROM attempt WHERE ended_at = '')) ORDER BY run"
-    )
-    with store.read() as session:
-        return [str(row[0]) for row in session.execute(query).all()]
+    over = "state IN ('succeeded', 'failed', 'timed_out', 'cancelled', 'rejected')"
+    no_end = f"SELECT run FROM task WHERE finished_at = '' AND {over}"  # noqa: S608 - nothing from outside
+    is_open = f"SELECT task.run FROM attempt JOIN task USING (run) WHERE attempt.ended_at = '' AND {over}"  # noqa: S608
+    return [str(row[0]) for row in store.rows(f"{no_end} UNION {is_open} ORDER BY 1")]
 
 
 def worked_at(store: Store, instances: Sequence[str]) -> Mapping[str, str]:

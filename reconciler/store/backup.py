@@ -1,4 +1,4 @@
-"""A data directory into one file and back: databases as of one moment each, keys, artefacts and workspaces.
+"""A data directory into one file and back: databases as of one moment each, keys, artefacts, evidence, workspaces.
 
 The file is a tar archive, compressed, for its owner only. Its last member names every other one with its digest, so
 that a file that was cut short or changed is refused before anything is put in place. What can be made again is left
@@ -150,8 +150,15 @@ def _rest(state: Path) -> Iterator[Path]:
         if is_copy or top.name in _LEFT_OUT or top.suffix == ".db" or top.name.endswith(_DATABASES):
             continue
         yield top
-        if top.is_dir() and not top.is_symlink():
-            yield from (p for p in sorted(top.rglob("*")) if not any(part.endswith(".new") for part in p.parts[-1:]))
+        if not top.is_symlink():
+            yield from (p for p in _below(top) if p.suffix != ".new")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder; what goes away meanwhile, such as old evidence, is passed over."""
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted([*folders, *files]))
 
 
 def _add(archive: tarfile.TarFile, name: str, path: Path, contents: Contents, scratch: Path) -> None:

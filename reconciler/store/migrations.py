@@ -76,7 +76,69 @@ def add_usage(op: "Operations") -> None:
     op.add_column("result", Column("usage", String, nullable=False, server_default="null"))
 
 
-MIGRATIONS: tuple[Migration, ...] = (add_orchestration, add_trust_and_alerts, add_lifecycle, add_usage)
+def add_all_crashes(op: "Operations") -> None:
+    """How often an instance crashed since it was made."""
+    from sqlalchemy import Column, Integer
+
+    op.add_column("instance", Column("all_crashes", Integer, nullable=False, server_default="0"))
+
+
+def add_checkpoints(op: "Operations") -> None:
+    """Signed checkpoints of the audit log."""
+    from sqlalchemy import Column, Integer, String
+
+    op.create_table(
+        "checkpoint",
+        Column("seq", Integer, primary_key=True),
+        *(Column(name, String, nullable=False) for name in ("fleet", "hash", "time", "key", "signature", "noted")),
+    )
+
+
+def add_lines(op: "Operations") -> None:
+    """Where each run stands in line, and an index for each question about runs."""
+    from sqlalchemy import Column, Integer, String
+
+    for name in ("line", "needs"):
+        op.add_column("task", Column(name, String, nullable=False, server_default=""))
+    op.add_column("task", Column("rank", Integer, nullable=False, server_default="0"))
+    op.execute("UPDATE task SET rank = -priority WHERE priority != 0")
+    op.execute(
+        "UPDATE task SET needs = coalesce(json_extract(manifest, '$.spec.dependsOn'), ''), line = json_array("
+        "json_extract(manifest, '$.spec.agent'), json(json_extract(manifest, '$.spec.requires')), "
+        "json(json_extract(manifest, '$.spec.select')), json_extract(manifest, '$.spec.sensitivity')) "
+        "WHERE purpose = '' AND json_valid(manifest) "
+        "AND state NOT IN ('succeeded', 'failed', 'timed_out', 'cancelled', 'rejected')"
+    )
+    for name, columns in {
+        "line": ["state", "agent", "line", "rank", "created_at", "run", "needs"],
+        "group": ["state", "agent", "line", "needs", "run"],
+        "rank": ["state", "rank", "created_at", "run"],
+        "later": ["state", "not_before_boot"],
+        "attempts": ["state", "attempts"],
+        "purpose": ["state", "purpose"],
+        "parent": ["parent", "purpose"],
+        "git": ["source", "schedule", "purpose"],
+        "schedule": ["state", "schedule"],
+        "due": ["schedule", "due"],
+        "ended": ["finished_at", "state"],
+        "age": ["created_at", "run"],
+        "key": ["key"],
+        "escalated": ["escalated"],
+    }.items():
+        op.create_index(f"ix_task_{name}", "task", columns)
+    op.create_index("ix_attempt_ended_at", "attempt", ["ended_at"])
+    op.create_index("ix_dropped_name", "dropped", ["name"])
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    add_orchestration,
+    add_trust_and_alerts,
+    add_lifecycle,
+    add_usage,
+    add_all_crashes,
+    add_checkpoints,
+    add_lines,
+)
 
 SCHEMA_VERSION = FIRST_VERSION + len(MIGRATIONS)
 

@@ -4,10 +4,12 @@ A record is a frozen dataclass with the columns of its table. Writers take the r
 together is written inside one `Store.transaction()`. SQLModel is imported by the first question, not with this module.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from reconciler.core.condition import Condition
 from reconciler.store.store import Store
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceRecord:
     """One instance. `phase` is a word of the lifecycle; `manifest` the JSON of the author's words, as applied.
+
+    `crashes` counts those in a row, `all_crashes` all since it was made.
 
     `previous` and `rejected` are JSON, empty where there is nothing to say: what it was made from when it last shook
     hands, before the present manifest; and which manifest it was taken back from, with the reason.
@@ -40,6 +44,7 @@ class InstanceRecord:
     created_at: str = ""
     updated_at: str = ""
     crashes: int = 0
+    all_crashes: int = 0
     reason: str = ""
     previous: str = ""
     rejected: str = ""
@@ -58,16 +63,21 @@ class OrderRecord:
 CANCEL_REQUESTED = "cancel requested"
 """How the reason of a run begins that its agent was asked to stop."""
 
+DELEGATION = "delegation"
+"""The purpose of a run that another run asked for, and the key of its manifest that says how."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
     """One run of a task.
 
     `key` is the submitter's idempotency key. `purpose` is empty for what somebody asked for, else why the hub made the
-    run for its `parent` (a run id): `check` number `step` of its acceptance, or `escalation`. `schedule` and `due` say
-    which occurrence of which manifest it is. `schemas` are the contents of the files that `acceptance` names, `checks`
-    the verdicts on the present attempt, `remedy` what was wrong with the one before; all JSON but the last. `tried` are
-    agents that had all their attempts, `spent` how many those were together. `escalated` is to whom, or `acknowledged`.
+    run for its `parent` (a run id): `check` number `step` of its acceptance, `escalation`, or `delegation` to the
+    instance with the ordinal `step`. `sent_epoch` is the life of the router in which its instance was told to begin; of
+    a delegated run that is over, in which who asked was told of that. `schedule` and `due` say which occurrence of
+    which manifest it is. `schemas` are the contents of the files that `acceptance` names, `checks` the verdicts on the
+    present attempt, `remedy` what was wrong with the one before; all JSON but the last. `tried` are agents that had all
+    their attempts, `spent` how many those were together. `escalated` is to whom, or `acknowledged`.
     """
 
     run: str
@@ -105,6 +115,23 @@ class TaskRecord:
     tried: str = ""
     spent: int = 0
     escalated: str = ""
+
+
+class GitRunRecord(NamedTuple):
+    """A run of git in short: of each manifest that was ever carried out, and of schedules those that wait."""
+
+    run: str
+    name: str
+    spec_digest: str
+    state: str
+    schedule: str
+    generation: int
+    checks: str
+
+    @property
+    def record(self) -> TaskRecord:
+        """Enough of it to plan its end; without its manifest."""
+        return TaskRecord(**self._asdict(), manifest="", source="git")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,35 +275,62 @@ def _columns(cls: type[Any]) -> tuple[str, ...]:
 
 def _all(store: Store, record: type[R], **where: object) -> list[R]:
     """Records whose columns equal the values given; a list of values means any of them."""
-    from sqlalchemy import select
-
-    table: Any = _table(record)
-    names = _columns(record)
-    query = select(*(getattr(table, n) for n in names))
+    conditions: list[str] = []
     for name, value in where.items():
-        column = getattr(table, name)
-        query = query.where(column.in_(value) if isinstance(value, list | tuple) else column == value)
-    with store.read() as session:
-        rows = session.execute(query).all()
-    return [record(**dict(zip(names, row, strict=True))) for row in rows]
+        is_list = isinstance(value, list | tuple)
+        conditions.append(f'"{name}" IN (SELECT value FROM json_each(:{name}))' if is_list else f'"{name}" = :{name}')
+    values = {n: json.dumps(v) if isinstance(v, list | tuple) else v for n, v in where.items()}
+    names = _columns(record)
+    quoted = ", ".join(f'"{n}"' for n in names)
+    condition = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = store.rows(f'SELECT {quoted} FROM "{_table(record).__tablename__}"{condition}', **values)
+    return [record(**dict(zip(names, _typed(record, row), strict=True))) for row in rows]
+
+
+def _typed(record: type[Any], row: Sequence[Any]) -> Sequence[Any]:
+    """SQLite has no booleans."""
+    places = _booleans(record)  # type: ignore[arg-type]
+    return [bool(v) if n in places else v for n, v in enumerate(row)] if places else row
+
+
+@lru_cache(maxsize=64)
+def _booleans(record: type[Any]) -> frozenset[int]:
+    return frozenset(n for n, f in enumerate(fields(record)) if f.type is bool)
 
 
 def _put(store: Store, records: Iterable[Any]) -> None:
-    with store.transaction() as session:
-        for record in records:
-            values = {n: getattr(record, n) for n in _columns(type(record))}
-            session.merge(_table(type(record))(**values))
+    """Insert these records, or overwrite those of the same key."""
+    by_type: dict[type[Any], list[dict[str, object]]] = {}
+    for record in records:
+        row = {n: getattr(record, n) for n in _columns(type(record))}
+        by_type.setdefault(type(record), []).append(row)
+    with store.transaction():
+        for type_, rows in by_type.items():
+            _upsert(store, type_, rows)
+
+
+def _upsert(store: Store, record: type[Any], rows: list[dict[str, object]]) -> None:
+    if rows:
+        store.write(_upsert_into(record), rows)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=64)
+def _upsert_into(record: type[Any]) -> str:
+    table: Any = _table(record).__table__  # type: ignore[attr-defined]
+    names = [c.name for c in table.columns]
+    keys = [c.name for c in table.primary_key]
+    changed = ", ".join(f'"{n}" = excluded."{n}"' for n in names if n not in keys)
+    columns, values = ", ".join(f'"{n}"' for n in names), ", ".join(f":{n}" for n in names)
+    return f'INSERT INTO "{table.name}" ({columns}) VALUES ({values}) ON CONFLICT DO UPDATE SET {changed}'
 
 
 def _delete(store: Store, record: type[Any], **where: list[Any]) -> None:
-    from sqlalchemy import delete
-
-    table: Any = _table(record)
-    if not any(where.values()):
-        return
-    with store.transaction() as session:
-        for name, values in where.items():
-            session.execute(delete(table).where(getattr(table, name).in_(values)))
+    """Remove those whose column has one of the values."""
+    for name, values in where.items():
+        if values:
+            listed = f'"{name}" IN (SELECT value FROM json_each(:values))'
+            statement = f'DELETE FROM "{_table(record).__tablename__}" WHERE {listed}'
+            store.write(statement, [{"values": json.dumps(values)}])
 
 
 # --- instances --------------------------------------------------------------------------------------------------------
@@ -323,21 +377,78 @@ def delete_order(store: Store, order: OrderRecord) -> None:
 
 def tasks(store: Store) -> Sequence[TaskRecord]:
     """All runs, oldest first."""
-    return store.remembered("tasks", lambda: sorted(_all(store, TaskRecord), key=lambda t: (t.created_at, t.run)))
+    return store.remembered("tasks", lambda: sorted(_all(store, TaskRecord), key=_age))
 
 
-def tasks_in(store: Store, states: Sequence[str], instance: str | None = None) -> list[TaskRecord]:
-    """Runs in one of these states, of one instance or of all."""
-    return [t for t in tasks(store) if t.state in states and instance in (None, t.instance)]
+def tasks_in(
+    store: Store, states: Sequence[str], instance: str | None = None, purpose: str | None = None
+) -> list[TaskRecord]:
+    """Runs in one of these states, of one instance or of all, made for one purpose or any; oldest first."""
+    given = {name: value for name, value in (("instance", instance), ("purpose", purpose)) if value is not None}
+    where = "".join(f" AND {name} = :{name}" for name in given)
+    wanted = "state IN (SELECT value FROM json_each(:states))"
+    return select_tasks(store, f"{wanted}{where} ORDER BY created_at, run", states=json.dumps(list(states)), **given)
+
+
+def tasks_of(store: Store, name: str) -> list[TaskRecord]:
+    """All runs of a task's name, and the run of that id; oldest first."""
+    return select_tasks(store, "name = :name OR run = :name ORDER BY created_at, run", name=name)
+
+
+def tasks_with_key(store: Store, key: str) -> list[TaskRecord]:
+    """Runs that were asked for under an idempotency key, whoever's it was; oldest first."""
+    return select_tasks(store, "key = :key ORDER BY created_at, run", key=key)
+
+
+def newest_tasks(store: Store, most: int, before: TaskRecord | None = None) -> list[TaskRecord]:
+    """The newest so many runs, of those older than `before` where there is one; oldest first."""
+    at, run = _age(before) if before is not None else ("~", "")
+    where = "(created_at, run) < (:at, :run) ORDER BY created_at DESC, run DESC LIMIT :most"
+    return select_tasks(store, where, at=at, run=run, most=most)[::-1]
+
+
+def tasks_of_schedule(store: Store, name: str, most: int) -> list[TaskRecord]:
+    """The last so many runs of a schedule, oldest first."""
+    return select_tasks(store, "schedule = :name ORDER BY due DESC, run DESC LIMIT :most", name=name, most=most)[::-1]
+
+
+def select_tasks(store: Store, where: str, **values: object) -> list[TaskRecord]:
+    """Runs by a condition in SQL on the table `task`, in which what follows it may stand, too."""
+    columns = _columns(TaskRecord)
+    rows = store.rows(f"SELECT task.{', task.'.join(columns)} FROM task WHERE {where}", **values)
+    return [TaskRecord(**dict(zip(columns, row, strict=True))) for row in rows]
+
+
+def _age(task: TaskRecord) -> tuple[str, str]:
+    return task.created_at, task.run
 
 
 def task(store: Store, run: str) -> TaskRecord | None:
-    found = _all(store, TaskRecord, run=run)
+    found = select_tasks(store, "run = :run", run=run)
     return found[0] if found else None
 
 
 def put_tasks(store: Store, records: Sequence[TaskRecord]) -> None:
-    _put(store, records)
+    """Write these runs, and where each stands in line: a run that the hub made for another one stands in none."""
+    columns = _columns(TaskRecord)
+    rows: list[dict[str, object]] = []
+    for record in records:
+        line, needs = line_of(record.manifest)
+        place = {"line": "" if record.purpose else line, "needs": needs, "rank": -record.priority}
+        rows.append({**{n: getattr(record, n) for n in columns}, **place})
+    _upsert(store, TaskRecord, rows)
+
+
+@lru_cache(maxsize=4096)
+def line_of(manifest: str) -> tuple[str, str]:
+    """Of a run's manifest: what decides which agents may have it, and the names of what it depends on; both as JSON.
+
+    The latter is empty where it depends on nothing.
+    """
+    spec = json.loads(manifest).get("spec", {})
+    asked = [spec.get(name) for name in ("agent", "requires", "select", "sensitivity")]
+    needs = spec.get("dependsOn")
+    return json.dumps(asked, separators=(",", ":")), json.dumps(needs, separators=(",", ":")) if needs else ""
 
 
 def put_result(store: Store, record: ResultRecord) -> None:
@@ -351,15 +462,11 @@ def results(store: Store, runs: Sequence[str]) -> dict[str, ResultRecord]:
 
 def runs_without_result(store: Store) -> frozenset[str]:
     """Runs that count as succeeded, but left no result."""
-    from sqlalchemy import select
-
-    run: Any = _table(TaskRecord)
-    result: Any = _table(ResultRecord)
     query = (
-        select(run.run).outerjoin(result, result.run == run.run).where(run.state == "succeeded", result.run.is_(None))
+        "SELECT task.run FROM task LEFT JOIN result ON result.run = task.run "
+        "WHERE task.state = 'succeeded' AND result.run IS NULL"
     )
-    with store.read() as session:
-        return frozenset(row[0] for row in session.execute(query).all())
+    return store.remembered("without_result", lambda: frozenset(row[0] for row in store.rows(query)))
 
 
 def put_attempt(store: Store, record: AttemptRecord) -> None:
@@ -396,6 +503,21 @@ def dropped(store: Store) -> list[DroppedRecord]:
     return _all(store, DroppedRecord, answered=False)
 
 
+def dropped_as(store: Store, name: str) -> list[DroppedRecord]:
+    """Those of this name that have no answer yet."""
+    return _all(store, DroppedRecord, name=name, answered=False)
+
+
+def dropped_and_over(store: Store) -> list[DroppedRecord]:
+    """Those whose run has ended, and that have no answer yet."""
+    query = (
+        "SELECT dropped.target FROM dropped JOIN task ON task.run = dropped.run WHERE NOT dropped.answered "
+        "AND task.state IN ('succeeded', 'failed', 'timed_out', 'cancelled', 'rejected')"
+    )
+    targets = store.remembered("dropped_and_over", lambda: [row[0] for row in store.rows(query)])
+    return _all(store, DroppedRecord, target=targets) if targets else []
+
+
 def put_dropped(store: Store, record: DroppedRecord) -> None:
     _put(store, [record])
 
@@ -419,11 +541,7 @@ def put_revision(store: Store, record: RevisionRecord) -> None:
 
 def blob_ids(store: Store) -> frozenset[str]:
     """Which contents are kept."""
-    from sqlalchemy import select
-
-    table: Any = _table(BlobRecord)
-    with store.read() as session:
-        return frozenset(row[0] for row in session.execute(select(table.id)).all())
+    return frozenset(row[0] for row in store.rows("SELECT id FROM blob"))
 
 
 def keep_blobs(store: Store, new: Mapping[str, bytes], gone: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -36,10 +36,7 @@ class Store:
         from sqlalchemy.pool import StaticPool
         from sqlmodel import create_engine
 
-        from reconciler.store import tables
-
         self.path = path
-        self._meta = tables.MetaRow
         self._version = FIRST_VERSION + len(migrations)
         self._lock = threading.RLock()
         self._session: Session | None = None
@@ -60,17 +57,20 @@ class Store:
         )
         try:
             with _translated("opening", path):
+                # The first connection of an engine rolls back, which must not be inside a transaction.
+                self._engine.connect().close()
                 found = self._check_version()
                 if found < self._version:
                     self._bring_forward(migrations, found, read_only=read_only)
         except StoreError:
-            self._engine.dispose()
+            self.close()
             raise
 
     def close(self) -> None:
         """Close the connection; the log is folded into the file when it was the last one."""
         with self._lock:
             self._engine.dispose()
+            self._connection().close()
 
     @contextmanager
     def transaction(self) -> "Iterator[Session]":
@@ -79,26 +79,28 @@ class Store:
             if self._session is not None:
                 yield self._session
                 return
-            from sqlalchemy.exc import SQLAlchemyError
             from sqlmodel import Session
 
             self._check_still_there()
-            with _translated("writing", self.path), Session(self._engine, expire_on_commit=False) as session:
-                connection = session.connection()
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            connection = self._connection()
+            with _translated("writing", self.path):
+                session = Session(self._engine, expire_on_commit=False)
+                connection.execute("BEGIN IMMEDIATE")
                 self._session = session
                 try:
                     yield session
                     session.flush()
-                    connection.exec_driver_sql("COMMIT")
+                    connection.execute("COMMIT")
                 except BaseException:
                     # SQLite has rolled back by itself when the disk is full; what went wrong matters, not that.
-                    with suppress(SQLAlchemyError):
-                        connection.exec_driver_sql("ROLLBACK")
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
                     raise
                 finally:
                     self._session = None
                     self._writes += 1
+                    if session.in_transaction():
+                        session.close()
 
     @contextmanager
     def read(self) -> "Iterator[Session]":
@@ -111,6 +113,26 @@ class Store:
 
             with _translated("reading", self.path), Session(self._engine) as session:
                 yield session
+
+    def rows(self, query: str, **values: object) -> list[Any]:
+        """The answer to a question in SQL, as tuples; quicker than `read` where no table class is needed.
+
+        Raises StoreError.
+        """
+        with self._lock:
+            if self._session is not None:
+                self._session.flush()
+            with _translated("reading", self.path):
+                return self._connection().execute(query, values).fetchall()
+
+    def write(self, statement: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """One statement in SQL for each of these rows, in the caller's transaction or in one of its own.
+
+        Raises StoreError.
+        """
+        with self.transaction() as session, _translated("writing", self.path):
+            session.flush()
+            self._connection().executemany(statement, rows)
 
     def remembered(self, key: str, ask: Callable[[], T]) -> T:
         """The answer to `ask` as of now; asked again only after a write, by us or by anybody else."""
@@ -128,13 +150,12 @@ class Store:
             return answer
 
     def get_meta(self, key: str) -> str | None:
-        with self.read() as session:
-            row = session.get(self._meta, key)
-            return row.value if row else None
+        found = self.rows("SELECT value FROM meta WHERE key = :key", key=key)
+        return str(found[0][0]) if found else None
 
     def set_meta(self, key: str, value: str) -> None:
-        with self.transaction() as session:
-            session.merge(self._meta(key=key, value=value))
+        statement = "INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT DO UPDATE SET value = :value"
+        self.write(statement, [{"key": key, "value": value}])
 
     def _check_still_there(self) -> None:
         """What is written to a file that was removed is lost with this process, so it is not written at all."""

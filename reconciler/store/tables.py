@@ -3,6 +3,7 @@
 A change of a table is a new step in `migrations.py`, too.
 """
 
+from sqlalchemy import Index
 from sqlmodel import Field, SQLModel
 
 
@@ -58,6 +59,7 @@ class InstanceRow(SQLModel, table=True):
     created_at: str = ""
     updated_at: str = ""
     crashes: int = 0
+    all_crashes: int = 0
     reason: str = ""
     previous: str = ""
     rejected: str = ""
@@ -74,9 +76,26 @@ class OrderRow(SQLModel, table=True):
 
 
 class TaskRow(SQLModel, table=True):
-    """One run of a task. `manifest` is the JSON of what was asked; times ending in `_boot` are CLOCK_BOOTTIME."""
+    """One run of a task. `manifest` is the JSON of what was asked; times ending in `_boot` are CLOCK_BOOTTIME.
+
+    `line`, `needs` and `rank` follow from the others, for the questions of `store/queue.py`: so has each index.
+    """
 
     __tablename__ = "task"
+    __table_args__ = (
+        Index("ix_task_line", "state", "agent", "line", "rank", "created_at", "run", "needs"),
+        Index("ix_task_group", "state", "agent", "line", "needs", "run"),
+        Index("ix_task_rank", "state", "rank", "created_at", "run"),
+        Index("ix_task_later", "state", "not_before_boot"),
+        Index("ix_task_attempts", "state", "attempts"),
+        Index("ix_task_purpose", "state", "purpose"),
+        Index("ix_task_parent", "parent", "purpose"),
+        Index("ix_task_git", "source", "schedule", "purpose"),
+        Index("ix_task_schedule", "state", "schedule"),
+        Index("ix_task_due", "schedule", "due"),
+        Index("ix_task_ended", "finished_at", "state"),
+        Index("ix_task_age", "created_at", "run"),
+    )
     run: str = Field(primary_key=True)
     name: str = Field(index=True)
     spec_digest: str
@@ -100,7 +119,7 @@ class TaskRow(SQLModel, table=True):
     finished_at: str = ""
     policy_revision: str = ""
     progress: str = ""
-    key: str = ""
+    key: str = Field(default="", index=True)
     purpose: str = ""
     parent: str = ""
     step: int = 0
@@ -111,7 +130,10 @@ class TaskRow(SQLModel, table=True):
     remedy: str = ""
     tried: str = ""
     spent: int = 0
-    escalated: str = ""
+    escalated: str = Field(default="", index=True)
+    line: str = ""
+    needs: str = ""
+    rank: int = 0
 
 
 class ScheduleRow(SQLModel, table=True):
@@ -148,7 +170,7 @@ class AttemptRow(SQLModel, table=True):
     container_id: str = ""
     assigned_at: str = ""
     started_at: str = ""
-    ended_at: str = ""
+    ended_at: str = Field(default="", index=True)
     outcome: str = ""
     reason: str = ""
 
@@ -158,7 +180,7 @@ class DroppedRow(SQLModel, table=True):
 
     __tablename__ = "dropped"
     target: str = Field(primary_key=True)
-    name: str
+    name: str = Field(index=True)
     digest: str
     signature: str
     uid: int
@@ -241,3 +263,16 @@ class AuditRow(SQLModel, table=True):
     policy_revision: str
     prev: str
     hash: str
+
+
+class CheckpointRow(SQLModel, table=True):
+    """A signed statement that row `seq` had this hash; `noted` is the commit whose note has it, if one has."""
+
+    __tablename__ = "checkpoint"
+    seq: int = Field(primary_key=True)
+    fleet: str
+    hash: str
+    time: str
+    key: str
+    signature: str
+    noted: str = ""

@@ -25,10 +25,7 @@ SELECT iif(action = 'retry', 'notAccepted', 'success'), (
 
 def newest_row(store: Store) -> int:
     """The seq of the newest row of the audit log; 0 where there is none. Raises StoreError."""
-    from sqlalchemy import text
-
-    with store.read() as session:
-        return int(session.execute(text("SELECT coalesce(max(seq), 0) FROM audit")).scalar_one())
+    return int(store.rows("SELECT coalesce(max(seq), 0) FROM audit")[0][0])
 
 
 def events_since(store: Store, after: int) -> Mapping[str, Mapping[str, int]]:

@@ -223,3 +223,47 @@ def test_a_task_that_is_tried_again_begins_anew(plane: HubOperations, fleet: Fak
     run = fleet.task("job")
     assert (run.state, run.attempts, run.generation, run.escalated) == ("succeeded", 1, 2, "")
     assert "remediation" not in fleet.agents.told[-1]["input"]
+
+
+def test_a_run_that_stands_behind_others_is_explained_by_the_first_in_its_line(
+    plane: HubOperations, fleet: FakeFleet
+) -> None:
+    fleet.agents.holding.update({"t0", "t1", "t2"})
+    for number in range(4):
+        submit(plane, task_text(f"t{number}"))
+        fleet.run()
+        fleet.clock.advance(0.1)
+    for _ in range(3):
+        fleet.run()
+        fleet.agents.step()
+    assert fleet.states() == {"t0": "running", "t1": "authorised", "t2": "authorised", "t3": "authorised"}
+    assert plane.explain("t1")["why"].endswith("authorised: all instances of writer are busy; 2 more wait in line.")
+    assert plane.explain("t3")["why"].endswith(
+        "authorised: 2 others come first for writer, and of the first of them, t1, the plan says: "
+        "all instances of writer are busy; 2 more wait in line."
+    )
+
+
+def test_tasks_are_listed_page_by_page_the_newest_first(plane: HubOperations, fleet: FakeFleet) -> None:
+    for number in range(5):
+        submit(plane, task_text(f"t{number}"))
+        fleet.clock.advance(1)
+    app = build_app(plane)
+
+    def page(query: str) -> tuple[list[str], str]:
+        code, answer = asyncio.run(request(app, "GET", f"/api/v1/tasks?{query}", b"", {}))
+        assert code == 200, answer
+        return [t["name"] for t in answer["tasks"]], answer["before"]
+
+    names, before = page("limit=2")
+    assert names == ["t3", "t4"]
+    names, before = page(f"limit=2&before={before}")
+    assert names == ["t1", "t2"]
+    assert page(f"limit=2&before={before}") == (["t0"], "")
+    assert page("")[0] == ["t0", "t1", "t2", "t3", "t4"]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "many", "99999999999"])
+def test_a_page_of_no_size_or_too_large_a_one_is_refused(plane: HubOperations, limit: str) -> None:
+    code, answer = asyncio.run(request(build_app(plane), "GET", f"/api/v1/tasks?limit={limit}", b"", {}))
+    assert (code, answer["detail"]) == (400, f"limit is a number from 1 to 1000, not {limit!r}")

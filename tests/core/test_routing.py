@@ -33,13 +33,13 @@ PUBLIC = Provider.model_validate(
 
 
 def route(providers: Sequence[Provider] = (PRIVATE, PUBLIC), **llm: Any) -> str:
-    found = choose(Llm.model_validate(llm), providers, EXPOSURES)
+    found = choose(Llm.model_validate(llm), providers, EXPOSURES, executor="command")
     return f"{found.provider}/{found.model}" if isinstance(found, Route) else found.reason
 
 
 def test_a_model_by_name() -> None:
     assert route(provider="anthropic", model="opus") == "anthropic/opus"
-    found = choose(Llm.model_validate({"provider": "gpu", "model": "qwen3"}), [PRIVATE], EXPOSURES)
+    found = choose(Llm.model_validate({"provider": "gpu", "model": "qwen3"}), [PRIVATE], EXPOSURES, executor="command")
     assert found == Route(provider="gpu", model="qwen3", exposure="private", type="ollama")
 
 
@@ -93,8 +93,10 @@ def test_a_model_that_runs_elsewhere_is_not_on_a_private_route_even_by_name() ->
 def test_an_executor_that_speaks_one_api_gets_a_provider_that_does() -> None:
     openai = Provider.model_validate({"name": "o", "type": "openai", "models": [{"name": "gpt"}]})
     llm = Llm.model_validate({"require": {}})
-    assert choose(llm, [openai, PUBLIC], EXPOSURES, api="anthropic") == choose(llm, [PUBLIC], EXPOSURES)
-    named = choose(Llm.model_validate({"provider": "o", "model": "gpt"}), [openai], EXPOSURES, api="anthropic")
+    assert choose(llm, [openai, PUBLIC], EXPOSURES, executor="claude-code") == choose(
+        llm, [PUBLIC], EXPOSURES, executor="command"
+    )
+    named = choose(Llm.model_validate({"provider": "o", "model": "gpt"}), [openai], EXPOSURES, executor="claude-code")
     assert isinstance(named, NoRoute)
     assert "does not speak the anthropic API" in named.reason
 
@@ -164,7 +166,7 @@ EVERYWHERE = dict.fromkeys(EXPOSURES, ("private", "public"))
 
 @given(LLMS, PROVIDERS)
 def test_a_route_has_what_is_required_and_never_hides_that_it_is_public(llm: Llm, providers: list[Provider]) -> None:
-    found = choose(llm, providers, EVERYWHERE)
+    found = choose(llm, providers, EVERYWHERE, executor="command")
     if isinstance(found, NoRoute):
         assert found.reason
         return
@@ -186,10 +188,10 @@ def test_a_route_has_what_is_required_and_never_hides_that_it_is_public(llm: Llm
 def test_nothing_cheaper_fits_and_the_order_of_what_does_not_fit_says_nothing(
     llm: Llm, providers: list[Provider], luck: random.Random
 ) -> None:
-    found = choose(llm, providers, EXPOSURES)
+    found = choose(llm, providers, EXPOSURES, executor="command")
     shuffled = [*providers]
     luck.shuffle(shuffled)
-    again = choose(llm, shuffled, EXPOSURES)
+    again = choose(llm, shuffled, EXPOSURES, executor="command")
     assert isinstance(found, NoRoute) == isinstance(again, NoRoute)
     if isinstance(found, Route) and isinstance(again, Route):
         assert rank(found, providers) == rank(again, providers)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from ruamel.yaml import YAML
 
@@ -84,12 +85,22 @@ class Done:
 
 @dataclass(slots=True, kw_only=True)
 class ListeningHub:
-    """The hub's agent plane as far as scripts use it: takes messages, answers with a status."""
+    """The hub's agent plane as far as scripts use it: takes messages, answers with a status, and hands out `mailbox`.
+
+    What was handed out stays there until it is acknowledged.
+    """
 
     url: str
     token_file: Path
     status: int = 202
     received: list[dict[str, Any]] = field(default_factory=list)
+    mailbox: list[dict[str, Any]] = field(default_factory=list)
+    acknowledged: int = 0
+    handed_out: int = 0
+
+    def fill(self, letters: Sequence[Mapping[str, Any]]) -> None:
+        """What the next script finds in its mailbox."""
+        self.mailbox, self.acknowledged, self.handed_out = [dict(letter) for letter in letters], 0, 0
 
     @property
     def env(self) -> dict[str, str]:
@@ -194,14 +205,28 @@ class _Plane(BaseHTTPRequestHandler):
 
     hub: ListeningHub
 
+    def do_GET(self) -> None:
+        size = int(parse_qs(urlsplit(self.path).query)["max"][0])
+        first = self.hub.handed_out
+        batch = self.hub.mailbox[first : first + size]
+        self.hub.handed_out += len(batch)
+        self._answer(200, {"messages": batch, "cursor": f"k.{self.hub.handed_out}"})
+
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", "0"))
         body = json.loads(self.rfile.read(length))
+        if self.path.endswith("/ack"):
+            self.hub.acknowledged = int(body["cursor"].removeprefix("k."))
+            self._answer(204, None)
+            return
         self.hub.received.append(
             {"path": self.path, "authorization": self.headers.get("Authorization"), "message": body}
         )
-        answer = b'{"code":"forbidden"}' if self.hub.status >= 400 else b'{"status":"accepted"}'
-        self.send_response(self.hub.status)
+        self._answer(self.hub.status, {"code": "forbidden"} if self.hub.status >= 400 else {"status": "accepted"})
+
+    def _answer(self, status: int, content: object) -> None:
+        answer = json.dumps(content).encode() if content is not None else b""
+        self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)

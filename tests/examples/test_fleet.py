@@ -12,6 +12,7 @@ import pytest
 
 from reconciler.kinds.agent.spec import parse_agent
 from reconciler.kinds.task.spec import parse_task
+from reconciler.router.topics import TopicIndex
 from reconciler.settings import Hub
 
 from .stage import ROOT, Done, Work, git, listen, read_manifest
@@ -41,6 +42,18 @@ class Fleet:
     messages: Sequence[Mapping[str, Any]]
 
 
+def deliver(agent: str, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What of all that was sent is for an agent, as it reads it."""
+    topics = TopicIndex((name, s.topic, True) for name, a in AGENTS.items() for s in a.messaging.subscribes)
+    out: list[dict[str, Any]] = []
+    for message in (call["message"] for call in calls):
+        sender = agent_of(message["payload"]["task"])
+        reached = [s.agent for s in topics.find(message["topic"])] if "topic" in message else [message["to"]]
+        if agent in reached and agent != sender:
+            out.append({**message, "from": f"{sender}/{sender}-0"})
+    return out
+
+
 @pytest.fixture(scope="module")
 def fleet(snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """Every task after those it depends on, with its own input and half of its agent's memory."""
@@ -51,6 +64,7 @@ def fleet(snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     with listen(folder) as hub:
         for name in order.static_order():
             agent = agent_of(name)
+            hub.fill(deliver(agent, hub.received))
             done[name] = work(
                 agent,
                 TASKS[name].input,
@@ -158,6 +172,17 @@ def test_what_the_scripts_send_fits_the_schemas_and_the_grants(fleet: Fleet) -> 
         grants = AGENTS[agent_of(message["payload"]["task"])].messaging.sends
         targets = [(g.to, g.topic) for g in grants]
         assert (message.get("to"), message.get("topic")) in [*targets, ("hub", None)]
+
+
+def test_the_reporter_hears_of_the_findings_of_others_and_the_reviewer_of_what_it_is_asked_for(fleet: Fleet) -> None:
+    raised = [m["payload"] for m in fleet.messages if m["type"] == "finding.raised"]
+    report = fleet.done["report"]
+    assert report.result["findings"] == [{"by": "reviewer/reviewer-0", **payload} for payload in raised]
+    assert f"{len(raised)} findings heard of from reviewer" in report.result["summary"]
+    assert raised[0]["path"].replace("_", "\\_") in (report.output / "report.md").read_text()
+    (asked,) = [m["payload"]["paths"] for m in fleet.messages if m["type"] == "review.request"]
+    reviewed = [row["path"] for row in fleet.done["long-code"].result["asked_for"]]
+    assert sorted(reviewed) == sorted(p for p in asked if p.endswith(".py"))
 
 
 def test_work_leaves_the_workspace_as_it_was(fleet: Fleet, snapshot: Path) -> None:

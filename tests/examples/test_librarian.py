@@ -146,3 +146,11 @@ def test_the_first_commit_is_a_change(work: Work, repository: Repository) -> Non
     repository.commit({"a": "1\n"}, "one")
     result = work("librarian", {"do": "changes"}, repository.path).result
     assert result["figures"] == {"commits": 1, "files": 1, "unreleased": 0}
+
+
+def test_the_reports_that_were_announced_are_named(work: Work, repository: Repository, hub: ListeningHub) -> None:
+    repository.commit({"a.md": "hi\n"})
+    payload = {"task": "report", "title": "News", "sha256": "0" * 64, "sections": ["churn"]}
+    hub.fill([{"id": "1", "type": "report.published", "from": "reporter/reporter-0", "payload": payload}])
+    assert work("librarian", {"do": "changes"}, repository.path, env=hub.env).result["reports"] == ["News"]
+    assert work("librarian", {"do": "changes"}, repository.path).result["reports"] == []

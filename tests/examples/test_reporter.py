@@ -110,3 +110,30 @@ def test_the_report_is_announced_with_its_digest(work: Work, repository: Reposit
         "sections": ["churn"],
     }
     assert done.result["artefacts"][0]["sha256"] == sha256
+
+
+def finding(number: int) -> dict[str, Any]:
+    payload = {"task": "long-code", "rule": "length", "path": f"a{number}.py", "line": 1, "message": "too long"}
+    return {"id": f"f-{number}", "type": "finding.raised", "from": "reviewer/reviewer-0", "payload": payload}
+
+
+def test_what_agents_told_is_in_the_report_once_and_then_acknowledged(
+    work: Work, repository: Repository, hub: ListeningHub
+) -> None:
+    other = {"id": "p", "type": "policy.changed", "from": "hub", "payload": {"revision": "r"}}
+    hub.fill([*(finding(n) for n in range(120)), finding(0), other])
+    done = work("reporter", {"do": "report"}, repository.path, parents={"churn": CHURN}, env=hub.env)
+    assert [f["path"] for f in done.result["findings"]] == [f"a{n}.py" for n in range(120)]
+    assert done.result["summary"].endswith("120 findings heard of from reviewer")
+    assert "| a7.py | 1 | length | too long | reviewer/reviewer-0 |" in (done.output / "report.md").read_text()
+    assert hub.acknowledged == 122
+
+
+def test_where_no_report_comes_about_what_agents_told_comes_again(
+    work: Work, repository: Repository, hub: ListeningHub
+) -> None:
+    hub.fill([finding(1)])
+    (repository.path / "output").write_text("in the way")
+    env = {**hub.env, "HUB_OUTPUT": str(repository.path / "output")}
+    done = work("reporter", {"do": "report"}, repository.path, parents={"churn": CHURN}, env=env)
+    assert (done.exit_code, hub.handed_out, hub.acknowledged) == (1, 1, 0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from .stage import Repository, Work
+from .stage import ListeningHub, Repository, Work
 
 SETTINGS = """
 [tool.importlinter]
@@ -159,3 +159,26 @@ def test_open_ends_are_found_in_comments_only(work: Work, repository: Repository
 def test_a_repository_without_python_is_fine(work: Work, repository: Repository, do: str) -> None:
     repository.commit({"README.md": "hi\n"})
     assert work("reviewer", {"do": do}, repository.path).result["ok"] is True
+
+
+def test_a_file_that_is_too_long_is_raised_as_a_finding(work: Work, repository: Repository, hub: ListeningHub) -> None:
+    repository.commit({"a.py": "x = 1\n" * 6, "b.py": "x = 1\n"})
+    work("reviewer", {"do": "long", "file_lines": 5}, repository.path, task="long-code", env=hub.env)
+    (call,) = hub.received
+    assert call["message"]["topic"] == "finding.raised"
+    assert call["message"]["payload"] == {
+        "task": "long-code",
+        "rule": "length",
+        "path": "a.py",
+        "line": 1,
+        "message": "it has 6 lines, more than 5",
+    }
+
+
+def test_files_that_others_ask_to_review_are_measured(work: Work, repository: Repository, hub: ListeningHub) -> None:
+    repository.commit({"a.py": "x = 1\n" * 6, "b.py": "x = 1\n"})
+    payload = {"task": "churn", "paths": ["a.py", "gone.py"], "reason": "changed most often"}
+    hub.fill([{"id": "1", "type": "review.request", "from": "analyst/analyst-0", "payload": payload}])
+    done = work("reviewer", {"do": "long"}, repository.path, env=hub.env)
+    assert done.result["asked_for"] == [{"path": "a.py", "lines": 6}]
+    assert hub.acknowledged == 1

@@ -38,7 +38,8 @@ class FakeAgents:
 
     `executed` lists every execution that was begun; `violations` says where two ran at the same time.
     `holding` names tasks that are begun, but not ended, `failing` how often a task fails; both by kind of work.
-    `saying` has the next results of an agent, `told` every assignment's payload.
+    `saying` has the next results of an agent, `told` every assignment's payload. `answers` says who was answered which
+    request by the hub, and what.
     """
 
     def __init__(self, runtime: FakeRuntime, router: FakeRouter) -> None:
@@ -48,6 +49,7 @@ class FakeAgents:
         self.failing: dict[str, int] = {}
         self.saying: dict[str, list[object]] = {}
         self.told: list[Mapping[str, Any]] = []
+        self.answers: list[tuple[str, str, Mapping[str, Any]]] = []
         self.silent: set[str] = set()
         self._runtime, self._router = runtime, router
         self._daemons: dict[str, Daemon] = {}
@@ -107,6 +109,9 @@ class FakeAgents:
 
     def _take(self, name: str, daemon: Daemon, message: Mapping[str, Any]) -> None:
         payload = message["payload"]
+        if message["pattern"] == "reply":
+            self.answers.append((name, message["correlation_id"], payload))
+            return
         if message["type"] == "task.cancel":
             self._cancel(name, daemon, payload)
             return

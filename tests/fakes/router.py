@@ -23,6 +23,7 @@ class Registered:
     digest: str
     hello: Mapping[str, Any] | None = None
     last_seen: float = 0.0
+    capabilities: Sequence[str] | None = None
     mailbox: list[Mapping[str, Any]] = field(default_factory=list)
 
 
@@ -104,7 +105,9 @@ class FakeRouter:
         with self._acting("put_instance"):
             tokens = frozenset(t["sha256"] for t in entry["tokens"])
             known = self.instances.get(name)
-            fresh = Registered(agent=entry["agent"], tokens=tokens, digest=entry["digest"])
+            fresh = Registered(
+                agent=entry["agent"], tokens=tokens, digest=entry["digest"], capabilities=entry.get("capabilities")
+            )
             if known is not None:
                 fresh.mailbox, fresh.last_seen = known.mailbox, known.last_seen
                 fresh.hello = known.hello if known.tokens & tokens else None
@@ -173,14 +176,13 @@ class FakeRouter:
         """The instance calls: that is a heartbeat."""
         self.instances[name].last_seen = self._clock.boottime()
 
-    def post(self, name: str, type_: str, payload: Mapping[str, Any]) -> None:
-        """A message of an instance's to the hub, committed to hub_inbox."""
+    def post(self, name: str, type_: str, payload: Mapping[str, Any], id_: str = "") -> None:
+        """A message of an instance's to the hub, committed to hub_inbox; with an id of its own unless one is given."""
         with self._lock:
             self._seq += 1
             agent = self.instances[name].agent if name in self.instances else name.rpartition("-")[0]
-            row = InboxMessage(
-                seq=self._seq, instance=name, agent=agent, type=type_, id=f"m{self._seq}", payload=payload
-            )
+            id_ = id_ or f"m{self._seq}"
+            row = InboxMessage(seq=self._seq, instance=name, agent=agent, type=type_, id=id_, payload=payload)
             self.inbox.append(row)
 
     def hint(self) -> None:

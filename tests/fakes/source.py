@@ -73,6 +73,10 @@ class FakeSource:
         self._parents: dict[str, str | None] = {}
         self._head: str | None = None
         self._failure: str | None = None
+        self.faults: dict[str, str] = {}
+        """Why revisions may not be followed, by id."""
+        self.cannot_verify = ""
+        self.refreshed = 0
 
     def commit(self, files: Mapping[str, bytes | str | Odd], *, author: str = "Ada <ada@example.org>") -> str:
         """A revision that holds exactly `files`; returns its id."""
@@ -122,6 +126,15 @@ class FakeSource:
             at.parent.mkdir(parents=True, exist_ok=True)
             at.write_bytes(snapshot.read([entry])[entry.path])
             at.chmod(0o444)
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+    def unverified(self, since: str, revision: str) -> str | None:
+        assert since != revision
+        if self.cannot_verify:
+            raise SourceError(self.cannot_verify)
+        return self.faults.get(revision)
 
     def watch_paths(self) -> Sequence[str]:
         return ()

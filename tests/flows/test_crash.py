@@ -16,6 +16,7 @@ from contextlib import closing, suppress
 import pytest
 
 from reconciler.policy.opa_process import find_program
+from tests.flows.delegating import DELEGATING
 from tests.flows.fleet import HUB, Answer, Fleet, agent_text, eventually, task_text
 from tests.flows.lives import Lives
 from tests.flows.points import find_points, planned_actions
@@ -47,6 +48,12 @@ ONLY_PROCESSES = {
 NEEDS_OPA = ("opa.", "policy.restart.")
 
 SLOW = json.dumps(["python3", "-c", "import time; print(1, flush=True); time.sleep(600)"])
+ASKING = """
+print("asking", flush=True)
+asked = [ask(agent="limited")[0] for _ in range(3)] + [ask(agent="limited", task="another")[0]]
+found = find(asked)
+print(json.dumps([found[id_]["ok"] for id_ in asked]))
+"""
 MORE_HUB = """\
   providers: [{name: local, type: ollama, exposure: private, models: [{name: small}]}]
 """
@@ -62,7 +69,7 @@ def hub_text(*, full: bool) -> str:
     return text + (MORE_HUB + (OPA if find_program(None) else "") if full else "")
 
 
-def agent(name: str, *, lives: str = "maxCrashes: 99", **more: str) -> dict[str, str]:
+def agent(name: str, *, lives: str = "maxCrashes: 99, quarantineThreshold: 99", **more: str) -> dict[str, str]:
     return {f"agents.d/{name}.yaml": agent_text(name, **more).replace("grace: 2s", f"grace: 500ms, {lives}")}
 
 
@@ -190,6 +197,7 @@ def test_a_kill_at_any_point_is_repaired_by_the_next_pass(fleet: Fleet) -> None:
         change(story, base)
         lay_hands_on(story, base)
         refuse_a_result(story, base)
+        delegate(story, base)
         interrupt_tasks(story, base)
         rest_and_isolate(story, base)
         use_the_inbox(story, base)
@@ -253,6 +261,18 @@ def refuse_a_result(story: Story, base: Mapping[str, str]) -> None:
         story.commit(base, files)
         story.settle()
         assert story.states("judged", 2) == {"failed"}
+
+
+def delegate(story: Story, base: Mapping[str, str]) -> None:
+    """A task asks for what is refused at once, and for three tasks; it waits until it has heard of all."""
+    argv = json.dumps(["python3", "-c", DELEGATING + ASKING])
+    asker = agent("asker", argv=argv, more="  delegation: {to: [limited]}\n")
+    story.commit(base, asker, task("ask", "asker"))
+    story.settle()
+    assert (story.states("ask"), story.states("delegation-")) == ({"succeeded"}, {"succeeded"})
+    assert story.ask("SELECT count(*) FROM task WHERE purpose = 'delegation'") == [(3,)]
+    story.commit(base)
+    story.settle()
 
 
 def interrupt_tasks(story: Story, base: Mapping[str, str]) -> None:

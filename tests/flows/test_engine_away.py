@@ -11,7 +11,7 @@ import pytest
 
 from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine
 from tests.flows.test_hub import containers, running, settled
-from tests.outside.checker import ENGINE_SOCKET
+from tests.outside.checker import engine_socket
 
 pytestmark = pytest.mark.engine
 
@@ -20,7 +20,7 @@ class Link:
     """A unix socket that passes everything on to the engine's, until it is cut."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._engine = path, engine_socket()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
@@ -69,7 +69,10 @@ class Link:
                     near.close()
                     return
                 far = socket.socket(socket.AF_UNIX)
-                far.connect(ENGINE_SOCKET)
+                if far.connect_ex(self._engine):
+                    near.close()
+                    far.close()
+                    continue
                 self._open |= {near, far}
             for source, target in ((near, far), (far, near)):
                 self._start(self._pass_on, source, target)

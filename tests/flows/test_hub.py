@@ -14,17 +14,6 @@ import pytest
 from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, need_engine, task_text
 from tests.outside.checker import engine
 
-INBOX_POINTS = (
-    "inbox.read.before",
-    "inbox.read.after",
-    "inbox.record.before",
-    "inbox.record.after",
-    "inbox.claim.before",
-    "inbox.claim.after",
-    "inbox.result.before",
-    "inbox.result.after",
-)
-
 
 @contextmanager
 def running(fleet: Fleet, **env: str) -> Iterator[subprocess.Popen[str]]:
@@ -66,7 +55,7 @@ def test_a_commit_becomes_a_fleet_and_an_edit_changes_that_agent_only(fleet: Fle
         eventually(lambda: settled(fleet, tasks=1))
         before = containers(fleet)
         fleet.commit({**files, "agents.d/b.yaml": agent_text("b", argv='[python3, "-c", "print(2)"]')})
-        eventually(lambda: containers(fleet)["b-0"] != before["b-0"] and settled(fleet))
+        eventually(lambda: settled(fleet) and containers(fleet)["b-0"] != before["b-0"])
     assert containers(fleet)["a-0"] == before["a-0"]
     assert fleet.apply().out.count("create") == 0
 
@@ -147,26 +136,6 @@ def test_a_broken_commit_changes_nothing_and_its_fix_is_applied(processes: Fleet
         eventually(lambda: settled(fleet) and "b-0" in containers(fleet))
         assert hub.poll() is None
     assert "ConfigInvalid" not in {c["type"] for c in fleet.state()["conditions"]}
-
-
-@pytest.mark.parametrize("point", INBOX_POINTS)
-def test_a_kill_at_any_step_of_the_inbox_loses_and_doubles_nothing(processes: Fleet, point: str) -> None:
-    fleet = processes
-    fleet.commit({"agents.d/a.yaml": agent_text("a")})
-    assert fleet.apply().code == 0
-    hub = fleet.start("run", *fleet.places, *fleet.permission, env={"RECONCILER_CRASH_AT": point})
-    inbox = fleet.repository / "inbox"
-    eventually(inbox.is_dir)
-    drop(inbox, "job.yaml", task_text("job", "a"))
-    hub.communicate(timeout=60)
-    assert hub.returncode == -signal.SIGKILL
-    with running(fleet):
-        eventually((inbox / "accepted" / "job.result.json").exists)
-    result = json.loads((inbox / "accepted" / "job.result.json").read_text())
-    assert result["state"] == "succeeded"
-    assert sorted(p.name for p in inbox.rglob("*.yaml")) == ["job.yaml"]
-    runs = [t for t in fleet.state()["tasks"] if t["name"] == "job"]
-    assert [(t["state"], t["source"], t["attempts"]) for t in runs] == [("succeeded", "inbox", 1)]
 
 
 def drop(inbox: Path, name: str, text: str) -> None:

@@ -10,7 +10,8 @@ from reconciler import __version__
 from reconciler.core.reading import Ok
 from reconciler.ports import RouterReport
 from reconciler.router.client import RouterLink
-from tests.flows.fleet import ROOT, Fleet, agent_text, eventually, task_text
+from tests.flows.fleet import HUB, Fleet, agent_text, eventually, task_text
+from tests.flows.forks import ROOT
 from tests.flows.test_hub import audit, containers, running, settled
 
 WAITS = '[python3, "-c", "import time, pathlib\\nwhile not pathlib.Path(\'{gate}\').exists(): time.sleep(0.05)"]'
@@ -45,9 +46,11 @@ def states(fleet: Fleet) -> dict[str, str]:
 def test_another_release_takes_over_while_tasks_are_on_their_way(processes: Fleet) -> None:
     fleet = processes
     gate = fleet.folder / "gate"
+    patient = agent_text("b").replace("heartbeat: 500ms", "heartbeat: 500ms, missed: 1000")
     files = {
+        "hub.yaml": HUB.replace("lease: 5s", "lease: 5m"),
         "agents.d/a.yaml": agent_text("a", argv=WAITS.replace("{gate}", str(gate))),
-        "agents.d/b.yaml": agent_text("b"),
+        "agents.d/b.yaml": patient,
         "tasks.d/begun.yaml": task_text("begun", "a"),
     }
     fleet.commit(files)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.flows.clock import Clock
 from tests.flows.fleet import Fleet, agent_text, eventually, make_fleet, task_text
 
 WRITER = """
@@ -40,8 +41,9 @@ def fleet() -> Iterator[Fleet]:
 
 
 @contextmanager
-def running(fleet: Fleet) -> Iterator[None]:
-    hub = fleet.start("run", *fleet.places, *fleet.permission)
+def running(fleet: Fleet, clock: Clock | None = None) -> Iterator[None]:
+    clock = clock or Clock(fleet.folder / "clock")
+    hub = fleet.start("run", *fleet.places, *fleet.permission, env=clock.environment, program=clock.program)
     try:
         eventually(lambda: fleet.call("status", *fleet.places).code == 0)
         yield
@@ -116,9 +118,19 @@ def test_a_schedule_makes_one_run_a_minute_and_none_of_it_twice_over_a_restart(f
     def runs() -> list[tuple[str, str]]:
         return [(t["due"], t["state"]) for t in fleet.state()["tasks"]]
 
-    with running(fleet):
+    clock = Clock(fleet.folder / "clock")
+    with running(fleet, clock):
+        eventually(lambda: [i["phase"] for i in fleet.state()["instances"]] == ["executing"])
+        let_the_minute_end(clock)
         eventually(lambda: any(state == "succeeded" for _, state in runs()), within_s=100)
     before = runs()
-    with running(fleet):
+    with running(fleet, clock):
+        eventually((fleet.run / "api.sock").exists)
+        let_the_minute_end(clock)
         eventually(lambda: len(runs()) > len(before) and runs()[-1][1] == "succeeded", within_s=100)
     assert len({due for due, _ in runs()}) == len(runs())
+
+
+def let_the_minute_end(clock: Clock) -> None:
+    """Three seconds from now."""
+    clock.set(clock.offset_s + (57 - int(clock.now())) % 60)

@@ -217,3 +217,75 @@ def test_policies_in_force_that_object_make_a_dispute(fleet: FakeFleet) -> None:
     desired = revisions.in_force().desired
     assert desired is not None
     assert desired.disputed == ("agent/editor: no editors",)
+
+
+def test_a_revision_that_nobody_vouches_for_is_not_even_read(fleet: FakeFleet) -> None:
+    good = fleet.commit(FILES)
+    revisions = revisions_of(fleet)
+    accept_head(revisions)
+    bad = fleet.commit({"agents.d/a.yaml": "not even yaml: ["})
+    fleet.source.faults[bad] = "commit abc is refused: it is not signed"
+    found = revisions.in_force()
+    assert found.desired is not None
+    assert found.desired.revision.id == good
+    assert found.faults == (("SourceUnverified", "Refused", "commit abc is refused: it is not signed"),)
+    assert fleet.source.snapshots[bad].read_paths == []
+    del fleet.source.faults[bad]
+    assert [type_ for type_, _, _ in revisions.in_force().faults] == ["ConfigInvalid"]
+
+
+def test_without_a_revision_in_force_an_unsigned_one_puts_nothing_into_force(fleet: FakeFleet) -> None:
+    fleet.source.faults[fleet.commit(FILES)] = "it is not signed"
+    found = revisions_of(fleet).in_force()
+    assert (found.desired, [reason for _, reason, _ in found.faults]) == (None, ["Refused"])
+
+
+def test_what_is_in_force_is_not_asked_about_again(fleet: FakeFleet) -> None:
+    revision = fleet.commit(FILES)
+    accept_head(revisions_of(fleet))
+    fleet.source.faults[revision] = "its key has expired"
+    assert revisions_of(fleet).in_force().faults == ()
+
+
+def test_a_history_that_was_rewritten_is_told_until_somebody_takes_it(fleet: FakeFleet) -> None:
+    old = fleet.commit(FILES)
+    accept_head(revisions_of(fleet))
+    new = fleet.source.rewrite({"hub.yaml": hub_text(), **FILES, "README.md": "rewritten"})
+    found = revisions_of(fleet).in_force()
+    assert found.desired is not None
+    assert found.faults == (
+        (
+            "HistoryRewritten",
+            "ForcedPush",
+            f"{new[:12]}, by Ada <ada@example.org>, does not descend from {old[:12]}; held until somebody confirms it",
+        ),
+    )
+    assert not revisions_of(fleet).is_descendant(found.desired)
+    fleet.source.commit({"hub.yaml": hub_text(), **FILES})
+    accept_head(revisions_of(fleet))
+    assert revisions_of(fleet).in_force().faults == ()
+
+
+@pytest.mark.parametrize("source", [{"forcePush": "accept"}, {"ref": f"commit:{'1' * 40}"}])
+def test_an_operator_may_take_history_as_it_comes(fleet: FakeFleet, source: dict[str, str]) -> None:
+    fleet.operator = OperatorSpec.model_validate({"source": source})
+    fleet.commit(FILES)
+    accept_head(revisions_of(fleet))
+    fleet.source.rewrite({"hub.yaml": hub_text(), **FILES})
+    found = revisions_of(fleet).in_force()
+    assert found.desired is not None
+    assert revisions_of(fleet).is_descendant(found.desired)
+    assert found.faults[0][2].endswith("taken as it comes")
+
+
+def test_a_revision_whose_signatures_cannot_be_checked_is_not_followed(fleet: FakeFleet) -> None:
+    good = fleet.commit(FILES)
+    revisions = revisions_of(fleet)
+    accept_head(revisions)
+    new = fleet.commit({**FILES, "README.md": "new"})
+    fleet.source.cannot_verify = "reading the keys in /keys: No such file or directory"
+    found = revisions.in_force()
+    assert found.desired is not None
+    assert found.desired.revision.id == good
+    message = f"the signatures of {new[:12]} cannot be checked: reading the keys in /keys: No such file or directory"
+    assert found.faults == (("SourceUnverified", "CannotCheck", message),)

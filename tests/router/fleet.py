@@ -150,11 +150,19 @@ class Fleet:
         return None if self.tls_port is None else TlsPlace(port=self.tls_port, ca_file=self.data / "tls" / "ca.crt")
 
     def register(
-        self, instance: str, *, agent: str = "", hello: bool = True, expires_in_s: float = 3600, socket: bool = False
+        self,
+        instance: str,
+        *,
+        agent: str = "",
+        hello: bool = True,
+        expires_in_s: float = 3600,
+        socket: bool = False,
+        capabilities: Sequence[str] | None = None,
     ) -> Agent:
-        """With `socket` it has one in any case."""
+        """With `socket` it has one in any case; with `capabilities` it is made for one delegated task."""
         token = secrets.token_urlsafe(32)
         entry = instance_entry(agent or instance.rpartition("-")[0], [(token, time.time() + expires_in_s)])
+        entry |= {"capabilities": list(capabilities)} if capabilities is not None else {}
         place = None if socket else self.tls
         self.link.put_instance(instance, {**entry, "transport": "tls"} if place else entry)
         path = self.run / "hub" / instance / "hub.sock"
@@ -162,6 +170,10 @@ class Fleet:
         if hello:
             assert self.agents[instance].hello().status == 200
         return self.agents[instance]
+
+    def sleep(self, instance: str) -> None:
+        """As the hub registers one that sleeps: without a token."""
+        self.link.put_instance(instance, instance_entry(instance.rpartition("-")[0], []))
 
     def rows(self, where: str = "1", *values: object) -> list[dict[str, Any]]:
         """Rows of message_log since the test began, oldest first."""

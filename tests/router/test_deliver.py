@@ -130,14 +130,39 @@ def test_requests_go_to_the_ready_instance_with_the_fewest_outstanding(fleet: Fl
     assert silent.receive(wait_s=0) == []
 
 
-def test_a_request_to_nobody_ready_may_come_again_later(fleet: Fleet) -> None:
+def test_a_request_to_an_agent_without_an_instance_may_come_again_later(fleet: Fleet) -> None:
     writer = fleet.register("writer-0")
-    fleet.register("reviewer-0", hello=False)
     body = writer.envelope("review.request", "request", to="reviewer")
     refused = writer.call("POST", "/api/hub/messages", body)
     assert (refused.status, refused.code, refused.headers["Retry-After"]) == (429, "mailbox_full", "2")
-    fleet.agents["reviewer-0"].hello()
+    fleet.register("reviewer-0")
     assert writer.call("POST", "/api/hub/messages", body).body["status"] == "accepted"
+
+
+def test_a_request_to_a_sleeper_wakes_it_and_waits_for_it(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0")
+    fleet.sleep("reviewer-0")
+    fleet.link.wait_hint(0)
+    out: list[Reply] = []
+    thread = ask(writer, out)
+    assert fleet.link.wait_hint(10) == ["agent"]
+    assert fleet.report().instances["reviewer-0"].mailbox_messages == 1
+    reviewer = fleet.register("reviewer-0")
+    (request,) = reviewer.receive()
+    answer(reviewer, request, "awake")
+    thread.join()
+    assert (out[0].status, out[0].body["payload"]) == (200, "awake")
+
+
+def test_what_a_sleeper_is_sent_is_bounded_in_number_and_in_time(fleet: Fleet) -> None:
+    fleet.configure(limits={"mailbox_messages": 2, "request_timeout_s": 0.2})
+    writer = fleet.register("writer-0")
+    fleet.sleep("reviewer-0")
+    first = writer.send("review.request", "request", to="reviewer", wait_s=10)
+    assert (first.status, first.code) == (504, "expired")
+    until(lambda: fleet.report().instances["reviewer-0"].mailbox_messages == 0)
+    codes = [writer.send("review.note", to="reviewer").status for _ in range(3)]
+    assert codes == [202, 202, 429]
 
 
 def test_an_unknown_recipient_looks_like_a_forbidden_one(fleet: Fleet) -> None:
@@ -297,7 +322,7 @@ def test_the_same_id_of_another_sender_is_another_message(fleet: Fleet) -> None:
 def test_an_id_that_was_refused_may_come_again(fleet: Fleet) -> None:
     writer = fleet.register("writer-0")
     body = writer.envelope("review.note", to="reviewer")
-    assert writer.call("POST", "/api/hub/messages", body).status == 403
+    assert writer.call("POST", "/api/hub/messages", body).status == 429
     fleet.register("reviewer-0")
     assert writer.call("POST", "/api/hub/messages", body).body["status"] == "accepted"
 
@@ -343,3 +368,47 @@ def test_who_waits_for_an_instance_that_is_removed_is_told_at_once(fleet: Fleet)
     fleet.link.remove_instance("reviewer-0")
     thread.join(timeout=5)
     assert out[0].code == "expired"
+
+
+# --- instances made for one delegated task ---
+
+
+def test_an_instance_for_one_delegated_task_is_addressed_by_nobody_and_its_requests_are_answered(fleet: Fleet) -> None:
+    writer, delegate = fleet.register("writer-0"), fleet.register("writer-1000", capabilities=["docs.write"])
+    reviewer = fleet.register("reviewer-0")
+    fleet.register("reviewer-1000", capabilities=[])
+    assert writer.send("review.note", to="reviewer/reviewer-1000").code == "unknown_or_forbidden_recipient"
+    writer.send("docs.published", topic="docs.new")
+    assert [m["type"] for m in reviewer.receive()] == ["docs.published"]
+    sent = delegate.send("review.request", "request", to="reviewer", payload={})
+    (request,) = reviewer.receive()
+    assert request["from"] == "writer/writer-1000"
+    assert answer(reviewer, request, "fine").status == 202
+    assert [m["correlation_id"] for m in delegate.receive()] == [sent.body["id"]]
+    assert writer.receive(wait_s=0) == []
+    assert fleet.agents["reviewer-1000"].receive(wait_s=0) == []
+
+
+CAPABLE = """package hub.message
+import rego.v1
+default decision := {"allow": false, "reasons": ["not capable"]}
+decision := {"allow": true, "reasons": []} if input.recipient.kind == "hub"
+decision := {"allow": true, "reasons": []} if "docs.publish" in input.sender.capabilities
+"""
+
+
+def test_policy_sees_the_capabilities_of_the_instance_and_not_those_of_its_agent(fleet: Fleet) -> None:
+    agents = {"writer": {"capabilities": ["docs.write", "docs.publish"]}, "reviewer": {}}
+    policy = {"digest": "p1", "modules": {"policies/m.rego": CAPABLE}, "data": {"hub": {"revision": "p1"}}}
+    fleet.configure(agents=agents, policy=policy, rules={"engines": ["embedded", "builtin"]})
+    fleet.register("reviewer-0")
+    whole = fleet.register("writer-0")
+    less = fleet.register("writer-1000", capabilities=["docs.write"])
+    more = fleet.register("writer-1001", capabilities=["docs.publish"])
+    for _ in range(2):
+        assert whole.send("review.note", to="reviewer").status == 202
+        assert less.send("review.note", to="reviewer").code == "unknown_or_forbidden_recipient"
+        assert more.send("review.note", to="reviewer").status == 202
+    shown = [agent.call("GET", "/api/hub/self").body["capabilities"] for agent in (whole, less)]
+    assert shown == [["docs.write", "docs.publish"], ["docs.write"]]
+    assert [row["reason"] for row in fleet.rows("verdict='deny'")] == ["not capable"] * 2

@@ -2,9 +2,13 @@
 
 import base64
 import hashlib
+import threading
 
+import pytest
+
+from reconciler.router.channel import RefusedByRouterError
 from reconciler.router.hub import Forgeries
-from tests.router.fleet import Agent, Fleet, Reply
+from tests.router.fleet import Agent, Fleet, Reply, until
 
 ATTEMPT = {"task": "t", "run": "r1", "generation": 2}
 
@@ -130,14 +134,46 @@ def test_the_hub_is_reached_even_when_agents_may_message_nobody_else(fleet: Flee
     assert writer.send("docs.published", topic="docs.new").code == "forbidden"
 
 
-def test_a_delegation_is_answered_at_once_that_it_is_not_carried_out(fleet: Fleet) -> None:
-    writer = fleet.register("writer-0")
-    reply = writer.send("delegation.request", "request", wait_s=30, to="hub", payload={"agent": "reviewer"})
-    assert (reply.status, reply.body["pattern"], reply.body["from"]) == (200, "reply", "hub")
-    assert reply.body["payload"] == {"ok": False, "reason": "delegation is not carried out in this release"}
-    (row,) = fleet.rows("type='delegation.request'")
-    assert (row["verdict"], row["delivered"], row["msg_id"]) == ("allow", "hub", reply.body["correlation_id"])
-    assert inbox(fleet, writer) == []
+def answer(fleet: Fleet, instance: str, request: str, payload: object) -> None:
+    """As control does."""
+    message = {"type": "delegation.request", "pattern": "reply", "correlation_id": request, "payload": payload}
+    fleet.link.send({"instance": instance, "message": message})
+
+
+def test_a_delegation_goes_to_control_and_its_answer_to_who_waits(fleet: Fleet) -> None:
+    writer, out = fleet.register("writer-0"), list[Reply]()
+    request = writer.envelope("delegation.request", "request", to="hub", payload={"agent": "reviewer"})
+    path = "/api/hub/messages?wait=30"
+    asking = threading.Thread(target=lambda: out.append(writer.call("POST", path, request, timeout_s=40)))
+    asking.start()
+    until(lambda: inbox(fleet, writer) == [("delegation.request", {"agent": "reviewer"})])
+    answer(fleet, "writer-0", str(request["id"]), {"ok": True})
+    asking.join()
+    assert (out[0].status, out[0].body["pattern"], out[0].body["from"]) == (200, "reply", "hub")
+    assert (out[0].body["payload"], out[0].body["correlation_id"]) == ({"ok": True}, request["id"])
+    assert writer.receive(wait_s=0) == []
+    assert writer.call("POST", path, request).body["status"] == "duplicate"
+
+
+def test_the_answer_to_a_delegation_may_come_after_its_senders_patience(fleet: Fleet) -> None:
+    writer, other = fleet.register("writer-0"), fleet.register("writer-1")
+    sent = writer.send("delegation.request", "request", wait_s=0.05, to="hub", payload={"agent": "reviewer"})
+    assert (sent.status, sent.body["status"]) == (202, "accepted")
+    answer(fleet, "writer-0", sent.body["id"], {"ok": False, "reason": "no"})
+    (reply,) = writer.receive()
+    assert (reply["payload"], reply["correlation_id"]) == ({"ok": False, "reason": "no"}, sent.body["id"])
+    assert other.receive(wait_s=0) == []
+
+
+def test_only_the_hub_answers_a_delegation(fleet: Fleet) -> None:
+    writer, other = fleet.register("writer-0"), fleet.register("reviewer-0")
+    sent = writer.send("delegation.request", "request", to="hub", payload={"agent": "reviewer"})
+    forged = other.send("delegation.request", "reply", to="writer", correlation_id=sent.body["id"], payload={})
+    assert forged.status >= 400
+    message = {"type": "docs.note", "pattern": "reply", "correlation_id": sent.body["id"], "payload": {}}
+    with pytest.raises(RefusedByRouterError, match="an operator is asked nothing"):
+        fleet.link.send({"instance": "writer-0", "actor": "uid:0", "message": message})
+    assert writer.receive(wait_s=0) == []
 
 
 def test_a_delegation_to_nobody_is_refused_with_the_reason(fleet: Fleet) -> None:

@@ -191,7 +191,7 @@ ARTEFACT = {"name": "a", "size": 0, "sha256": "0" * 64, "content_base64": ""}
     [
         ("agent.hello", HELLO),
         ("task.failed", {**ATTEMPT, "reason": "exit"}),
-        ("delegation.request", {"agent": "analyst", "prompt": "Count.", "input": [1]}),
+        ("delegation.request", {"agent": "analyst", "prompt": "Count.", "input": {"n": [1]}, "capabilities": []}),
         ("delegation.request", {"requires": ["docs.write"], "timeout_s": 5, "sensitivity": "public"}),
         ("capability.query", {}),
         ("capability.query", {"capabilities": ["docs.write"], "role": "writer", "labels": {"team": "docs"}}),
@@ -223,6 +223,9 @@ def test_what_other_clients_may_send_conforms(type_: str, payload: dict[str, Any
         ("task.failed", {**ATTEMPT, "reason": "bored"}, "/reason"),
         ("task.cancel", {**ATTEMPT, "task": "Not A Name"}, "/task"),
         ("delegation.request", {"agent": "a", "requires": ["b"]}, ""),
+        ("delegation.request", {"agent": "a", "input": [1]}, "/input"),
+        ("delegation.request", {"agent": "a", "capabilities": ["Not A Name"]}, "/capabilities/0"),
+        ("delegation.request", {"agent": "a", "timeout_s": 1e12}, "/timeout_s"),
         ("capability.query", {"capabilities": []}, "/capabilities"),
         ("capability.query", {"labels": {"team": 1}}, "/labels/team"),
         ("policy.changed", {"revision": ""}, "/revision"),

@@ -1,5 +1,6 @@
 """What becomes of a run when the instance that had it is dead."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.store import attempts, records
-from reconciler.store.records import CANCEL_REQUESTED, AttemptRecord, TaskRecord
+from reconciler.store import attempts, queue, records
+from reconciler.store.records import CANCEL_REQUESTED, DELEGATION, AttemptRecord, TaskRecord
 from reconciler.store.store import Store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -97,3 +98,30 @@ def test_a_run_that_is_recorded_as_over_is_suspect_without_a_time_or_with_an_ope
     assert attempts.unended(store) == ["r", "timeless"]
     attempts.end_attempt(store, RUN, "failed", "", NOW)
     assert attempts.unended(store) == ["timeless"]
+
+
+def test_each_delegated_run_on_its_way_has_an_instance_of_its_own(store: Store) -> None:
+    manifest = json.dumps({"delegation": {"capabilities": ["git.read"]}})
+    below = replace(RUN, purpose=DELEGATION, parent=RUN.run, agent="reader", manifest=manifest, instance="")
+    waits = replace(below, run="w", name="w", step=1001, state="authorised")
+    runs = replace(below, run="q", name="q", step=1000, state="running", instance="reader-1000")
+    over = replace(below, run="o", name="o", step=1002, state="succeeded", finished_at="2026-01-01T00:00:00+00:00")
+    begin(store)
+    records.put_tasks(store, [waits, runs, over, replace(below, run="p", name="p", step=1003, state="pending")])
+    assert {name: (d.run, d.ordinal, d.capabilities) for name, d in attempts.delegated(store).items()} == {
+        "reader-1000": ("q", 1000, ("git.read",)),
+        "reader-1001": ("w", 1001, ("git.read",)),
+    }
+    assert "reader" not in attempts.waiting(store, "boot", 0.0)
+
+
+def test_what_was_delegated_is_read_for_as_long_as_who_asked_for_it_runs(store: Store) -> None:
+    begin(store)
+    child = replace(RUN, run="c", name="c", purpose=DELEGATION, parent=RUN.run, state="succeeded", step=1000)
+    below = replace(child, run="d", name="d", parent="c", step=1001)
+    check = replace(child, run="e", name="e", purpose="check")
+    records.put_tasks(store, [child, below, check])
+    assert {r.run for r in queue.delegations(store)} == {"c", "d"}
+    assert queue.count_made_for(store, RUN.run) == 2
+    records.put_tasks(store, [replace(RUN, state="failed")])
+    assert queue.delegations(store) == []

@@ -117,6 +117,7 @@ def _create(change: Change, work: InstanceWork, world: World, desired: Desired) 
         created_at=now.isoformat(),
         updated_at=now.isoformat(),
         crashes=before.crashes if before and change.action is Action.CREATE else 0,
+        all_crashes=before.all_crashes if before and change.action is Action.CREATE else 0,
         previous=work.previous,
         rejected=work.rejected,
     )
@@ -215,6 +216,7 @@ def _restart(change: Change, work: InstanceWork, world: World, desired: Desired)
         token_sha256=sha256,
         token_expires_at=_expiry(datetime.fromisoformat(record.created_at), _manifest(work).spec),
         crashes=record.crashes + 1 if work.crashes is None else work.crashes,
+        all_crashes=record.all_crashes + 1 if work.crashes is None else 0,
         reason=change.reason,
         updated_at=now.isoformat(),
     )
@@ -263,6 +265,8 @@ def _update(change: Change, work: InstanceWork, world: World, desired: Desired) 
             outcome = _replace(change, work, world, desired)
             note = f"the engine refused to change limits in place ({exc}); replaced"
             return Applied(note=note) if isinstance(outcome, Applied) else outcome
+        # The next pass may come before the engine tells of this, and take our own change for somebody's.
+        world.inspections.forget(container.name)
     dropped = sorted(set(secret_names(record.manifest)) - set(manifest.spec.secrets))
     effect("agent.update.secrets", _write_secrets, record, manifest.spec.secrets, world, desired, dropped)
     fresh = replace(
@@ -272,6 +276,7 @@ def _update(change: Change, work: InstanceWork, world: World, desired: Desired) 
         revision=desired.revision.id,
         fields=json.dumps(dict(world.runtime.normalise(spec)), sort_keys=True),
         crashes=record.crashes if record.spec_digest == manifest.digest else 0,
+        all_crashes=record.all_crashes if record.spec_digest == manifest.digest else 0,
     )
     effect("agent.update.record", records.put_instance, world.store, fresh)
     return Applied()
@@ -327,6 +332,7 @@ def _deactivate(change: Change, work: InstanceWork, world: World, desired: Desir
         container_id="",
         token_sha256="",
         crashes=0,
+        all_crashes=0,
         updated_at=world.clock.now().isoformat(),
     )
     effect("agent.sleep.record", put, world, desired, change, asleep)
@@ -344,11 +350,12 @@ def _quarantine(change: Change, work: InstanceWork, world: World, desired: Desir
     record, container = work.state.record, work.state.container
     if record is None:
         return Failed(reason="its record went away meanwhile; the next pass looks again", transient=True)
-    effect("agent.quarantine.evidence", keep_evidence, world, record, container, change.reason)
+    reason = record.reason if record.phase == Phase.QUARANTINED else change.reason
+    effect("agent.quarantine.evidence", keep_evidence, world, record, container, reason)
     isolated = replace(
         record,
         phase=Phase.QUARANTINED,
-        reason=change.reason,
+        reason=reason,
         token_sha256="",
         updated_at=world.clock.now().isoformat(),
     )

@@ -89,6 +89,13 @@ def _references(agents: Mapping[str, Manifest[AgentSpec]]) -> Iterator[Problem]:
                     f"messaging.sends names agent {send.to!r}, which is not defined; agents are: {known}",
                     *("messaging", "sends", index, "to"),
                 )
+        for index, name in enumerate(manifest.spec.delegation.to):
+            if name not in agents:
+                known = ", ".join(sorted(agents))
+                yield manifest.problem(
+                    f"delegation.to names agent {name!r}, which is not defined; agents are: {known}",
+                    *("delegation", "to", index),
+                )
 
 
 def _images(agents: Collection[Manifest[AgentSpec]], whose: str, patterns: tuple[str, ...]) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from reconciler.core.backoff import backoff_s
 from reconciler.core.change import Action, Cause, Change, Concern, FieldChange, diff_fields
 from reconciler.core.quantity import show_duration
 from reconciler.core.reading import Absent, Ok
-from reconciler.core.routing import EXECUTOR_APIS, Route, choose
+from reconciler.core.routing import Route, choose
 from reconciler.kinds.agent.container import Places, build_container, hello_of, recorded_model
 from reconciler.kinds.agent.demand import quiet_s
 from reconciler.kinds.agent.rollout import DRAIN, RELEASE, InForce, concern_of, origin
@@ -166,6 +166,11 @@ class Instance:
             return self._change(Action.HOLD, Cause.CRASH, f"{how}; autoRestart is off, so a commit must change it")
         if crashes >= lifecycle.max_crashes:
             return self._quarantine(Cause.CRASH, f"{how}, {crashes + 1} times in a row")
+        if record.all_crashes >= lifecycle.quarantine_threshold:
+            times = f"crash number {record.all_crashes + 1} since it was made"
+            return self._quarantine(
+                Cause.CRASH, f"{how}, {times} (quarantineThreshold {lifecycle.quarantine_threshold})"
+            )
         jitter = _jitter(record.name, crashes)
         wait = backoff_s(crashes, base_s=CRASH_BASE_S, jitter=jitter) - self._age_s(record) if crashes else 0.0
         if wait > 0:
@@ -397,8 +402,7 @@ class Instance:
         spec, hub = self.manifest.spec, self.desired.hub
         if spec.llm is None or spec.executor.type == "command":
             return ""
-        api = EXECUTOR_APIS.get(spec.executor.type)
-        found = choose(spec.llm, hub.providers, hub.sensitivity.exposures, api=api)
+        found = choose(spec.llm, hub.providers, hub.sensitivity.exposures, executor=spec.executor.type)
         return found.model if isinstance(found, Route) else ""
 
     def _work(self) -> InstanceWork:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
+from reconciler.core.fleet import Delegate
 from reconciler.core.names import instance_name
 from reconciler.core.reading import Ok
+from reconciler.kinds.agent.delegate import is_delegate, narrow
 from reconciler.kinds.agent.demand import is_used, needed
 from reconciler.kinds.agent.instance import Instance
 from reconciler.kinds.agent.rollout import InForce, in_force, pace, take_back
@@ -30,13 +32,17 @@ def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Chan
         wanted.update(names)
         states = [observed.instances.get(n) or InstanceState(name=n) for n in names]
         agents.append(_Agent(desired, observed, facts, manifest, states))
+    delegates = [(name, d) for name, d in sorted(facts.delegated.items()) if d.agent in desired.of("agent")]
+    wanted.update(name for name, _ in delegates)
     out: list[Change] = []
     for name, state in sorted(observed.instances.items()):
         if name not in wanted:
             agent = state.record.agent if state.record else name.rpartition("-")[0]
             out.append(_leave(state, agent, desired.of("agent").get(agent), facts))
+    by_name = {each.name: each for each in agents} if delegates else {}
     for each in agents:
         out.extend(each.decide())
+    out.extend(by_name[delegate.agent].make_delegate(name, delegate) for name, delegate in delegates)
     return out
 
 
@@ -45,6 +51,8 @@ def _leave(state: InstanceState, agent: str, manifest: Manifest[AgentSpec] | Non
 
     A `manifest` means that its agent stays, with fewer replicas; the change then says from how many to how many.
     """
+    if is_delegate(state):
+        return end(state, agent, Cause.DELEGATION, "its delegation is over", facts, action=Action.DEACTIVATE)
     if manifest is None or state.record is None:
         return end(state, agent, Cause.COMMIT, "no longer in git", facts, why="removed from git")
     before, after = recorded_spec(state.record.manifest).replicas, manifest.spec.replicas
@@ -68,8 +76,24 @@ class _Agent:
         self._desired, self._observed, self._facts = desired, observed, facts
         self._manifest, self._states = manifest, states
 
+    @property
+    def name(self) -> str:
+        return self._manifest.name
+
+    def make_delegate(self, name: str, wanted: Delegate) -> Change:
+        """The change of an instance for one delegated run; one that is not as it should be gives way to a new one."""
+        state = self._observed.instances.get(name) or InstanceState(name=name)
+        source = self._in_force()
+        narrowed = replace(source, manifest=narrow(source.manifest, wanted), rejected="", why="")
+        change = self._one(narrowed, wanted.ordinal, state)
+        if change.action is Action.CREATE and state.record is None:
+            return replace(change, cause=Cause.DELEGATION, reason=f"for {wanted.task}")
+        if change.action is Action.REPLACE and state.record is not None:
+            return self._over(state, change.reason, change.cause)
+        return change
+
     def decide(self) -> Sequence[Change]:
-        """One change for each."""
+        """One change for each that git wants."""
         source = self._in_force()
         changes = self._changes(source)
         failed = next((c for c in changes if c.spec is not None and c.spec.failed), None)
@@ -90,12 +114,13 @@ class _Agent:
         if source.manifest.spec.mode == "per-task":
             return self._per_task(source)
         if source.manifest.spec.idle is None:
-            return [self._one(source, ordinal) for ordinal in range(len(self._states))]
+            return [self._one(source, ordinal, state) for ordinal, state in enumerate(self._states)]
         up = needed(source.manifest.spec, self._manifest.name, self._states, self._facts)
-        return [self._one(source, ordinal, is_needed=state.name in up) for ordinal, state in enumerate(self._states)]
+        return [
+            self._one(source, ordinal, state, is_needed=state.name in up) for ordinal, state in enumerate(self._states)
+        ]
 
-    def _one(self, source: InForce, ordinal: int, *, is_needed: bool = True) -> Change:
-        state = self._states[ordinal]
+    def _one(self, source: InForce, ordinal: int, state: InstanceState, *, is_needed: bool = True) -> Change:
         listening_s = self._observed.listening.seconds(state.name)
         instance = Instance(self._desired, self._facts, source, source.manifest, ordinal, state, listening_s, is_needed)
         return await_secrets(instance.decide(), source.manifest.spec.secrets, self._observed.lacking)
@@ -109,12 +134,12 @@ class _Agent:
         for ordinal, state in enumerate(self._states):
             if state.record is None and state.container is None:
                 waiting -= 1
-                change = self._one(source, ordinal)
+                change = self._one(source, ordinal, state)
                 why = "a task waits for it" if waiting >= 0 else "one is made for each task"
                 action = change.action if waiting >= 0 else Action.KEEP
                 out.append(replace(change, action=action, cause=Cause.START, reason=why))
             elif state.record is None or facts.busy.get(state.name):
-                change = self._one(source, ordinal)
+                change = self._one(source, ordinal, state)
                 is_over = change.action is Action.REPLACE and state.record is not None
                 out.append(self._over(state, change.reason, change.cause) if is_over else change)
             elif is_used(state):
@@ -122,7 +147,7 @@ class _Agent:
             elif not facts.waiting.get(agent, 0):
                 out.append(self._over(state, "no task waits for it any more"))
             else:
-                out.append(self._one(source, ordinal))
+                out.append(self._one(source, ordinal, state))
         return out
 
     def _over(self, state: InstanceState, reason: str, cause: Cause = Cause.TTL) -> Change:

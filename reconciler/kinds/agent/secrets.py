@@ -36,6 +36,12 @@ def lacking(faults: Mapping[str, SecretFault]) -> str:
     return _sentence({name: _LACKING[fault] for name, fault in sorted(faults.items()) if fault in _LACKING})
 
 
+def without(faults: Mapping[str, SecretFault]) -> str:
+    """The same, with those that it is about to lose: why it cannot do what its manifest says."""
+    gone = {n: _OUTDATED[fault] for n, fault in sorted(faults.items()) if fault is SecretFault.WITHDRAWN}
+    return "; ".join(filter(None, (_sentence(gone), lacking(faults))))
+
+
 def await_secrets(change: Change, names: Sequence[str], lacking: Mapping[str, str]) -> Change:
     """The change, or a HOLD in its place where it would start an instance without a secret that it asks for."""
     missing = [name for name in names if name in lacking] if change.action in _STARTING else []

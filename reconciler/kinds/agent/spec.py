@@ -96,6 +96,21 @@ class Messaging(Model):
         return sends
 
 
+class Budget(Model):
+    """What the tasks below one task may come to: how many in all, and the `cpus` of those under way together."""
+
+    tasks: StrictInt = Field(default=10, ge=0, le=1000)
+    cpus: StrictFloat | None = Field(default=None, gt=0)
+
+
+class Delegation(Model):
+    """To which agents a task may hand on parts of itself, and how many such steps may lie above a task."""
+
+    to: tuple[Name, ...] = ()
+    max_depth: StrictInt = Field(default=1, ge=0, le=10)
+    budget: Budget = Budget()
+
+
 class AgentTasks(Model):
     max_parallel: StrictInt = Field(default=1, ge=1, le=100)
 
@@ -145,6 +160,7 @@ class AgentSpec(Model):
     secrets: SecretNames = Field(default=(), max_length=50)
     env: dict[EnvName, Text] = Field(default_factory=dict)
     messaging: Messaging = Messaging()
+    delegation: Delegation = Delegation()
     tasks: AgentTasks = AgentTasks()
     lifecycle: Lifecycle = Lifecycle()
     health: Health = Health()

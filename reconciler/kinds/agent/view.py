@@ -6,8 +6,10 @@ from reconciler.core.fleet import AgentView, InstanceView
 from reconciler.core.names import instance_name
 from reconciler.core.quantity import show_duration
 from reconciler.core.routing import exposure_of
+from reconciler.kinds.agent.delegate import may_delegate
 from reconciler.kinds.agent.demand import is_asleep, is_used
 from reconciler.kinds.agent.rollout import in_force
+from reconciler.kinds.agent.secrets import without
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.kinds.kind import GAP_S, Desired, Facts
@@ -77,13 +79,21 @@ def _agent_view(manifest: Manifest[AgentSpec], hub: HubSpec, observed: AgentStat
         sandboxed=facts.sandboxed,
         grace_s=spec.lifecycle.grace,
         trust=facts.trust.get(name, hub.orchestrator.trust.neutral),
-        exposure=exposure_of(spec.llm, hub.providers, hub.sensitivity.exposures),
+        exposure=exposure_of(spec.llm, hub.providers, hub.sensitivity.exposures, executor=spec.executor.type),
         workspace=_workspace(spec),
+        replicas=replicas,
         instances=tuple(
             _instance_view(name, states[i], i, spec, facts)
             for i in range(len(states))
             if spec.mode == "persistent" or _has_or_gets_a_task(states[i], facts)
         ),
+        delegates=tuple(
+            _instance_view(name, observed.instances.get(instance), d.ordinal, spec, facts)
+            for instance, d in facts.delegated.items()
+            if d.agent == name
+        ),
+        cpus=spec.resources.cpus,
+        delegation=may_delegate(spec),
     )
 
 
@@ -127,6 +137,8 @@ def _why_not_ready(state: InstanceState | None, spec: AgentSpec, facts: Facts) -
         return state.record.reason or f"it is {state.record.phase}"
     if spec.mode == "per-task" and is_used(state):
         return "it has its one task"
+    if why := without(state.secrets):
+        return why
     if state.report is None:
         return "the router does not know it yet"
     return why_silent(state.report, spec, facts)

@@ -29,10 +29,14 @@ def observe(world: World, _report: Reading[RouterReport], hub: HubSpec) -> Readi
     )
 
 
-def recorded_state(store: Store, hub: HubSpec) -> EgressState:
-    """As if it ran as it was last configured. What operators say of providers is not on record. Raises StoreError."""
-    configured = store.get_meta(CONFIGURED)
-    if not store.get_meta(WAS_RUNNING) or configured is None:
+def recorded_config(store: Store) -> str | None:
+    """The digest of what it was last configured with; None where it did not run. Raises StoreError."""
+    return store.get_meta(CONFIGURED) if store.get_meta(WAS_RUNNING) else None
+
+
+def recorded_state(configured: str | None, hub: HubSpec) -> EgressState:
+    """As if it ran as it was last configured. What operators say of providers is not on record."""
+    if configured is None:
         return EgressState()
     is_same = configured == digest_providers(hub)
     digest = str(write_config(hub, {})["digest"]) if is_same else configured

@@ -5,7 +5,7 @@ from typing import Any
 
 from reconciler.core.digest import digest
 from reconciler.core.problem import Problem
-from reconciler.core.routing import EXECUTOR_APIS, NoRoute, Provider, choose
+from reconciler.core.routing import NoRoute, Provider, choose
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.tree import Tree
@@ -31,7 +31,7 @@ def check(desired: Desired, _operator: OperatorSpec) -> Sequence[Problem]:
         spec = manifest.spec
         if spec.llm is None:
             continue
-        found = choose(spec.llm, hub.providers, hub.sensitivity.exposures, api=EXECUTOR_APIS.get(spec.executor.type))
+        found = choose(spec.llm, hub.providers, hub.sensitivity.exposures, executor=spec.executor.type)
         if isinstance(found, NoRoute):
             out.append(manifest.problem(found.reason, "llm"))
     return out

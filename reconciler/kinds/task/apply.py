@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.core.change import Action, Change
+from reconciler.core.decision import Decision
 from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
 from reconciler.core.reading import Ok
 from reconciler.crashpoint import effect
@@ -16,11 +17,12 @@ from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.outgoing import read_outgoing
 from reconciler.kinds.task.artefacts import read_artefact
+from reconciler.kinds.task.delegation import mark_answered, write_answer
 from reconciler.kinds.task.escalation import ACKNOWLEDGED
 from reconciler.kinds.task.judge import judge
 from reconciler.kinds.task.payload import Told, write_assignment
 from reconciler.kinds.task.plan import OPERATOR, TO_AGENT, retry_wait_s
-from reconciler.kinds.task.question import write_question
+from reconciler.kinds.task.question import show_minute, write_question
 from reconciler.kinds.task.schedule import schemas_of
 from reconciler.kinds.task.spec import Check, TaskSpec
 from reconciler.kinds.task.state import CANCEL_REQUESTED, TaskState
@@ -28,7 +30,7 @@ from reconciler.kinds.task.step import TaskWork, recorded_spec
 from reconciler.kinds.task.verdict import Verdict, read_verdict
 from reconciler.kinds.workspace import provide_workspace, workspace_path
 from reconciler.store import attempts, records
-from reconciler.store.records import TaskRecord
+from reconciler.store.records import DELEGATION, TaskRecord
 from reconciler.store.store import Store
 
 FENCE_GRACE_S = 2.0
@@ -45,8 +47,11 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
         effect("task.create.record", _make, work, world)
         return Applied()
     run = _needed(work.run)
-    if not _is_as_planned(run, world):
+    current = records.task(world.store, run.run)
+    if current is None or _place(current) != _place(run):
         return Skipped(reason="it changed meanwhile; the next pass looks again")
+    if not run.manifest:
+        run = current
     match change.action:
         case Action.AUTHORISE:
             return _authorise(run, work, world)
@@ -56,6 +61,8 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
             return _complete(run, _needed(work.state), work.reason, world)
         case Action.CANCEL:
             return _cancel(run, work.reason, world)
+        case Action.UPDATE if work.answers:
+            return _answer(run, world)
         case Action.UPDATE if work.state is not None:
             put_back = replace(run, state=work.state, finished_at="")
             effect("task.restore.record", records.put_tasks, world.store, [put_back])
@@ -106,11 +113,6 @@ def _make(work: TaskWork, world: World) -> None:
             records.delete_schedule(world.store, work.ended)
 
 
-def _is_as_planned(run: TaskRecord, world: World) -> bool:
-    current = records.task(world.store, run.run)
-    return current is not None and _place(current) == _place(run)
-
-
 def _place(run: TaskRecord) -> tuple[object, ...]:
     """How far a run is."""
     return run.state, run.generation, run.checks
@@ -118,7 +120,9 @@ def _place(run: TaskRecord) -> tuple[object, ...]:
 
 def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
     agent = _needed(work.agent)
-    decision = world.policy.decide("task", _question(run, work, world))
+    if work.delegation is not None and (full := _is_full(world)):
+        return _complete(run, TaskState.REJECTED, full, world)
+    decision = _decide(run, work, world)
     reason = "; ".join(decision.reasons)
     if not decision.allow and work.is_fallback:
         passed_over = replace(run, tried=f"{run.tried} {agent.name}".strip())
@@ -140,6 +144,22 @@ def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
         allowed = replace(allowed, tried=f"{run.tried} {run.agent}".strip(), spent=run.attempts)
     effect("task.authorise.record", records.put_tasks, world.store, [allowed])
     return Applied(note=f"allowed by {decision.engine}")
+
+
+def _is_full(world: World) -> str:
+    """Why no instance can be added for a delegated run; empty where one can."""
+    count = len(records.instances(world.store).keys() | attempts.delegated(world.store).keys())
+    most = world.operator.maxima.agents
+    return f"the fleet has {count} instances; the operator allows {most}" if count >= most else ""
+
+
+def _decide(run: TaskRecord, work: TaskWork, world: World) -> Decision:
+    """What policy says: of the delegation, where it is one, and then of the task."""
+    if work.delegation is not None:
+        decision = world.policy.decide("delegation", {**work.delegation, "time": show_minute(world.clock.now())})
+        if not decision.allow:
+            return decision
+    return world.policy.decide("task", _question(run, work, world))
 
 
 def _question(run: TaskRecord, work: TaskWork, world: World) -> Mapping[str, Any]:
@@ -209,12 +229,13 @@ def _assign(world: World, run: TaskRecord, container_id: str) -> None:
 
 
 def _assignment(run: TaskRecord, spec: TaskSpec, work: TaskWork, world: World, desired: Desired) -> dict[str, Any]:
-    found = records.results(world.store, [*work.parents.values(), run.run, run.parent])
+    subject = run.parent if run.purpose != DELEGATION else ""
+    found = records.results(world.store, [*work.parents.values(), run.run, subject])
     told = Told(
         parents={name: found.get(parent) for name, parent in work.parents.items()},
         before=found.get(run.run),
-        subject=records.task(world.store, run.parent) if run.parent else None,
-        subject_result=found.get(run.parent),
+        subject=records.task(world.store, subject) if subject else None,
+        subject_result=found.get(subject),
         read_artefact=lambda digest: read_artefact(world.state, digest),
         workspace=workspace_path(world, run.instance, run.revision, _needed(work.agent).workspace),
         lease_s=desired.hub.router.lease,
@@ -238,6 +259,18 @@ def _escalation(run: TaskRecord, state: TaskState) -> str:
     if escalate is None or state not in (TaskState.FAILED, TaskState.TIMED_OUT, TaskState.REJECTED):
         return ""
     return f"{TO_AGENT}{escalate.agent}" if escalate.agent is not None else OPERATOR
+
+
+def _answer(run: TaskRecord, world: World) -> Outcome:
+    """What became of a delegated run goes to who asked for it."""
+    report = world.router.report()
+    if not isinstance(report, Ok):
+        return Failed(reason="the router does not answer", transient=True)
+    answer = write_answer(run, records.results(world.store, [run.run]).get(run.run))
+    effect("task.answer.send", world.router.send, answer)
+    answered = mark_answered(run, report.value.epoch)
+    effect("task.answer.record", records.put_tasks, world.store, [answered])
+    return Applied(note=f"to {answer['instance']}")
 
 
 def _check(run: TaskRecord, work: TaskWork, world: World) -> Outcome:

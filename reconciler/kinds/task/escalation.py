@@ -1,8 +1,7 @@
 """Tasks that wait for a person: what the operator is told of them, as a condition of the hub."""
 
 from reconciler.kinds.task.plan import OPERATOR
-from reconciler.kinds.task.state import FINAL
-from reconciler.store import records
+from reconciler.store import queue
 from reconciler.store.store import Store
 
 ACKNOWLEDGED = "acknowledged"
@@ -11,7 +10,7 @@ _SHOWN = 5
 
 def escalations(store: Store) -> list[tuple[str, str, str]]:
     """The condition `TaskEscalated` as type, reason and message, while any task waits. Raises StoreError."""
-    waiting = [r for r in records.tasks(store) if r.escalated == OPERATOR and r.state in FINAL]
+    waiting = queue.escalated(store, OPERATOR)
     if not waiting:
         return []
     shown = "; ".join(f"{r.name} ({r.state.replace('_', ' ')}: {r.reason[:200]})" for r in waiting[:_SHOWN])

@@ -3,18 +3,15 @@
 The reason is the plan's: there is no second opinion. What keeps a change from being applied comes in beside it.
 """
 
+from collections.abc import Sequence
+
 from reconciler.core.change import Action, Change
 from reconciler.core.condition import Mode
-from reconciler.kinds.task.state import FINAL, TaskState
+from reconciler.core.quantity import show_duration
+from reconciler.kinds.task.delegation import delegated_by
+from reconciler.kinds.task.state import ENDED, FINAL, TaskState
 from reconciler.store.records import TaskRecord, UnitRecord
 
-_ENDED = {
-    TaskState.SUCCEEDED: "it succeeded",
-    TaskState.FAILED: "it failed",
-    TaskState.TIMED_OUT: "it timed out",
-    TaskState.CANCELLED: "it was cancelled",
-    TaskState.REJECTED: "it was rejected",
-}
 _NEW_WORK = (Action.CREATE, Action.DISPATCH)
 
 
@@ -22,12 +19,32 @@ def explain_task(
     run: TaskRecord, change: Change | None, unit: UnitRecord | None = None, mode: Mode = Mode.NORMAL
 ) -> str:
     """One sentence. `change` is what the hub plans for it; None where no hub runs, or it has nothing to do with it."""
-    subject = f"task {run.name} (run {run.run})"
+    subject = f"task {run.name} (run {run.run}{delegated_by(run)})"
     if run.state in FINAL:
         return f"{subject} is over: {_ended(run)}."
     if run.state == TaskState.RUNNING:
         return f"{subject} is running: {_first(change, run)}."
     return f"{subject} is not running, it is {run.state}: {_obstacle(change, unit, mode) or _first(change, run)}."
+
+
+def explain_in_line(
+    run: TaskRecord, head: Change | None, *, ahead: int, waits_for: Sequence[str], wait_s: float
+) -> str:
+    """The same of a run that is only counted in the plan; `head` is what is planned for the first in its line.
+
+    `ahead` are those that come first, `waits_for` names what it depends on and has not succeeded; it may be tried again
+    in `wait_s`.
+    """
+    if waits_for:
+        why = f"waiting for {waits_for[0]}"
+    elif wait_s > 0:
+        why = f"next attempt in {show_duration(round(wait_s, 1))}: {run.reason}"
+    elif run.state == TaskState.PENDING:
+        why = f"policy is asked about {ahead} others first"
+    else:
+        first = f", and of the first of them, {head.name}, the plan says: {head.reason}" if head is not None else ""
+        why = f"{ahead} others come first for {run.agent}{first}"
+    return f"task {run.name} (run {run.run}) is not running, it is {run.state}: {why}."
 
 
 def explain_schedule(name: str, change: Change, last: TaskRecord | None) -> str:
@@ -45,7 +62,7 @@ def explain_without_hub(run: TaskRecord) -> str:
 
 
 def _ended(run: TaskRecord) -> str:
-    ended = _ENDED[TaskState(run.state)]
+    ended = f"it {ENDED[run.state]}"
     if run.state == TaskState.SUCCEEDED:
         return f"{ended} on {run.instance}" if run.instance else ended
     told = f" (escalated: {run.escalated})" if run.escalated else ""

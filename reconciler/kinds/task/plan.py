@@ -5,7 +5,8 @@ pending -> authorised -> assigned -> running -> checking -> succeeded | failed |
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -16,13 +17,14 @@ from reconciler.core.quantity import show_duration
 from reconciler.kinds.kind import LOOK_S, Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.task.child import CHECK, check_id, check_run, escalation_id, escalation_run
+from reconciler.kinds.task.delegation import as_delegate, is_answered, weigh, why_abandoned
 from reconciler.kinds.task.routing import candidates, why_nobody, why_nobody_is_free
 from reconciler.kinds.task.schedule import plan_schedules
 from reconciler.kinds.task.spec import TaskSpec
-from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState, TaskStates, load_of
+from reconciler.kinds.task.state import CANCEL_REQUESTED, ENDED, FINAL, FOR_GOOD, TaskState, TaskStates, load_of
 from reconciler.kinds.task.step import TaskWork, cause_of, recorded_spec, task_change
 from reconciler.settings import Retry
-from reconciler.store.records import TaskRecord
+from reconciler.store.records import DELEGATION, GitRunRecord, TaskRecord
 
 TIMEOUT_SLACK_S = 10.0
 IN_FLIGHT = (TaskState.ASSIGNED, TaskState.RUNNING)
@@ -30,19 +32,17 @@ OPERATOR, TO_AGENT = "operator", "agent "
 """Whom `escalated` names: a person, or how it begins where an agent is told."""
 
 _Free: TypeAlias = tuple[int, str, AgentView, InstanceView]
-_ENDED = {
-    TaskState.FAILED: "failed",
-    TaskState.TIMED_OUT: "timed out",
-    TaskState.CANCELLED: "was cancelled",
-    TaskState.REJECTED: "was rejected",
-}
 
 
 def plan(desired: Desired, observed: TaskStates, facts: Facts) -> Sequence[Change]:
-    """Changes by priority, then age; one per task that is not finished, KEEP for those that are."""
+    """Changes by priority, then age, of the runs that were read; KEEP for tasks of git that are finished.
+
+    Where more runs wait for the same, the last of them says how many.
+    """
     manifests: Mapping[str, Manifest[TaskSpec]] = desired.of("task")
     out: list[Change] = []
-    ran = {(r.name, r.spec_digest) for r in observed.runs if r.source == "git"}
+    ran = {(r.name, r.spec_digest) for r in observed.in_git}
+    ran |= {(r.name, r.spec_digest) for r in observed.runs if _is_git(r)}
     for name, manifest in sorted(manifests.items()):
         if (name, manifest.digest) not in ran and manifest.spec.schedule is None:
             out.append(task_change(name, Action.CREATE, "new in git", manifest.digest, TaskWork(manifest=manifest)))
@@ -52,10 +52,19 @@ def plan(desired: Desired, observed: TaskStates, facts: Facts) -> Sequence[Chang
         if (state := observed.unended.get(run.run)) is not None:
             out.append(planner.put_back(run, state))
         elif run.state not in FINAL:
-            out.append(planner.step(run))
+            out.append(_with_more(planner.step(run), observed.more.get(run.run)))
         elif (change := planner.look_back(run)) is not None:
             out.append(change)
+    out.extend(planner.of_git(observed.in_git))
     return out
+
+
+def _is_git(run: TaskRecord) -> bool:
+    return run.source == "git"
+
+
+def _with_more(change: Change, more: str | None) -> Change:
+    return replace(change, reason=f"{change.reason}; {more}") if more else change
 
 
 class _Planner:
@@ -66,14 +75,15 @@ class _Planner:
         self._manifests: Mapping[str, Manifest[TaskSpec]] = desired.of("task")
         self._facts = facts
         observed = _as_attempted(observed)
-        self._by_run = {r.run: r for r in observed.runs}
+        self._by_run = {r.run: r for r in (*observed.around, *observed.runs)}
+        self._read = {r.run for r in observed.runs}
         self._latest = observed.latest()
         self._listening = observed.listening
         self._without_result = observed.without_result
         load = load_of(observed.runs)
         self._busy = dict(load.by_instance)
         self._total = load.total
-        self._queued = load.by_agent
+        self._queued = Counter(load.by_agent) + Counter(observed.unread)
 
     def step(self, run: TaskRecord) -> Change:
         if why := self._unwanted(run):
@@ -84,12 +94,25 @@ class _Planner:
         if not self._facts.is_fleet_known:
             return self._as(run, Action.HOLD, f"{run.state}; the agents cannot be read now", TaskWork(run=run))
         match run.state:
+            case TaskState.PENDING if run.purpose == DELEGATION:
+                return self._delegate(run, spec)
             case TaskState.PENDING:
-                return self._authorise(run, spec, self._candidates(spec))
+                return self._authorise(run, spec, self._candidates(run, spec))
             case TaskState.AUTHORISED:
                 return self._dispatch(run, spec)
             case _:
                 return self._watch(run, spec)
+
+    def of_git(self, runs: Iterable[GitRunRecord]) -> Iterator[Change]:
+        """What there is to say of runs of git that were read in short only."""
+        for run in runs:
+            if run.run in self._read:
+                continue
+            why = self._unwanted(run)
+            if why and run.state not in FINAL:
+                yield self._cancel(run.record, why)
+            elif not why and run.state in FINAL:
+                yield task_change(run.name, Action.KEEP, f"finished: {run.state}", run.spec_digest, TaskWork())
 
     def put_back(self, run: TaskRecord, state: TaskState) -> Change:
         """Somebody wrote its end into the record; it goes on from where its attempts say that it is."""
@@ -109,15 +132,17 @@ class _Planner:
             agent = run.escalated.removeprefix(TO_AGENT)
             told = escalation_run(run, recorded_spec(run.manifest), agent)
             return self._make(told, f"{run.name} came to no good end, and {agent} is told")
+        if run.purpose == DELEGATION:
+            return self._answer(run)
         if run.purpose or run.schedule:
             return None
         return task_change(run.name, Action.KEEP, f"finished: {run.state}", run.spec_digest, TaskWork(run=run))
 
-    def _unwanted(self, run: TaskRecord) -> str:
+    def _unwanted(self, run: TaskRecord | GitRunRecord) -> str:
         """Why nobody wants a run any more; empty where it is wanted."""
-        if run.purpose:
+        if isinstance(run, TaskRecord) and run.purpose:
             return self._abandoned(run)
-        if run.source != "git":
+        if isinstance(run, TaskRecord) and not _is_git(run):
             return ""
         manifest = self._manifests.get(run.schedule or run.name)
         if manifest is None:
@@ -133,7 +158,7 @@ class _Planner:
             return "the run that it was made for is gone"
         if run.purpose == CHECK and (parent.state != TaskState.CHECKING or check_id(parent, run.step) != run.run):
             return f"{parent.name} is {parent.state}, and waits for it no more"
-        return ""
+        return why_abandoned(run, parent) if run.purpose == DELEGATION else ""
 
     def _withdraw(self, run: TaskRecord, why: str) -> Change:
         change = self._cancel(run, why)
@@ -159,11 +184,30 @@ class _Planner:
             return self._as(
                 run, Action.COMPLETE, reason, TaskWork(run=run, spec=spec, state=TaskState.REJECTED, reason=reason)
             )
-        self._queued[agent.name] = self._queued.get(agent.name, 0) + 1
+        self._queued[agent.name] += 1
         denied = TaskState.REJECTED if is_final else None
         work = TaskWork(run=run, spec=spec, agent=agent, state=denied, is_fallback=is_fallback)
-        after = f", since {run.agent} had all its attempts" if is_fallback else ""
+        why = FOR_GOOD if run.reason.startswith(FOR_GOOD) else "had all its attempts"
+        after = f", since {run.agent} {why}" if is_fallback else ""
         return self._as(run, Action.AUTHORISE, f"asking policy about {agent.name}{after}", work)
+
+    def _delegate(self, run: TaskRecord, spec: TaskSpec) -> Change:
+        """What a run asked another agent for is authorised with no more than both may, or rejected."""
+        grant = weigh(run, self._by_run, self._facts.fleet, self._hub.sensitivity.exposures)
+        if isinstance(grant, str):
+            work = TaskWork(run=run, spec=spec, state=TaskState.REJECTED, reason=grant)
+            return self._as(run, Action.COMPLETE, grant, work)
+        work = TaskWork(
+            run=grant.run, spec=spec, agent=grant.agent, state=TaskState.REJECTED, delegation=grant.question
+        )
+        return self._as(run, Action.AUTHORISE, f"asking policy about {grant.agent.name}", work)
+
+    def _answer(self, run: TaskRecord) -> Change | None:
+        """Who asked for it is told of its end; once more after a router that had the answer in memory is gone."""
+        router = self._facts.router
+        if router is None or is_answered(run, router.epoch):
+            return None
+        return self._as(run, Action.UPDATE, "who asked for it is told of its end", TaskWork(run=run, answers=True))
 
     def _load_of(self, agent: AgentView) -> tuple[bool, float, float, str]:
         count = len(agent.instances)
@@ -180,7 +224,8 @@ class _Planner:
 
     def _dispatch(self, run: TaskRecord, spec: TaskSpec) -> Change:
         retry = spec.retries or self._hub.orchestrator.retry
-        if run.attempts - run.spent >= retry.max_attempts:
+        is_hopeless = run.attempts > run.spent and run.reason.startswith(FOR_GOOD)
+        if is_hopeless or run.attempts - run.spent >= retry.max_attempts:
             return self._give_up(run, spec, retry.max_attempts)
         if blocked := self._blocked(run, spec):
             return blocked
@@ -195,7 +240,7 @@ class _Planner:
         """No attempt is left with its agent: another one may take it, else it has failed."""
         tried = (*run.tried.split(), run.agent)
         if self._hub.orchestrator.fallback_on_error and spec.agent is None:
-            others = [a for a in self._candidates(spec) if a.name not in tried]
+            others = [a for a in self._candidates(run, spec) if a.name not in tried]
             if others and self._facts.is_fleet_known:
                 return self._authorise(run, spec, others, is_final=False, is_fallback=True)
         before = f", after {', '.join(run.tried.split())}" if run.tried else ""
@@ -214,16 +259,19 @@ class _Planner:
             if parent is None or is_replaced or parent.state not in FINAL:
                 return self._as(run, Action.HOLD, f"waiting for {name}", TaskWork(run=run))
             if parent.state != TaskState.SUCCEEDED:
-                reason = f"it depends on {name}, which {_ENDED[TaskState(parent.state)]}"
+                reason = f"it depends on {name}, which {ENDED[parent.state]}"
                 work = TaskWork(run=run, state=TaskState.CANCELLED, reason=reason)
                 return self._as(run, Action.COMPLETE, reason, work)
         return None
 
     def _assign(self, run: TaskRecord, spec: TaskSpec) -> Change:
-        if self._total >= self._hub.orchestrator.max_parallel_tasks:
+        if self._total >= self._hub.orchestrator.max_parallel_tasks and run.purpose != DELEGATION:
             reason = f"the fleet runs {self._total} tasks already (maxParallelTasks)"
             return self._as(run, Action.HOLD, reason, TaskWork(run=run))
-        agents = self._candidates(spec)
+        agents = self._candidates(run, spec)
+        if not agents and run.purpose == DELEGATION:
+            work = TaskWork(run=run, state=TaskState.FAILED, reason=self._nobody(spec))
+            return self._as(run, Action.COMPLETE, work.reason, work)
         if not agents:
             return self._as(run, Action.HOLD, self._nobody(spec), TaskWork(run=run))
         own = [a for a in agents if a.name == run.agent]
@@ -285,7 +333,7 @@ class _Planner:
         return self._as(run, Action.TIME_OUT, reason, TaskWork(run=run, spec=spec, reason=reason))
 
     def _resend(self, run: TaskRecord, spec: TaskSpec) -> Change:
-        agent = self._facts.fleet.get(run.agent)
+        agent = self._agent_of(run)
         instance = next((i for i in agent.instances if i.name == run.instance), None) if agent else None
         if instance is None:
             return self._as(run, Action.HOLD, f"assigned on {run.instance}, which leaves the fleet", TaskWork(run=run))
@@ -347,8 +395,15 @@ class _Planner:
         """A run of the hub's own."""
         return self._as(new, Action.CREATE, reason, TaskWork(new=(new,)))
 
-    def _candidates(self, spec: TaskSpec) -> list[AgentView]:
-        return candidates(spec, self._facts.fleet, self._hub.sensitivity.exposures)
+    def _candidates(self, run: TaskRecord, spec: TaskSpec) -> list[AgentView]:
+        found = candidates(spec, self._facts.fleet, self._hub.sensitivity.exposures)
+        if run.purpose == DELEGATION:
+            return [as_delegate(a, run) for a in found if a.name == run.agent]
+        return found
+
+    def _agent_of(self, run: TaskRecord) -> AgentView | None:
+        agent = self._facts.fleet.get(run.agent)
+        return as_delegate(agent, run) if agent is not None and run.purpose == DELEGATION else agent
 
     def _nobody(self, spec: TaskSpec) -> str:
         return why_nobody(spec, self._facts.fleet, self._hub.sensitivity.exposures)
@@ -369,8 +424,11 @@ def _as_attempted(observed: TaskStates) -> TaskStates:
     """With every run as far as it is by its attempts, whatever was written by hand."""
     if not observed.unended:
         return observed
-    runs = tuple(replace(r, state=observed.unended.get(r.run, r.state)) for r in observed.runs)
-    return replace(observed, runs=runs)
+    runs, around = (
+        tuple(replace(r, state=observed.unended.get(r.run, r.state)) for r in some)
+        for some in (observed.runs, observed.around)
+    )
+    return replace(observed, runs=runs, around=around)
 
 
 def retry_wait_s(retry: Retry, run: str, attempts: int) -> float:

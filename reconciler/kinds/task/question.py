@@ -40,5 +40,10 @@ def write_question(
             "exposure": agent.exposure,
             "sandboxed": agent.sandboxed,
         },
-        "time": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:00Z"),
+        "time": show_minute(now),
     }
+
+
+def show_minute(now: datetime) -> str:
+    """The time as policies see it."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:00Z")

@@ -18,18 +18,23 @@ from reconciler.crashpoint import point
 from reconciler.kinds.kind import World
 from reconciler.kinds.task.artefacts import keep_artefact
 from reconciler.kinds.task.child import CHECK
+from reconciler.kinds.task.delegation import REQUEST
 from reconciler.kinds.task.plan import retry_wait_s
-from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState, how_far
+from reconciler.kinds.task.request import take_request
+from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, FOR_GOOD, TaskState, how_far
 from reconciler.kinds.task.step import recorded_spec
 from reconciler.ports import InboxMessage, RouterReport
 from reconciler.settings import Retry
 from reconciler.store import attempts, records
 from reconciler.store.audit import append
-from reconciler.store.records import ResultRecord, TaskRecord
+from reconciler.store.records import DELEGATION, ResultRecord, TaskRecord
 
 CURSOR = "hub_inbox_cursor"
 BATCH = 500
 MAX_ARTEFACTS = 100
+_TIMED_OUT = ("timeout", "first_output", "progress")
+_HOPELESS = ("model_refused", "limit", "too_large")
+"""Another attempt of the same agent would end the same way (docs/executors.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,9 @@ def receive(world: World, report: Reading[RouterReport]) -> int:
 
 
 def _take(row: InboxMessage, world: World) -> None:
+    if row.type == REQUEST:
+        take_request(row, world)
+        return
     if not row.type.startswith("task."):
         _note(world, row, "noted", _what_happened(row))
         return
@@ -186,8 +194,7 @@ def _end_badly(run: TaskRecord, row: InboxMessage, kind: str, error: str, world:
         attempts.end_attempt(world.store, run, "cancelled", run.reason, now)
         _note(world, row, "applied", f"cancelled on {row.instance}", run)
         return
-    timed_out = kind in ("timeout", "first_output", "progress")
-    reason = f"{'timed out' if timed_out else 'failed'} on {row.instance}: {error or kind}"
+    reason = f"{_ended_how(kind)} on {row.instance}: {error or kind}"
     if run.purpose == CHECK and kind == "exit" and "argv" in json.loads(run.manifest):
         refused = replace(run, state=TaskState.FAILED, reason=reason, finished_at=now.isoformat(), progress="")
         records.put_tasks(world.store, [refused])
@@ -195,11 +202,17 @@ def _end_badly(run: TaskRecord, row: InboxMessage, kind: str, error: str, world:
         _note(world, row, "failed", reason, run)
         return
     retry = recorded_spec(run.manifest).retries or _default_retry(world)
-    wait = retry_wait_s(retry, run.run, run.attempts - run.spent)
+    wait = 0.0 if kind in _HOPELESS else retry_wait_s(retry, run.run, run.attempts - run.spent)
     attempts.hand_back(
         world.store, replace(run, progress=""), reason, now, not_before_boot=world.clock.boottime() + wait
     )
     _note(world, row, "failed", reason, run)
+
+
+def _ended_how(kind: str) -> str:
+    if kind in _HOPELESS:
+        return FOR_GOOD
+    return "timed out" if kind in _TIMED_OUT else "failed"
 
 
 def _default_retry(world: World) -> Retry:
@@ -243,7 +256,7 @@ def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskR
             world.entry(
                 revision=run.revision if run else "",
                 actor=f"agent:{row.instance}",
-                cause="commit" if run and run.source == "git" else (run.source if run else ""),
+                cause=_cause(run) if run else "",
                 kind="task" if run else "message",
                 name=run.name if run else row.type,
                 action=row.type,
@@ -253,6 +266,12 @@ def _note(world: World, row: InboxMessage, outcome: str, reason: str, run: TaskR
             )
         ],
     )
+
+
+def _cause(run: TaskRecord) -> str:
+    if run.purpose == DELEGATION:
+        return DELEGATION
+    return "commit" if run.source == "git" else run.source
 
 
 def _int(value: object) -> int | None:

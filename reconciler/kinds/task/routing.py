@@ -26,6 +26,8 @@ def why_nobody(spec: TaskSpec, fleet: Fleet, exposures: Exposures) -> str:
 def why_nobody_is_free(agents: Sequence[AgentView]) -> str:
     """Why no instance of these agents, of which there is one at least, takes a run now."""
     instances = [i for a in agents for i in a.instances]
+    if growing := next((a for a in agents if len(a.instances) < a.replicas), None):
+        return f"an instance of {growing.name} is made for it"
     if not instances:
         return f"{agents[0].name} has no instances (replicas: 0)"
     waiting = next((i for i in instances if not i.ready), None)

@@ -5,7 +5,6 @@ never a second one. What was seen to goes forward only, unless the clock is set 
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from reconciler.kinds.kind import Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.task.child import run_id
 from reconciler.kinds.task.spec import LoadedTasks, Schedule, TaskSpec
-from reconciler.kinds.task.state import FINAL, TaskState, TaskStates
+from reconciler.kinds.task.state import TaskState, TaskStates
 from reconciler.kinds.task.step import TaskWork, task_change
 from reconciler.store.records import ScheduleRecord, TaskRecord
 
@@ -37,10 +36,9 @@ def plan_schedules(desired: Desired, observed: TaskStates, facts: Facts) -> Sequ
     }
     if not scheduled and not observed.schedules:
         return ()
-    unfinished = Counter(r.schedule for r in observed.runs if r.schedule and r.state not in FINAL)
-    known = frozenset(r.run for r in observed.runs if r.schedule)
+    known = observed.occurred
     out = [
-        _plan_one(m, m.spec.schedule, observed.schedules.get(n), unfinished[n], known, desired, facts)
+        _plan_one(m, m.spec.schedule, observed.schedules.get(n), observed.unfinished.get(n, 0), known, desired, facts)
         for n, m in sorted(scheduled.items())
         if m.spec.schedule is not None
     ]

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from reconciler.kinds.kind import Listening
 from reconciler.store.records import CANCEL_REQUESTED as CANCEL_REQUESTED
-from reconciler.store.records import AttemptRecord, ScheduleRecord, TaskRecord
+from reconciler.store.records import AttemptRecord, GitRunRecord, ScheduleRecord, TaskRecord
 
 
 class TaskState(StrEnum):
@@ -25,27 +25,57 @@ class TaskState(StrEnum):
     REJECTED = "rejected"
 
 
-FINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.TIMED_OUT, TaskState.CANCELLED, TaskState.REJECTED})
+FOR_GOOD = "failed for good"
+"""How the reason of a run begins whose agent need not try it again."""
+
+ENDED: Mapping[str, str] = {
+    TaskState.SUCCEEDED: "succeeded",
+    TaskState.FAILED: "failed",
+    TaskState.TIMED_OUT: "timed out",
+    TaskState.CANCELLED: "was cancelled",
+    TaskState.REJECTED: "was rejected",
+}
+"""How a run can end, as the end of a sentence about it."""
+FINAL = frozenset(ENDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStates:
-    """All runs, oldest first; `without_result` names runs that count as succeeded but left no result behind.
+    """The runs that there may be something to do about, oldest first, and how many stand behind them.
 
-    `unended` says how far those runs are whose end somebody wrote into the record by hand.
-    `schedules` says by manifest what was seen to. `listening` is for how long the router has been seen to listen to
-    each instance.
+    `around` are runs that those belong to or depend on, whatever their state, the newest of a name last. `more` says by
+    run what else waits that was not read, `unread` counts that by agent. `in_git` are all runs of git in short.
+    `unfinished` counts runs by schedule, `occurred` are runs for what was due later than a schedule has seen to.
+
+    `without_result` names runs that count as succeeded but left no result behind. `unended` says how far those runs are
+    whose end somebody wrote into the record by hand. `schedules` says by manifest what was seen to. `listening` is for
+    how long the router has been seen to listen to each instance.
     """
 
     runs: tuple[TaskRecord, ...] = ()
+    around: tuple[TaskRecord, ...] = ()
+    more: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict)
+    in_git: tuple[GitRunRecord, ...] = ()
+    unfinished: Mapping[str, int] = field(default_factory=dict)
+    occurred: frozenset[str] = frozenset()
     without_result: frozenset[str] = frozenset()
     unended: Mapping[str, TaskState] = field(default_factory=dict)
     schedules: Mapping[str, ScheduleRecord] = field(default_factory=dict)
     listening: Listening = field(default_factory=Listening)
 
     def latest(self) -> Mapping[str, TaskRecord]:
-        """The newest run of each name."""
-        return {r.name: r for r in self.runs}
+        """The newest run of each name, of those that were read."""
+        return {r.name: r for r in (*self.runs, *self.around)}
+
+
+def states_of_all(runs: Sequence[TaskRecord]) -> TaskStates:
+    """The same where all runs were read, as of a record that is looked at once."""
+    return TaskStates(
+        runs=tuple(runs),
+        unfinished=Counter(r.schedule for r in runs if r.schedule and r.state not in FINAL),
+        occurred=frozenset(r.run for r in runs if r.schedule),
+    )
 
 
 def how_far(run: TaskRecord, attempts: Sequence[AttemptRecord]) -> TaskState | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.fleet import AgentView, InstanceView
@@ -11,7 +12,7 @@ from reconciler.core.quantity import NORMALISED
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.task.spec import TaskSpec
 from reconciler.kinds.task.state import TaskState
-from reconciler.store.records import ScheduleRecord, TaskRecord
+from reconciler.store.records import DELEGATION, ScheduleRecord, TaskRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class TaskWork:
 
     `new` are runs to be recorded, unless they are there. `schedule` is what a schedule has seen to now, `ended` names
     one that is gone. `parents` are runs by the name of their task. `is_fallback`: to an agent after another one failed.
+    `delegation` is what policy is asked about a delegated run besides; `answers`: who asked for it is told of its end.
     """
 
     run: TaskRecord | None = None
@@ -36,6 +38,8 @@ class TaskWork:
     ended: str = ""
     child: TaskRecord | None = None
     remedy: str = ""
+    delegation: Mapping[str, Any] | None = None
+    answers: bool = False
 
 
 @lru_cache(maxsize=16384)
@@ -46,6 +50,8 @@ def recorded_spec(manifest: str) -> TaskSpec:
 
 def cause_of(run: TaskRecord) -> Cause:
     """Why a run is there."""
+    if run.purpose == DELEGATION:
+        return Cause.DELEGATION
     if run.schedule:
         return Cause.SCHEDULE
     return {"git": Cause.COMMIT, "inbox": Cause.INBOX}.get(run.source, Cause.OPERATOR)

@@ -50,6 +50,15 @@ def test_a_new_instance_gets_private_folders_a_token_that_only_it_can_read_and_a
     assert (record.phase, record.container_id) == ("executing", container_id(fleet))
 
 
+def test_limits_that_the_hub_changed_itself_are_not_taken_for_changed_by_hand(fleet: FakeFleet) -> None:
+    commit(fleet, resources={"pids": 60})
+    fleet.settle()
+    commit(fleet, resources={"pids": 50})
+    (done,) = fleet.loop.run_pass().done
+    assert done.change.reason == "limits changed in git; changed in place"
+    assert fleet.loop.run_pass().done == ()
+
+
 def test_its_token_outlives_its_ttl_and_the_draining_after_it(fleet: FakeFleet) -> None:
     commit(fleet, lifecycle={"ttl": "1h", "drainDeadline": "30m"})
     before = fleet.clock.now()

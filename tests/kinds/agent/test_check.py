@@ -19,6 +19,13 @@ def test_sends_may_only_name_agents_that_are_defined() -> None:
     assert problems_of({**files, "agents.d/b.yaml": agent_text("reader")}) == []
 
 
+def test_delegation_may_only_name_agents_that_are_defined() -> None:
+    files = {"agents.d/a.yaml": agent_text(delegation={"to": ["writer", "reader"]})}
+    assert problems_of(files) == [
+        "agents.d/a.yaml:9:33: delegation.to names agent 'reader', which is not defined; agents are: writer"
+    ]
+
+
 def test_a_broken_agent_file_is_the_only_problem_even_if_others_name_its_agent() -> None:
     files = {"agents.d/a.yaml": agent_text(messaging=SENDS), "agents.d/b.yaml": agent_text("reader", rol="x")}
     (problem,) = problems_of(files)

@@ -168,7 +168,7 @@ def test_a_task_wakes_it_and_is_done_and_it_sleeps_again(fleet: FakeFleet) -> No
 def test_a_message_wakes_it_and_is_not_lost(fleet: FakeFleet) -> None:
     sleepy(fleet)
     fleet.router.instances["writer-0"].mailbox.append(
-        {"type": "docs.requested", "payload": {"run": "", "generation": 0}}
+        {"type": "docs.requested", "pattern": "event", "payload": {"run": "", "generation": 0}}
     )
     fleet.run()
     assert fleet.containers() == {"writer-0": "running"}

@@ -154,6 +154,17 @@ def test_after_max_crashes_it_is_isolated() -> None:
     assert change.spec.phase is Phase.QUARANTINED
 
 
+def test_one_that_crashes_now_and_then_is_isolated_after_as_many_crashes_as_its_threshold() -> None:
+    manifest = manifest_of(lifecycle={"maxCrashes": 9, "quarantineThreshold": 4})
+
+    def after(all_crashes: int) -> Change:
+        return plan_one(manifest, state_of(record_of(manifest, all_crashes=all_crashes), container="exited"))
+
+    assert after(3).action is Action.RESTART
+    why = "it exited, crash number 5 since it was made (quarantineThreshold 4)"
+    assert said(after(4)) == (Action.QUARANTINE, Cause.CRASH, why)
+
+
 def test_one_that_was_killed_says_so_but_not_by_whom() -> None:
     assert crashed(exit_code=137).reason == "it exited with 137 (killed, by somebody or by the kernel)"
 

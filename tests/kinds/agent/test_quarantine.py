@@ -2,16 +2,20 @@
 
 import json
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.api.agents import order_agent
 from reconciler.core.change import Action, Cause
 from reconciler.kinds.agent.evidence import KEPT, LOG_BYTES
+from reconciler.kinds.agent.instance import STABLE_S
 from reconciler.kinds.agent.state import Phase
 from reconciler.store.records import OrderRecord
 from tests.fakes.fleet import FakeFleet, change_of, told
+from tests.fakes.fuse import Fuse, KilledError
 from tests.fakes.texts import agent_text, hub_text, task_text
 from tests.kinds.agent.build import manifest_of, plan_one, record_of, state_of
 
@@ -107,6 +111,46 @@ def test_after_too_many_crashes_it_has_no_token_no_mailbox_and_a_container_that_
     fleet.restart()
     assert fleet.run().done == ()
     assert "writer-0" not in fleet.router.instances
+
+
+def test_crashes_far_apart_count_for_as_long_as_its_container_lives(fleet: FakeFleet) -> None:
+    rules = {"maxCrashes": 1, "quarantineThreshold": 2}
+    commit(fleet, lifecycle=rules)
+    fleet.settle()
+    for number in range(2):
+        fleet.runtime.crash("writer-0", 3)
+        fleet.settle()
+        fleet.clock.advance(STABLE_S + 1)
+        fleet.watch(12, are_calling=True)
+        record = fleet.instances()["writer-0"]
+        assert (record.crashes, record.all_crashes, record.phase) == (0, number + 1, "executing")
+    fleet.runtime.crash("writer-0", 3)
+    fleet.run()
+    assert fleet.instances()["writer-0"].phase == "quarantined"
+    commit(fleet, lifecycle=rules, version="2")
+    fleet.settle()
+    assert fleet.instances()["writer-0"].all_crashes == 0
+
+
+def test_a_kill_amid_isolating_does_not_change_why_it_is_isolated(fleet: FakeFleet, tmp_path: Path) -> None:
+    commit(fleet)
+    fleet.settle()
+    order_agent(fleet.world, "writer-0", "quarantine", "uid:7", "")
+    fleet.end_hub()
+    for number in range(1, 100):
+        other = fleet.copy(tmp_path.with_name(f"{tmp_path.name}-{number}"), Fuse(number))
+        with suppress(KilledError):
+            other.run()
+        was_killed = other.fuse.is_blown
+        other.restart()
+        other.run()
+        assert other.containers() == {"writer-0": "exited"}
+        assert other.instances()["writer-0"].reason == "quarantined by uid:7", other.fuse.visited
+        other.end_hub()
+        if not was_killed:
+            assert number > 5
+            return
+    raise AssertionError("one pass has no end")
 
 
 def test_a_commit_lets_it_out_and_the_condition_is_over(fleet: FakeFleet) -> None:

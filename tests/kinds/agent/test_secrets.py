@@ -8,11 +8,12 @@ import pytest
 
 from reconciler.core.secret import SecretFault
 from reconciler.kinds.agent.secrets import lacking, outdated, secret_names
+from reconciler.kinds.task.explain import explain_task
 from reconciler.loop.admit import admit
 from tests.fakes.desired import desired_of
 from tests.fakes.fleet import FakeFleet, change_of, show
 from tests.fakes.policy import FakePolicy
-from tests.fakes.texts import agent_text
+from tests.fakes.texts import agent_text, task_text
 
 RESYNC_S = 30.0
 VALUE = b"hunter2\n"
@@ -136,6 +137,24 @@ def test_a_withdrawn_secret_is_taken_away_and_its_lack_is_said(fleet: FakeFleet)
         "it runs without secret deploy-key, which its provider does not have",
     )
     assert fleet.containers() == {"writer-0": "running"}
+
+
+def test_an_instance_without_its_secret_gets_no_task_and_explain_says_why(fleet: FakeFleet) -> None:
+    fleet.provider.values = {"deploy-key": VALUE}
+    commit(fleet, "deploy-key")
+    fleet.settle()
+    fleet.provider.values.clear()
+    fleet.clock.advance(RESYNC_S)
+    agent = agent_text(secrets=["deploy-key"])
+    fleet.commit({"agents.d/a.yaml": agent, "tasks.d/t.yaml": task_text("one")})
+    fleet.watch(8, are_calling=True)
+    assert fleet.states() == {"one": "authorised"}
+    said = explain_task(fleet.task("one"), change_of(fleet.look(), "task/one"))
+    assert said.endswith("writer-0 is not ready: it runs without secret deploy-key, which its provider does not have.")
+    fleet.provider.values = {"deploy-key": VALUE}
+    fleet.clock.advance(RESYNC_S)
+    fleet.watch(8, are_calling=True)
+    assert fleet.states() == {"one": "succeeded"}
 
 
 def test_a_provider_that_cannot_be_read_changes_nothing(fleet: FakeFleet) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.secret import SecretFault
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.kinds.agent.view import view
 from reconciler.ports import InstanceReport
@@ -37,6 +38,11 @@ def test_an_instance_is_ready_when_it_executes_and_calls() -> None:
         (state_of(record_of(WRITER, phase=Phase.HANDSHAKING)), "it is handshaking"),
         (state_of(record_of(WRITER, phase=Phase.UPGRADING, reason="changed in git")), "changed in git"),
         (state_of(record_of(WRITER), report=None), "the router does not know it yet"),
+        (state_of(record_of(WRITER), secrets={"key": SecretFault.WITHDRAWN}), "secret key was withdrawn"),
+        (
+            state_of(record_of(WRITER), secrets={"key": SecretFault.MISSING, "other": SecretFault.CHANGED}),
+            "it runs without secret key, which its provider does not have",
+        ),
         (
             state_of(record_of(WRITER), report=InstanceReport(instance="writer-0", last_seen=BOOT_S - 31)),
             "no heartbeat for 31s",
@@ -49,6 +55,16 @@ def test_an_instance_is_ready_when_it_executes_and_calls() -> None:
 )
 def test_an_instance_that_is_not_ready_says_why(state: InstanceState | None, why: str) -> None:
     assert readiness(state) == why
+
+
+def test_another_value_of_a_secret_keeps_no_instance_from_work() -> None:
+    assert readiness(state_of(record_of(WRITER), secrets={"key": SecretFault.CHANGED})) == ""
+
+
+def test_a_per_task_agent_says_how_many_instances_it_may_have() -> None:
+    manifest = manifest_of(mode="per-task", replicas=3)
+    agent = view(desired_of(manifest), AgentStates(), facts_of())["writer"]
+    assert (agent.instances, agent.replicas) == ((), 3)
 
 
 def test_after_a_restart_of_the_router_an_instance_gets_time_to_call() -> None:
@@ -82,6 +98,19 @@ def test_agents_are_those_of_git_and_nothing_else() -> None:
     assert [i.name for i in agents["b"].instances] == ["b-0", "b-1"]
     assert "gone" not in agents
     assert agents.get("gone") is None
+
+
+def test_its_exposure_is_that_of_the_model_which_its_executor_can_speak_to() -> None:
+    models = [{"name": "m"}]
+    providers = [
+        {"name": "near", "type": "openai", "exposure": "private", "models": models},
+        {"name": "far", "type": "anthropic", "exposure": "public", "models": models},
+    ]
+    hub = HubSpec.model_validate({"providers": providers})
+    more: dict[str, Any] = {"llm": {"require": {}}, "resources": {"memory": "1GiB", "pids": 256}}
+    claude, plain = (manifest_of(executor=e, **more) for e in ({"type": "claude-code"}, {"type": "http"}))
+    for manifest, exposure in ((claude, "public"), (plain, "private")):
+        assert view(desired_of(manifest, hub=hub), AgentStates(), facts_of())["writer"].exposure == exposure
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from reconciler.kinds.kind import Desired, Facts, Listening
 from reconciler.kinds.manifest import Loaded, Manifest
 from reconciler.kinds.task.plan import plan
 from reconciler.kinds.task.spec import TaskSpec
-from reconciler.kinds.task.state import TaskState, TaskStates
+from reconciler.kinds.task.state import TaskState, states_of_all
 from reconciler.ports import InstanceReport, Revision, RouterReport
 from reconciler.settings import HubSpec
 from reconciler.store.records import TaskRecord
@@ -85,8 +85,11 @@ def plan_tasks(
         loaded={"task": Loaded(by_name={m.name: m for m in manifests})},
     )
     listening = Listening(at_s=BOOT_S, since={"writer-0": BOOT_S - more.pop("listening_s", 5000.0)})
-    states = TaskStates(
-        runs=runs, without_result=without_result, listening=listening, schedules=more.pop("schedules", {})
+    states = replace(
+        states_of_all(runs),
+        without_result=without_result,
+        listening=listening,
+        schedules=more.pop("schedules", {}),
     )
     values = {
         "now": START,

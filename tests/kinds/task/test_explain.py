@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.condition import Mode
-from reconciler.kinds.task.explain import explain_schedule, explain_task, explain_without_hub
+from reconciler.kinds.task.explain import explain_in_line, explain_schedule, explain_task, explain_without_hub
 from reconciler.kinds.task.state import FINAL, TaskState
 from reconciler.store.records import TaskRecord, UnitRecord
 from tests.fakes.fleet import agent_view
@@ -34,6 +34,16 @@ def why(run: TaskRecord, unit: UnitRecord | None = None, mode: Mode = Mode.NORMA
             run_of(TASK, TaskState.AUTHORISED),
             {"agents": [agent_view(instances=())]},
             "is not running, it is authorised: writer has no instances (replicas: 0).",
+        ),
+        (
+            run_of(TASK, TaskState.AUTHORISED),
+            {"agents": [agent_view(instances=(), replicas=2)]},
+            "is not running, it is authorised: an instance of writer is made for it.",
+        ),
+        (
+            run_of(TASK, TaskState.AUTHORISED),
+            {"agents": [agent_view(instances=(instance_of(ready=False, reason="it has its one task"),), replicas=1)]},
+            "is not running, it is authorised: writer-0 is not ready: it has its one task.",
         ),
         (
             run_of(TASK, TaskState.AUTHORISED, attempts=1, reason="failed on writer-0: no", not_before_boot=BOOT_S + 2),
@@ -114,3 +124,29 @@ def test_a_schedule_says_when_it_is_due_and_what_became_of_the_last_run() -> Non
     )
     last = run_of(task_of("report-20260105-0600"), TaskState.TIMED_OUT)
     assert explain_schedule("report", change, last).endswith("; its last run, report-20260105-0600, is timed out.")
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "wait_s", "state", "said"),
+    [
+        (["report", "other"], 9.0, TaskState.AUTHORISED, "authorised: waiting for report."),
+        ([], 9.04, TaskState.AUTHORISED, "authorised: next attempt in 9s: failed: no."),
+        ([], 0.0, TaskState.PENDING, "pending: policy is asked about 7 others first."),
+        (
+            [],
+            -1.0,
+            TaskState.AUTHORISED,
+            "authorised: 7 others come first for writer, and of the first of them, first, the plan says: "
+            "all instances of writer are busy.",
+        ),
+    ],
+)
+def test_what_stands_behind_others_says_what_it_waits_for(
+    waits_for: list[str], wait_s: float, state: TaskState, said: str
+) -> None:
+    busy = run_of(task_of("busy"), TaskState.RUNNING, priority=9)
+    head = run_of(task_of("first"), TaskState.AUTHORISED, source="api")
+    (change,) = [c for c in plan_tasks([task_of("busy")], busy, head) if c.name == "first"]
+    run = run_of(TASK, state, reason="failed: no", agent="writer")
+    shown = explain_in_line(run, change, ahead=7, waits_for=waits_for, wait_s=wait_s)
+    assert shown == f"{SUBJECT} is not running, it is {said}"

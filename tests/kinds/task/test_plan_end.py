@@ -10,7 +10,7 @@ from reconciler.core.change import Action, Change
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.task.child import check_id, check_run, escalation_id, escalation_run
 from reconciler.kinds.task.spec import TaskSpec
-from reconciler.kinds.task.state import FINAL, TaskState
+from reconciler.kinds.task.state import FINAL, FOR_GOOD, TaskState
 from reconciler.settings import HubSpec
 from reconciler.store.records import TaskRecord
 from tests.fakes.fleet import agent_view
@@ -181,6 +181,17 @@ def test_the_other_one_has_all_attempts_again() -> None:
     change = plan_run(replace(moved, attempts=6), able(), agents=[writer(), EDITOR])
     assert (change.action, change.spec.state) == (Action.COMPLETE, TaskState.FAILED)
     assert change.spec.reason == "failed on writer-0: it broke (attempt 3 of 3, after writer)"
+
+
+def test_what_an_agent_failed_for_good_is_not_tried_by_it_again_but_maybe_by_another() -> None:
+    failed = spent(able(), attempts=1, reason=f"{FOR_GOOD} on writer-0: no such model")
+    change = plan_run(failed, able(), agents=[writer()])
+    assert (change.action, change.spec.state) == (Action.COMPLETE, TaskState.FAILED)
+    assert change.spec.reason == "failed for good on writer-0: no such model (attempt 1 of 3)"
+    change = plan_run(failed, able(), agents=[writer(), EDITOR])
+    assert said(change) == (Action.AUTHORISE, "asking policy about editor, since writer failed for good")
+    moved = replace(failed, agent="editor", tried="writer", spent=1)
+    assert said(plan_run(moved, able(), agents=[writer(), EDITOR])) == (Action.DISPATCH, "to editor-0")
 
 
 @pytest.mark.parametrize(

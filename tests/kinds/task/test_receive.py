@@ -127,13 +127,26 @@ def test_a_failed_run_can_be_tried_again_after_a_while(fleet: FakeFleet) -> None
         ("first_output", "timed out on writer-0: slow"),
         ("progress", "timed out on writer-0: slow"),
         ("exit", "failed on writer-0: slow"),
-        ("too_large", "failed on writer-0: slow"),
+        ("too_large", "failed for good on writer-0: slow"),
+        ("model_refused", "failed for good on writer-0: slow"),
+        ("limit", "failed for good on writer-0: slow"),
+        ("model_unavailable", "failed on writer-0: slow"),
         ("anything", "failed on writer-0: slow"),
     ],
 )
 def test_the_reason_tells_what_was_too_slow_from_what_broke(fleet: FakeFleet, kind: str, why: str) -> None:
     report(fleet, "task.failed", reason=kind, error="slow")
     assert take(fleet).reason == why
+
+
+@pytest.mark.parametrize("kind", ["too_large", "model_refused", "limit"])
+def test_what_another_attempt_cannot_mend_ends_the_run(fleet: FakeFleet, kind: str) -> None:
+    report(fleet, "task.failed", reason=kind, error="no")
+    fleet.run()
+    run = fleet.task("changelog")
+    assert (run.state, run.attempts) == ("failed", 1)
+    assert run.reason == "failed for good on writer-0: no (attempt 1 of 3)"
+    assert [a.outcome for a in records.attempts(fleet.store, run.run)] == ["failed"]
 
 
 def test_a_run_that_was_to_be_cancelled_ends_cancelled(fleet: FakeFleet) -> None:
@@ -259,7 +272,7 @@ def test_more_output_than_the_manifest_allows_is_a_failure_and_nothing_of_it_is_
     small(fleet)
     report(fleet, "task.completed", **{"exit_code": 0, "result": "ok", "artefacts": [artefact("x", b"x")], **output})
     run = take(fleet)
-    assert (run.state, run.reason) == ("authorised", f"failed on writer-0: too_large: {why}")
+    assert (run.state, run.reason) == ("authorised", f"failed for good on writer-0: too_large: {why}")
     found = result(fleet)
     assert found is not None
     assert (found.result, found.artefacts, found.error) == ("null", "[]", f"too_large: {why}")
@@ -283,18 +296,15 @@ def test_as_much_output_as_the_manifest_allows_is_kept(fleet: FakeFleet, output:
     assert kept(fleet) == [base64.b64decode(output["artefacts"][0]["content_base64"])]
 
 
-def test_too_much_output_in_each_attempt_ends_the_run_by_that_name(fleet: FakeFleet) -> None:
+def test_too_much_output_ends_the_run_by_that_name(fleet: FakeFleet) -> None:
     small(fleet)
-    run = fleet.task("changelog")
-    records.put_tasks(fleet.store, [replace(run, attempts=3)])
     report(fleet, "task.completed", exit_code=0, result="x" * 2000)
-    take(fleet)
-    fleet.clock.advance(600)
     fleet.run()
     run = fleet.task("changelog")
     assert (run.state, run.reason) == (
         "failed",
-        "failed on writer-0: too_large: the result has 2000 characters, output.maxSize is 1KiB (attempt 3 of 3)",
+        "failed for good on writer-0: too_large: the result has 2000 characters, output.maxSize is 1KiB "
+        "(attempt 1 of 3)",
     )
 
 

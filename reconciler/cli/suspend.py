@@ -1,0 +1,54 @@
+"""`suspend` and `resume`: leave one resource, or the whole fleet, as it is for a while."""
+
+import json
+
+import click
+
+from reconciler.cli.options import data_option, output_option, source_option
+from reconciler.cli.output import print_json
+
+
+@click.command(name="suspend")
+@click.argument("subject", default="fleet", metavar="[KIND/NAME]")
+@click.option("--until", default="", help="When it ends by itself: 2h, or 2026-01-31T18:00:00Z. Without: when resumed.")
+@click.option("--reason", default="", help="Why; it stands in status and in the audit log.")
+@source_option
+@data_option
+@output_option
+def suspend_command(subject: str, until: str, reason: str, source: str, data: str | None, output: str) -> int:
+    """Have the hub leave KIND/NAME as it is, or the whole fleet: nothing of it is started, changed or removed."""
+    asked = {"subject": subject, "until": until, "reason": reason}
+    answer = _ask(source, data, "POST", "/api/v1/suspensions", json.dumps(asked).encode())
+    if output == "json":
+        print_json(answer)
+        return 0
+    end = f"until {answer['until']}" if answer["until"] else "until it is resumed"
+    click.echo(f"{answer['subject']} is suspended {end}")
+    return 0
+
+
+@click.command(name="resume")
+@click.argument("subject", default="fleet", metavar="[KIND/NAME]")
+@source_option
+@data_option
+@output_option
+def resume_command(subject: str, source: str, data: str | None, output: str) -> int:
+    """Take back the suspension of KIND/NAME, or that of the whole fleet."""
+    answer = _ask(source, data, "DELETE", f"/api/v1/suspensions/{subject}")
+    if output == "json":
+        print_json(answer)
+        return 0
+    click.echo(f"{answer['subject']} is no longer suspended")
+    return 0
+
+
+def _ask(source: str, data: str | None, method: str, target: str, body: bytes = b"") -> dict[str, str]:
+    from reconciler.api.client import call
+    from reconciler.errors import UsageError
+    from reconciler.home import data_folder, open_home
+
+    home = open_home(data_folder(source, data), create=False)
+    if home is None:
+        raise UsageError(f"there is no fleet in {data_folder(source, data)}; start one with `reconciler run`")
+    answer: dict[str, str] = call(home.run / "api.sock", method, target, body)
+    return answer
