@@ -71,9 +71,11 @@ class Instance:
             return self._change(Action.CREATE, Cause.COMMIT, "new")
         if change := self._isolation(record) or self._existence(record) or self._sleep(record):
             return change
-        if change := self._outdated_secrets():
+        if self.state.secrets and (change := self._outdated_secrets()):
             return change
-        change = self._spec(record) or self._drift(record) or self._ordered(record) or self._lacking_secrets()
+        change = self._spec(record) or self._drift(record) or self._ordered(record)
+        if change is None and self.state.secrets:
+            change = self._lacking_secrets()
         if change is not None and not _lets_it_run(change):
             return change
         return self._silence(record) or self._handshake(record) or change or self._kept(record)
