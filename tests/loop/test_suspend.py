@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.api.app import RefusedRequest
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
+from reconciler.loop.recorded import plan_against_record
 from reconciler.loop.suspend import SUSPENSIONS
 from tests.fakes.fleet import FakeFleet, actions, change_of
 from tests.fakes.texts import agent_text, task_text
@@ -75,6 +76,16 @@ def test_a_look_at_the_plan_ends_nothing(fleet: FakeFleet) -> None:
     fleet.clock.advance(601)
     fleet.look()
     assert fleet.store.get_meta(SUSPENSIONS) == before
+
+
+def test_a_plan_by_the_record_alone_says_it_too(fleet: FakeFleet) -> None:
+    suspend(fleet, subject="agent/writer")
+    fleet.commit({"agents.d/a.yaml": agent_text(replicas=3)})
+    fleet.run()
+    desired = fleet.loop.revisions.last_good()
+    assert desired is not None
+    plan = plan_against_record(desired, fleet.store, fleet.clock, is_descendant=True)
+    assert {c.unit: str(c.action) for c in plan.changes}["agent/writer-2"] == "hold"
 
 
 def test_a_suspended_fleet_gets_no_tasks_and_a_crash_is_not_repaired(fleet: FakeFleet) -> None:
