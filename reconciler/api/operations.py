@@ -16,7 +16,7 @@ from reconciler.core.condition import Mode
 from reconciler.core.plan import Plan
 from reconciler.core.reading import Ok
 from reconciler.errors import RouterError
-from reconciler.kinds.agent.explain import explain_agent
+from reconciler.kinds.agent.explain import explain_agent, find_ready
 from reconciler.kinds.kind import World
 from reconciler.kinds.task.artefacts import read_artefact
 from reconciler.kinds.task.escalation import ACKNOWLEDGED
@@ -64,13 +64,23 @@ class HubOperations:
             "revision": {
                 "applied": self._loop.revisions.applied,
                 "attempted": last.plan.revision if last else "",
+                "candidate": last.candidate if last else "",
                 "problems": [str(p) for p in last.problems] if last else [],
             },
             "conditions": [c.to_json() for c in self._loop.conditions],
             "converged": last.is_converged if last else False,
+            "behind": last.is_behind if last else True,
+            "ready": self._ready(),
             "refused": [r.to_json() for r in last.plan.refused] if last else [],
             "usage": self.usage(),
         }
+
+    def _ready(self) -> Mapping[str, Mapping[str, bool]]:
+        """By agent and instance; empty until a pass has looked at the revision in force."""
+        last, desired = self._hub.last, self._loop.revisions.last_good()
+        if last is None or desired is None or last.plan.revision != desired.revision.id:
+            return {}
+        return {**{name: {} for name in desired.of("agent")}, **find_ready(last.plan.changes)}
 
     def usage(self) -> Mapping[str, Any]:
         """What each instance uses, and how far each agent is trusted that is not at neutral."""

@@ -1,6 +1,7 @@
-"""What the reading commands know of a fleet: its state.db, opened read-only, and whether a hub runs."""
+"""What the reading commands know of a fleet: its state.db, opened read-only, and what a running hub says."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,6 @@ class FleetView:
     store: Store
     state: Path
     run: Path
-    is_running: bool
     runtime: str
     revision: str
     instances: tuple[InstanceRecord, ...]
@@ -49,6 +49,22 @@ class FleetView:
         except (HubAwayError, UsageError):
             return {}
         return {c["name"]: c["reason"] for c in plan["changes"] if c["kind"] == "task" and c["action"] == "hold"}
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a hub runs. Not for asking often: it holds the hub's lock for an instant."""
+        return is_locked(self.state)
+
+    def ask_hub(self) -> Mapping[str, Any]:
+        """What only a running hub knows, such as what instances use; empty where none answers."""
+        from reconciler.api.client import HubAwayError, call
+        from reconciler.errors import UsageError
+
+        try:
+            found: Mapping[str, Any] = call(self.run / "api.sock", "GET", "/status")
+        except (HubAwayError, UsageError):
+            return {}
+        return found
 
     @property
     def policy_engine(self) -> str:
@@ -178,7 +194,6 @@ def read_fleet(source: str, data: str | None, most: int = NEWEST) -> FleetView:
         store=store,
         state=state,
         run=home.run,
-        is_running=is_locked(state),
         runtime=store.get_meta("runtime") or "",
         revision=store.get_meta("applied_revision") or "",
         instances=tuple(records.instances(store).values()),

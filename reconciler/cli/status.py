@@ -20,7 +20,7 @@ def status_command(source: str, data: str | None, output: str) -> int:
     from reconciler.cli.reading import read_fleet
 
     fleet = read_fleet(source, data)
-    live = _ask_hub(fleet)
+    live = fleet.ask_hub()
     if output == "json":
         print_json({**fleet.to_json(), **_as_shown(live)})
         return 0
@@ -57,7 +57,7 @@ def get_command(kind: str, source: str, data: str | None, output: str, limit: in
     from reconciler.cli.reading import read_fleet
 
     fleet = read_fleet(source, data, limit)
-    live = _ask_hub(fleet) if kind in ("agents", "instances") else {}
+    live = fleet.ask_hub() if kind in ("agents", "instances") else {}
     if kind == "tasks" and fleet.older:
         click.echo(f"({fleet.older} older ones: --limit 0 lists all)", err=True)
     if output == "json":
@@ -134,20 +134,6 @@ def describe_command(kind: str, name: str, source: str, data: str | None, output
             ),
         )
     return 0
-
-
-def _ask_hub(fleet: Any) -> Mapping[str, Any]:
-    """What only a running hub knows: what instances use, and conditions that it could not write down."""
-    from reconciler.api.client import HubAwayError, call
-    from reconciler.errors import UsageError
-
-    if not fleet.is_running:
-        return {}
-    try:
-        found: Mapping[str, Any] = call(fleet.run / "api.sock", "GET", "/status")
-    except (HubAwayError, UsageError):
-        return {}
-    return found
 
 
 def _as_shown(live: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,10 +49,11 @@ Findings: TypeAlias = Mapping[str, Sequence[Finding]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
-    """What one pass saw, meant and did."""
+    """What one pass saw, meant and did. `candidate` is the newest revision that was looked at, good or not."""
 
     revision: str
     plan: Plan
+    candidate: str = ""
     done: tuple[Done, ...] = ()
     conditions: tuple[Condition, ...] = ()
     problems: tuple[Problem, ...] = ()
@@ -253,6 +254,7 @@ class Loop:
         return PassReport(
             revision=plan.revision,
             plan=replace(plan, problems=in_force.problems),
+            candidate=in_force.candidate,
             done=done,
             conditions=conditions,
             problems=in_force.problems,

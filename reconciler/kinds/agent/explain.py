@@ -40,6 +40,16 @@ def explain_agent(
     return f"agent {name} runs with {len(ready)} of {len(found)} instances: {'; '.join(others)}."
 
 
+def find_ready(changes: Sequence[Change]) -> Mapping[str, Mapping[str, bool]]:
+    """Which instances of each agent are as git says and at work, or asleep as they may be."""
+    out: dict[str, dict[str, bool]] = {}
+    for change in changes:
+        if change.kind == "agent" and change.instance:
+            is_ready = change.action is Action.KEEP and _phase(change) in (None, Phase.EXECUTING, Phase.REGISTERED)
+            out.setdefault(change.name, {})[change.instance] = is_ready
+    return out
+
+
 def explain_without_hub(name: str, records: Sequence[InstanceRecord]) -> str:
     """The same from the record alone; empty where there is nothing of that name on it."""
     found = [r for r in records if name in (r.agent, r.name)]
