@@ -20,6 +20,7 @@ COMMANDS = {
     "describe": ("status", "Show one resource with its history"),
     "explain": ("explain", "Say why an agent or a task does not run"),
     "wait": ("wait", "Wait until an agent, a task or the fleet is as it should be"),
+    "events": ("events", "Show what happens: changes, conditions, commands of operators"),
     "agent": ("agent", "Restart, drain, isolate and release agents"),
     "suspend": ("suspend", "Leave a resource, or the whole fleet, as it is for a while"),
     "resume": ("suspend", "Take a suspension back"),

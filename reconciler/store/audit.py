@@ -159,12 +159,15 @@ def newest(store: Store) -> tuple[int, str]:
 class Choice:
     """Which rows: all that is given must hold. Times are ISO 8601, UTC; `until` is not included.
 
-    `revision` is the beginning of a revision's id; `names` are names of resources of `kind`.
+    `revision` is the beginning of a revision's id; `names` are names of resources of `kind`. In `name` and `action` a
+    '*' stands for any text.
     """
 
     revision: str = ""
     kind: str = ""
     names: tuple[str, ...] = ()
+    name: str = ""
+    action: str = ""
     since: str = ""
     until: str = ""
     after_seq: int = 0
@@ -195,6 +198,10 @@ def _page(store: Store, choice: Choice, limit: int, *, newest_first: bool = Fals
         query = query.where(col(AuditRow.kind) == choice.kind)
     if choice.names:
         query = query.where(col(AuditRow.name).in_(choice.names))
+    if choice.name:
+        query = query.where(col(AuditRow.name).op("GLOB")(_pattern(choice.name)))
+    if choice.action:
+        query = query.where(col(AuditRow.action).op("GLOB")(_pattern(choice.action)))
     if choice.since:
         query = query.where(col(AuditRow.time) >= choice.since)
     if choice.until:
@@ -202,6 +209,11 @@ def _page(store: Store, choice: Choice, limit: int, *, newest_first: bool = Fals
     order = col(AuditRow.seq).desc() if newest_first else col(AuditRow.seq)
     with store.read() as session:
         return [_entry(r) for r in session.exec(query.order_by(order).limit(limit)).all()]
+
+
+def _pattern(text: str) -> str:
+    """For SQLite's GLOB, where only the '*' of a text means more than itself."""
+    return text.replace("[", "[[]").replace("?", "[?]")
 
 
 def first_rows(store: Store, column: str, **where: str) -> dict[str, int]:
