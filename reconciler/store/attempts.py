@@ -67,11 +67,8 @@ def worked_at(store: Store, instances: Sequence[str]) -> Mapping[str, str]:
 
 
 def _worked_at(store: Store) -> Mapping[str, str]:
-    from sqlalchemy import text
-
-    query = text("SELECT instance, max(max(assigned_at, ended_at)) FROM attempt GROUP BY instance")
-    with store.read() as session:
-        return {str(instance): str(at) for instance, at in session.execute(query).all()}
+    query = "SELECT instance, max(max(assigned_at, ended_at)) FROM attempt GROUP BY instance"
+    return dict(store.rows(query))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,15 +88,11 @@ def heard(store: Store, instances: Sequence[str]) -> list[Heard]:
 
 
 def _heard(store: Store) -> list[Heard]:
-    from sqlalchemy import text
-
-    query = text(
+    query = (
         "SELECT attempt.instance, coalesce(json_extract(task.manifest, '$.spec.sensitivity'), 'internal') AS level, "
         "max(attempt.assigned_at) FROM attempt JOIN task ON task.run = attempt.run GROUP BY attempt.instance, level"
     )
-    with store.read() as session:
-        rows = session.execute(query).all()
-    return [Heard(instance=instance, sensitivity=level, last_at=at) for instance, level, at in rows]
+    return [Heard(instance=instance, sensitivity=level, last_at=at) for instance, level, at in store.rows(query)]
 
 
 def lose(store: Store, instance: str, reason: str, now: datetime) -> int:

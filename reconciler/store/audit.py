@@ -65,8 +65,7 @@ def append(store: Store, entries: Sequence[AuditEntry]) -> None:
         return
     rows: list[dict[str, object]] = []
     with store.transaction():
-        last = store.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
-        seq, prev = last[0] if last else (0, GENESIS)
+        seq, prev = newest(store)
         for entry in entries:
             seq += 1
             row_hash = chain_hash(prev, seq, entry)
@@ -146,13 +145,8 @@ class ChainReading:
 
 def newest(store: Store) -> tuple[int, str]:
     """Seq and hash of the newest row; 0 and `GENESIS` where there is none. Raises StoreError."""
-    from sqlmodel import col, select
-
-    from reconciler.store.tables import AuditRow
-
-    with store.read() as session:
-        found = session.exec(select(AuditRow.seq, AuditRow.hash).order_by(col(AuditRow.seq).desc()).limit(1)).first()
-        return (found[0], found[1]) if found else (0, GENESIS)
+    found = store.rows("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1")
+    return found[0] if found else (0, GENESIS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

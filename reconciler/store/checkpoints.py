@@ -36,9 +36,7 @@ def newest_checkpoint(store: Store) -> KeptCheckpoint | None:
 
 def _read(store: Store, rest: str) -> list[KeptCheckpoint]:
     query = f"SELECT {', '.join(_COLUMNS)}, noted FROM checkpoint {rest}"  # noqa: S608 - our own words
-    with store.read() as session:
-        rows = session.connection().exec_driver_sql(query).all()
     return [
         KeptCheckpoint(checkpoint=Checkpoint(**dict(zip(_COLUMNS, values, strict=True))), noted=noted)
-        for *values, noted in rows
+        for *values, noted in store.rows(query)
     ]

@@ -269,6 +269,7 @@ def _table(record: type[Any]) -> "type[SQLModel]":
     return table
 
 
+@lru_cache(maxsize=64)
 def _columns(cls: type[Any]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
 
@@ -280,7 +281,7 @@ def _all(store: Store, record: type[R], **where: object) -> list[R]:
         is_list = isinstance(value, list | tuple)
         conditions.append(f'"{name}" IN (SELECT value FROM json_each(:{name}))' if is_list else f'"{name}" = :{name}')
     values = {n: json.dumps(v) if isinstance(v, list | tuple) else v for n, v in where.items()}
-    names = _columns(record)
+    names = _columns(record)  # type: ignore[arg-type]
     quoted = ", ".join(f'"{n}"' for n in names)
     condition = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     rows = store.rows(f'SELECT {quoted} FROM "{_table(record).__tablename__}"{condition}', **values)
@@ -302,7 +303,7 @@ def _put(store: Store, records: Iterable[Any]) -> None:
     """Insert these records, or overwrite those of the same key."""
     by_type: dict[type[Any], list[dict[str, object]]] = {}
     for record in records:
-        row = {n: getattr(record, n) for n in _columns(type(record))}
+        row = {n: getattr(record, n) for n in _columns(type(record))}  # type: ignore[arg-type]
         by_type.setdefault(type(record), []).append(row)
     with store.transaction():
         for type_, rows in by_type.items():

@@ -1,5 +1,6 @@
 """What the record says that agents did: events that move trust, counted from a row of the audit log on."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,13 +31,10 @@ def newest_row(store: Store) -> int:
 
 def events_since(store: Store, after: int) -> Mapping[str, Mapping[str, int]]:
     """By instance, how many events of which cause there were in rows after this one. Raises StoreError."""
-    from sqlalchemy import text
-
     out: dict[str, Counter[str]] = {}
-    with store.read() as session:
-        for cause, instance, count in session.execute(text(_DID), {"after": after}).all():
-            if instance:
-                out.setdefault(instance, Counter())[cause] += count
+    for cause, instance, count in store.rows(_DID, after=after):
+        if instance:
+            out.setdefault(instance, Counter())[cause] += count
     return out
 
 
@@ -51,12 +49,9 @@ class Alarm:
 
 def alarms_since(store: Store, after: int, types: Iterable[str]) -> list[Alarm]:
     """What was told in messages of these types, by rows after this one. Raises StoreError."""
-    from sqlalchemy import bindparam, text
-
-    query = text(
-        "SELECT name, actor, reason, max(seq) FROM audit "
-        "WHERE seq > :after AND kind = 'message' AND outcome = 'noted' AND name IN :types GROUP BY name, actor"
-    ).bindparams(bindparam("types", expanding=True))
-    with store.read() as session:
-        rows = session.execute(query, {"after": after, "types": sorted(types)}).all()
+    query = (
+        "SELECT name, actor, reason, max(seq) FROM audit WHERE seq > :after AND kind = 'message' "
+        "AND outcome = 'noted' AND name IN (SELECT value FROM json_each(:types)) GROUP BY name, actor"
+    )
+    rows = store.rows(query, after=after, types=json.dumps(sorted(types)))
     return [Alarm(type=name, actor=actor, reason=reason) for name, actor, reason, _ in rows]
