@@ -17,11 +17,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, NamedTuple
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND_S = 0.01
 _GIVE_UP_S = 2.0
+_MOST_STAT_BYTES = 4096
+_MOST_ENVIRON_BYTES = 8 * 2**20
 _ANY_DEAD = os.WEXITED | os.WNOWAIT | os.WNOHANG
 
 
@@ -39,8 +41,7 @@ class Child:
     stderr: IO[bytes]
 
 
-@dataclass(frozen=True)
-class _Process:
+class _Process(NamedTuple):
     pid: int
     parent: int
     session: int
@@ -195,7 +196,7 @@ def _find_mark(process: _Process, leaders: Mapping[int, str]) -> int:
     """The leader whose session or marker a process carries; 0 for none."""
     if process.session in leaders:
         return process.session
-    environ = _read_bytes(f"/proc/{process.pid}/environ").split(b"\0")
+    environ = _read_bytes(f"/proc/{process.pid}/environ", _MOST_ENVIRON_BYTES).split(b"\0")
     for leader, marker in leaders.items():
         if any(entry.endswith(b"=" + os.fsencode(marker)) for entry in environ):
             return leader
@@ -211,18 +212,24 @@ def _read_process(pid: int) -> _Process | None:
 
     The command's name is in parentheses and may hold anything.
     """
-    fields = _read_bytes(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    fields = _read_bytes(f"/proc/{pid}/stat", _MOST_STAT_BYTES).rpartition(b")")[2].split(None, 4)
     if len(fields) < 4:
         return None
     return _Process(pid=pid, parent=int(fields[1]), session=int(fields[3]), is_zombie=fields[0] in (b"Z", b"X"))
 
 
-def _read_bytes(path: str) -> bytes:
+def _read_bytes(path: str, most: int) -> bytes:
+    """Without a file object: there is a file of each process of the system to read at the end of each command."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return b""
+    try:
+        return os.read(fd, most)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _signal_group(pgid: int, number: int) -> None:

@@ -79,6 +79,7 @@ class Runs:
         self._lock = threading.RLock()
         self._open: dict[_Key, _Run] = {}
         self._ended: dict[_Key, _Ended] = {}
+        self._kept_bytes = 0
         self._is_stopping = False
 
     def assign(self, payload: object, correlation_id: str) -> None:
@@ -237,6 +238,7 @@ class Runs:
             fallback=lambda explanation: _build_fallback(assignment, outcome, explanation),
         )
         self._ended[ref.key] = _Ended(ref=ref, parcel=replace(parcel, fallback=None))
+        self._kept_bytes += len(parcel.message.body)
         self._outbox.put(parcel)
 
     def _settle(self, ref: Ref) -> None:
@@ -249,13 +251,18 @@ class Runs:
 
     def _let_go(self) -> None:
         """Forget the oldest settled reports; their (run, generation) is remembered longer."""
-        kept_bytes = sum(len(e.parcel.message.body) for e in self._ended.values() if e.parcel)
-        for key, ended in list(self._ended.items()):
-            if ended.parcel and ended.is_settled and kept_bytes > _KEPT_REPORT_BYTES:
-                kept_bytes -= len(ended.parcel.message.body)
+        forgotten: list[_Key] = []
+        for key, ended in self._ended.items():
+            has_too_many = len(self._ended) - len(forgotten) > _KEPT_KEYS
+            if not has_too_many and self._kept_bytes <= _KEPT_REPORT_BYTES:
+                break
+            if ended.is_settled and ended.parcel:
+                self._kept_bytes -= len(ended.parcel.message.body)
                 ended.parcel = None
-            if ended.is_settled and len(self._ended) > _KEPT_KEYS:
-                del self._ended[key]
+            if ended.is_settled and has_too_many:
+                forgotten.append(key)
+        for key in forgotten:
+            del self._ended[key]
 
 
 def _build_report(assignment: Assignment, outcome: Outcome) -> Message:
