@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+
+import pytest
+
+from reconciler.agentd.assignment import Ref
+from reconciler.agentd.config import Config, ExecutorSpec
+from reconciler.agentd.dial import UnixDial
+from reconciler.agentd.groups import ProcessGroups
+from reconciler.agentd.hub import Hub
+from reconciler.agentd.log import Log
+from reconciler.agentd.outbox import Outbox, Parcel
+from reconciler.agentd.runs import Runs
+from reconciler.agentd.task import Bench
 
 from .conftest import StartAgentd
 from .fake_hub import FakeHub
@@ -161,3 +174,64 @@ def test_a_cancellation_without_a_run_id_says_nothing_of_what_never_arrived(
     hub.assign()
     assert hub.wait_for("task.completed")["generation"] == 1
     assert hub.payloads("task.failed") == []
+
+
+class Collecting(Outbox):
+    """Keeps what is put in, and sends nothing."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(Hub(UnixDial("/nowhere"), "/nowhere"), log)
+        self.parcels: list[Parcel] = []
+
+    def put(self, parcel: Parcel) -> None:
+        self.parcels.append(parcel)
+
+
+@pytest.fixture
+def outbox() -> Collecting:
+    return Collecting(Log(instance="demo-0", stream=io.StringIO()))
+
+
+@pytest.fixture
+def runs(outbox: Collecting) -> Runs:
+    config = Config(
+        agent="demo",
+        instance="demo-0",
+        socket_path="/nowhere",
+        token_file="/nowhere",
+        version="1",
+        capabilities=(),
+        executor=ExecutorSpec(),
+        base_env={},
+    )
+    log = Log(instance="demo-0", stream=io.StringIO())
+    bench = Bench(config=config, groups=ProcessGroups(is_reaper=False), hub_url="", llm_url="", log=log)
+    return Runs(bench, outbox, spawn_thread=lambda _name, _target: None, on_change=lambda: None)
+
+
+def report_and_settle(runs: Runs, outbox: Collecting, refs: list[Ref]) -> None:
+    """All of them have ended, and the hub has all reports but the first."""
+    for ref in refs:
+        runs.cancel(ref)
+    for parcel in outbox.parcels[1:]:
+        parcel.on_settled("")
+    outbox.parcels.clear()
+
+
+def test_of_too_many_ended_runs_the_oldest_are_forgotten_but_for_what_is_not_settled(
+    runs: Runs, outbox: Collecting
+) -> None:
+    refs = [Ref(task="demo", run=f"r{number}", generation=1) for number in range(10_002)]
+    report_and_settle(runs, outbox, refs)
+    for ref in refs[:4]:
+        runs.cancel(ref)
+    assert [ref.run for ref in runs.held()] == ["r0", "r1", "r2"]
+    assert len(outbox.parcels) == 2
+
+
+def test_of_too_large_reports_the_oldest_are_not_kept(runs: Runs, outbox: Collecting) -> None:
+    refs = [Ref(task="x" * 2**20, run=f"r{number}", generation=1) for number in range(18)]
+    report_and_settle(runs, outbox, refs)
+    for ref in refs:
+        runs.assign({"task": ref.task, "run": ref.run, "generation": ref.generation}, "")
+    assert [ref.run for ref in runs.held()] == ["r0", *(ref.run for ref in refs[-14:])]
