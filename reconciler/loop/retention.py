@@ -114,7 +114,7 @@ def _old_artefacts(world: World, runs: Sequence[TaskRecord], needed: Needed, bef
     """Files that only results of runs that ended before refer to, or none at all."""
     old = {r.run for r in ended(runs, needed, before)}
     results = records.results(world.store, [r.run for r in runs if r.run not in old])
-    kept = {artefact["digest"] for found in results.values() for artefact in json.loads(found.artefacts)}
+    kept = {artefact["sha256"] for found in results.values() for artefact in json.loads(found.artefacts)}
     for file in (world.state / "artefacts").glob("*/*"):
         if file.name not in kept and _is_older(file, before):
             yield file

@@ -54,7 +54,9 @@ class GitLog:
         except OSError as exc:
             raise SourceError(f"reading {path}") from exc
         if layout is None:
-            raise SourceError(f"{path} is not a git repository")
+            raise SourceError(
+                f"{path} is not a git repository; name it by --source, or the hub's operator.yaml by --operator"
+            )
         self._layout: Layout = layout
 
     def close(self) -> None:

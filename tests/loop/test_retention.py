@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.agentd.artefacts import Artefact
 from reconciler.kinds.task.state import FINAL
 from reconciler.kinds.workspace import workspace_name
 from reconciler.loop.retention import ENDED, EVERY_S, Retention, remove_old
@@ -39,7 +40,7 @@ def put(fleet: FakeFleet, run: str, finished_at: str, **more: str) -> None:
     values: dict[str, Any] = {"name": run, "state": "succeeded", "source": "inbox", "manifest": manifest, **more}
     record = TaskRecord(run=run, spec_digest="1:x", created_at=OLD, finished_at=finished_at, **values)
     records.put_tasks(fleet.store, [record])
-    listed = json.dumps([{"name": "report.md", "digest": f"{run}-digest"}])
+    listed = json.dumps([{"name": "report.md", "sha256": f"{run}-digest"}])
     records.put_result(fleet.store, ResultRecord(run=run, artefacts=listed))
     records.put_attempt(fleet.store, AttemptRecord(run=run, generation=1, instance="writer-0"))
     records.put_dropped(
@@ -107,11 +108,28 @@ def test_what_a_run_on_its_way_needs_stays(fleet: FakeFleet) -> None:
 def test_a_file_that_a_younger_result_shares_or_that_is_young_itself_stays(fleet: FakeFleet) -> None:
     put(fleet, "old", OLD)
     put(fleet, "recent", RECENT)
-    shared = json.dumps([{"name": "report.md", "digest": "old-digest"}])
+    shared = json.dumps([{"name": "report.md", "sha256": "old-digest"}])
     records.put_result(fleet.store, ResultRecord(run="recent", artefacts=shared))
     keep(fleet.folder / "artefacts" / "aa" / "being-written")
     assert remove(fleet) == {"runs": 1, "artefacts": 1}
     assert artefacts(fleet) == {"old", "being-written"}
+
+
+def test_what_an_agent_reported_is_kept_as_long_as_its_run(fleet: FakeFleet) -> None:
+    """In the form in which reports come in, so that what receives and what removes mean the same."""
+    fleet.agents.holding.add("made")
+    fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("made")}, hub=HUB)
+    for _ in range(4):
+        fleet.run()
+        fleet.agents.step()
+    run = fleet.task("made").run
+    reported = {"exit_code": 0, "result": None, "artefacts": [Artefact("report.md", b"found").to_json()]}
+    fleet.router.post("writer-0", "task.completed", {"task": "made", "run": run, "generation": 1, **reported})
+    fleet.run()
+    (file,) = (fleet.folder / "artefacts").glob("*/*")
+    age(file, 11)
+    assert (fleet.task("made").state, remove(fleet)) == ("succeeded", {})
+    assert file.read_bytes() == b"found"
 
 
 def test_old_snapshots_go_but_for_those_in_use(fleet: FakeFleet) -> None:
