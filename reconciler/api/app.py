@@ -12,6 +12,8 @@ from starlette.routing import Route
 
 MAX_BODY = 2 * 2**20
 MOST_LISTED = 1000
+PAGE = 200
+"""So many runs are listed at once, unless another number is asked for."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `/metrics`: text in the format of Prometheus."""
 AGENT_VERBS = ("restart", "drain", "quarantine", "release")
@@ -44,7 +46,7 @@ class Operations(Protocol):
 
     def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]: ...
 
-    def tasks(self, *, limit: int = 200, before: str = "") -> Mapping[str, Any]: ...
+    def tasks(self, *, limit: int = PAGE, before: str = "") -> Mapping[str, Any]: ...
 
     def task(self, name: str) -> Mapping[str, Any]: ...
 
@@ -106,7 +108,7 @@ def build_app(hub: Operations) -> Starlette:
         return JSONResponse(await run_in_threadpool(hub.submit, content, _actor(request), key), status_code=202)
 
     async def tasks(request: Request) -> Response:
-        asked = request.query_params.get("limit", "200")
+        asked = request.query_params.get("limit", str(PAGE))
         limit = int(asked) if asked.isdecimal() and len(asked) < 5 else 0
         if not 1 <= limit <= MOST_LISTED:
             raise RefusedRequest(f"limit is a number from 1 to {MOST_LISTED}, not {asked!r}", status=400)
@@ -216,5 +218,10 @@ def _actor(request: Request) -> str:
 
 async def _refused(_request: Request, exc: Exception) -> Response:
     status = exc.status if isinstance(exc, RefusedRequest) else 500
-    problem = {"type": "about:blank", "title": "refused", "status": status, "detail": str(exc)}
-    return JSONResponse(problem, status_code=status, media_type="application/problem+json")
+    return refuse(status, str(exc))
+
+
+def refuse(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem of RFC 9457."""
+    problem = {"type": "about:blank", "title": "refused", "status": status, "detail": detail}
+    return JSONResponse(problem, status_code=status, headers=headers, media_type="application/problem+json")

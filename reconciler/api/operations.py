@@ -8,7 +8,7 @@ from typing import Any
 
 from reconciler import __version__
 from reconciler.api.agents import order_agent
-from reconciler.api.app import RefusedRequest
+from reconciler.api.app import PAGE, RefusedRequest
 from reconciler.api.messages import read_message
 from reconciler.api.metrics import Measured, render
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
@@ -34,9 +34,6 @@ from reconciler.router.channel import RefusedByRouterError
 from reconciler.store import queue, records
 from reconciler.store.audit import append
 from reconciler.store.records import TaskRecord
-
-PAGE = 200
-"""So many runs are listed at once, unless another number is asked for."""
 
 
 class HubOperations:

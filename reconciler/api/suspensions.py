@@ -2,23 +2,25 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.api.app import RefusedRequest
 from reconciler.core.quantity import parse_duration_s
 from reconciler.core.timestamp import read_timestamp
+from reconciler.kinds import KINDS
 from reconciler.kinds.kind import World
 from reconciler.loop.suspend import FLEET, Suspension, read_suspensions, resume, suspend
 from reconciler.store import records
 
-_KINDS = ("agent", "task", "schema", "policy", "router", "egress")
+_KINDS = tuple(kind.name for kind in KINDS)
 _KEYS = {"subject", "until", "reason"}
 _MAX_REASON = 500
 
 
 def list_suspensions(world: World) -> Mapping[str, Any]:
-    return {"suspensions": [_show(s) for s in read_suspensions(world.store)]}
+    return {"suspensions": [asdict(s) for s in read_suspensions(world.store)]}
 
 
 def suspend_subject(
@@ -39,7 +41,7 @@ def suspend_subject(
         at=now.isoformat(),
     )
     suspend(world, made, revision)
-    return _show(made)
+    return asdict(made)
 
 
 def resume_subject(world: World, subject: str, actor: str, revision: str) -> Mapping[str, Any]:
@@ -48,11 +50,7 @@ def resume_subject(world: World, subject: str, actor: str, revision: str) -> Map
     if found is None:
         there = ", ".join(s.subject for s in read_suspensions(world.store)) or "nothing is"
         raise RefusedRequest(f"{subject} is not suspended ({there})", status=404)
-    return _show(found)
-
-
-def _show(suspension: Suspension) -> Mapping[str, Any]:
-    return {key: getattr(suspension, key) for key in ("subject", "until", "reason", "actor", "at")}
+    return asdict(found)
 
 
 def _read(content: bytes) -> Mapping[str, Any]:

@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from reconciler.api.app import refuse
 from reconciler.errors import UsageError
 from reconciler.settings_source import Forge, SourceWebhook
 
@@ -98,16 +99,16 @@ def build_webhook_app(settings: SourceWebhook, refresh: Callable[[], None], trie
     async def receive(request: Request) -> Response:
         caller = request.client.host if request.client else ""
         if not tries.take(caller):
-            return _refused(429, "too many requests", {"retry-after": str(int(1 / TRIES_PER_S))})
+            return refuse(429, "too many requests", {"retry-after": str(int(1 / TRIES_PER_S))})
         secret = _read_secret(settings.secret_file)
         if not secret:
             logging.getLogger("reconciler").error("webhook: %s cannot be read or is empty", settings.secret_file)
-            return _refused(503, "the hub has no secret to compare with")
+            return refuse(503, "the hub has no secret to compare with")
         digests = await _digests(request, secret)
         if digests is None:
-            return _refused(413, f"the body has more than {MAX_BODY} bytes, or did not come")
+            return refuse(413, f"the body has more than {MAX_BODY} bytes, or did not come")
         if not _is_signed(settings.forge, request, secret, digests[0]):
-            return _refused(401, "the signature is missing or wrong")
+            return refuse(401, "the signature is missing or wrong")
         tries.give_back(caller)
         delivery = next((v for n in _DELIVERIES[settings.forge] if (v := request.headers.get(n))), "")
         if not seen.is_new(f"content {digests[1]}", *([f"id {delivery[:200]}"] if delivery else [])):
@@ -148,11 +149,6 @@ def _read_secret(path: str) -> bytes:
             return file.read(_MAX_SECRET_BYTES).strip()
     except OSError:
         return b""
-
-
-def _refused(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
-    problem = {"type": "about:blank", "title": "refused", "status": status, "detail": detail}
-    return JSONResponse(problem, status_code=status, headers=headers, media_type="application/problem+json")
 
 
 class _Hurried(HttpToolsProtocol):

@@ -2,6 +2,7 @@
 
 import click
 
+from reconciler.cli.hub import ask_hub
 from reconciler.cli.options import data_option, output_option, source_option
 from reconciler.cli.output import print_json, program
 
@@ -59,14 +60,7 @@ def release(name: str, source: str, data: str | None, output: str) -> int:
 
 
 def _order(name: str, verb: str, source: str, data: str | None, output: str) -> int:
-    from reconciler.api.client import call
-    from reconciler.errors import UsageError
-    from reconciler.home import data_folder, open_home
-
-    home = open_home(data_folder(source, data), create=False)
-    if home is None:
-        raise UsageError(f"there is no fleet in {data_folder(source, data)}; start one with `reconciler run`")
-    answer = call(home.run / "api.sock", "POST", f"/api/v1/agents/{name}/{verb}")
+    answer = ask_hub(source, data, "POST", f"/api/v1/agents/{name}/{verb}")
     if output == "json":
         print_json(answer)
         return 0

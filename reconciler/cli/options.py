@@ -5,6 +5,9 @@ from typing import Any, TypeVar
 
 import click
 
+NEWEST = 200
+"""So many runs of tasks are listed, unless another number is asked for."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -42,5 +45,5 @@ def output_option(command: F) -> F:
 
 def limit_option(command: F) -> F:
     return click.option(
-        "--limit", type=click.IntRange(min=0), default=200, show_default=True, help="Tasks to list, newest; 0: all."
+        "--limit", type=click.IntRange(min=0), default=NEWEST, show_default=True, help="Tasks to list, newest; 0: all."
     )(command)

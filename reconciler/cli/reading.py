@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reconciler.cli.options import NEWEST
 from reconciler.core.condition import Condition, derive_mode
 from reconciler.errors import UsageError
 from reconciler.home import data_folder, is_locked, open_home
@@ -15,8 +16,6 @@ from reconciler.store.records import InstanceRecord, RevisionRecord, TaskRecord,
 from reconciler.store.store import FILE_NAME, Store
 
 HISTORY = 30
-NEWEST = 200
-"""So many runs of tasks are listed, unless another number is asked for."""
 WAITING = ("pending", "authorised", "checking")
 
 

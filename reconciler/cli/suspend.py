@@ -4,6 +4,7 @@ import json
 
 import click
 
+from reconciler.cli.hub import ask_hub
 from reconciler.cli.options import data_option, output_option, source_option
 from reconciler.cli.output import print_json
 
@@ -18,7 +19,7 @@ from reconciler.cli.output import print_json
 def suspend_command(subject: str, until: str, reason: str, source: str, data: str | None, output: str) -> int:
     """Have the hub leave KIND/NAME as it is, or the whole fleet: nothing of it is started, changed or removed."""
     asked = {"subject": subject, "until": until, "reason": reason}
-    answer = _ask(source, data, "POST", "/api/v1/suspensions", json.dumps(asked).encode())
+    answer = ask_hub(source, data, "POST", "/api/v1/suspensions", json.dumps(asked).encode())
     if output == "json":
         print_json(answer)
         return 0
@@ -34,21 +35,9 @@ def suspend_command(subject: str, until: str, reason: str, source: str, data: st
 @output_option
 def resume_command(subject: str, source: str, data: str | None, output: str) -> int:
     """Take back the suspension of KIND/NAME, or that of the whole fleet."""
-    answer = _ask(source, data, "DELETE", f"/api/v1/suspensions/{subject}")
+    answer = ask_hub(source, data, "DELETE", f"/api/v1/suspensions/{subject}")
     if output == "json":
         print_json(answer)
         return 0
     click.echo(f"{answer['subject']} is no longer suspended")
     return 0
-
-
-def _ask(source: str, data: str | None, method: str, target: str, body: bytes = b"") -> dict[str, str]:
-    from reconciler.api.client import call
-    from reconciler.errors import UsageError
-    from reconciler.home import data_folder, open_home
-
-    home = open_home(data_folder(source, data), create=False)
-    if home is None:
-        raise UsageError(f"there is no fleet in {data_folder(source, data)}; start one with `reconciler run`")
-    answer: dict[str, str] = call(home.run / "api.sock", method, target, body)
-    return answer

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from reconciler.cli.hub import ask_hub
 from reconciler.cli.options import data_option, limit_option, output_option, source_option
 from reconciler.cli.output import print_json, program
 
@@ -28,7 +29,7 @@ def task_command() -> None:
 @output_option
 def submit(file: Any, wait: bool, key: str, source: str, data: str | None, output: str) -> int:
     """Submit the task manifest FILE ('-' for standard input)."""
-    answer = _hub(source, data, "POST", f"/api/v1/tasks{_query(key)}", file.read())
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks{_query(key)}", file.read())
     if wait:
         return _wait(answer["run"], source, data, output)
     if output == "json":
@@ -100,7 +101,7 @@ def show(name: str, artefact: str | None, source: str, data: str | None, output:
 @data_option
 def cancel(name: str, source: str, data: str | None) -> int:
     """Cancel the task NAME."""
-    answer = _hub(source, data, "POST", f"/api/v1/tasks/{name}/cancel")
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/cancel")
     click.echo(f"task {answer['task']} is being cancelled (run {answer['run']})")
     return 0
 
@@ -111,7 +112,7 @@ def cancel(name: str, source: str, data: str | None) -> int:
 @data_option
 def retry(name: str, source: str, data: str | None) -> int:
     """Run the finished task NAME again."""
-    answer = _hub(source, data, "POST", f"/api/v1/tasks/{name}/retry")
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/retry")
     click.echo(f"task {answer['task']} is pending again (run {answer['run']})")
     return 0
 
@@ -122,7 +123,7 @@ def retry(name: str, source: str, data: str | None) -> int:
 @data_option
 def acknowledge(name: str, source: str, data: str | None) -> int:
     """Say that the escalated task NAME was seen to."""
-    answer = _hub(source, data, "POST", f"/api/v1/tasks/{name}/acknowledge")
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/acknowledge")
     click.echo(f"task {answer['task']} needs no person any more (run {answer['run']})")
     return 0
 
@@ -165,14 +166,3 @@ def _wait(run: str, source: str, data: str | None, output: str) -> int:
     else:
         click.echo(f"task {task.name}: {task.state}{': ' + task.reason if task.reason else ''}")
     return 0 if task.state == "succeeded" else 1
-
-
-def _hub(source: str, data: str | None, method: str, target: str, body: bytes = b"") -> Any:
-    from reconciler.api.client import call
-    from reconciler.errors import UsageError
-    from reconciler.home import data_folder, open_home
-
-    home = open_home(data_folder(source, data), create=False)
-    if home is None:
-        raise UsageError(f"there is no fleet in {data_folder(source, data)}; start one with `reconciler run`")
-    return call(home.run / "api.sock", method, target, body)

@@ -201,10 +201,6 @@ class Loop:
         self._throughput.note(done)
         return self._reported(replace(working, refused=refused), done, conditions, in_force)
 
-    def _read_suspensions(self, *, end: bool) -> tuple[Suspension, ...]:
-        """Those on record; with `end` without those whose time is over. Raises StoreError."""
-        return end_expired(self._world, self.revisions.applied) if end else read_suspensions(self._world.store)
-
     def _router_faults(self, report: Reading[RouterReport]) -> Sequence[Fault]:
         """A router that was silent twice in a row, so that starting it did not help; what one that answers lacks."""
         if isinstance(report, Ok):
