@@ -109,13 +109,16 @@ def test_limits_changed_by_hand_are_put_back() -> None:
                 check=True,
                 capture_output=True,
             )
-            assert any("memory" in fault for fault in fleet.check())
-            eventually(lambda: settled(fleet))
+            eventually(lambda: repairs_by_hand(fleet) and settled(fleet))
         assert containers(fleet)["a-0"] == container
-        causes = [r["cause"] for r in audit(fleet) if r["action"] == "update" and "by hand" in r["reason"]]
-        assert set(causes) == {"drift"}
+        assert {row["cause"] for row in repairs_by_hand(fleet)} == {"drift"}
+        assert engine("GET", f"/containers/{container}/json")["HostConfig"]["Memory"] == 128 << 20
     finally:
         fleet.destroy()
+
+
+def repairs_by_hand(fleet: Fleet) -> list[dict[str, Any]]:
+    return [row for row in audit(fleet) if row["action"] == "update" and "by hand" in row["reason"]]
 
 
 def test_a_broken_commit_changes_nothing_and_its_fix_is_applied(processes: Fleet) -> None:
