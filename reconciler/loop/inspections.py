@@ -37,8 +37,7 @@ class Inspections:
 
     def get(self, name: str, container_id: str) -> ContainerState | None:
         """The inspection of this very container; asked now when there is none. None when it cannot be had."""
-        with self._lock:
-            known = self._by_name.get(name)
+        known = self._by_name.get(name)
         if known is not None and known.id == container_id:
             return known
         found = self._runtime.inspect(name)

@@ -358,7 +358,7 @@ class Instance:
         """As it shall be; where it may go to sleep, the plan says when."""
         idle = self.manifest.spec.idle
         if idle is None or self.is_needed:
-            return _kept(self.manifest.name, self.state.name, record.spec_digest)
+            return kept(self.manifest.name, self.state.name, record.spec_digest)
         left = max(0.0, idle.after - quiet_s(self.state, self.facts))
         return self._change(Action.KEEP, Cause.COMMIT, "as in git; nothing to do", wait_s=left)
 
@@ -461,7 +461,7 @@ def _why_changed(fields: tuple[FieldChange, ...]) -> tuple[Cause, str]:
 
 
 @lru_cache(maxsize=16384)
-def _kept(agent: str, instance: str, digest: str) -> Change:
+def kept(agent: str, instance: str, digest: str) -> Change:
     """The change that most of most plans consist of."""
     return Change(
         kind="agent", name=agent, instance=instance, action=Action.KEEP, reason="as in git", spec_digest=digest

@@ -1,6 +1,7 @@
 """Reading the fleet: one list call, the records, the latest inspections, and the router's report."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from reconciler.core.reading import Ok, Reading, Unavailable
 from reconciler.core.secret import SecretFault
@@ -26,9 +27,10 @@ def observe(world: World, report: Reading[RouterReport], hub: HubSpec) -> Readin
     worked_at = attempts.worked_at(world.store, sleepers)
     containers = _by_name(listed.value, recorded)
     states: dict[str, InstanceState] = {}
+    inspections = world.inspections
     for name in sorted(containers.keys() | recorded.keys()):
         container, record = containers.get(name), recorded.get(name)
-        inspected = world.inspections.get(container.name, container.id) if container else None
+        inspected = inspections.get(container.name, container.id) if container else None
         states[name] = InstanceState(
             name=name,
             record=record,
@@ -36,7 +38,7 @@ def observe(world: World, report: Reading[RouterReport], hub: HubSpec) -> Readin
             inspected=inspected,
             as_recorded=inspected is not None
             and record is not None
-            and world.inspections.is_as_recorded(inspected, record.fields),
+            and inspections.is_as_recorded(inspected, record.fields),
             report=reports.get(name),
             order=orders.get(name),
             worked_at=worked_at.get(name, ""),
@@ -53,6 +55,7 @@ def observe(world: World, report: Reading[RouterReport], hub: HubSpec) -> Readin
     )
 
 
+@lru_cache(maxsize=8192)
 def _goes_by_work(manifest: str) -> bool:
     """Whether the manifest (JSON, as recorded) may say that instances come and go with their work."""
     return '"idle"' in manifest or '"per-task"' in manifest

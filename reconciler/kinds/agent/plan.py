@@ -13,7 +13,8 @@ from reconciler.core.names import instance_name
 from reconciler.core.reading import Ok
 from reconciler.kinds.agent.delegate import is_delegate, narrow
 from reconciler.kinds.agent.demand import is_used, needed
-from reconciler.kinds.agent.instance import Instance
+from reconciler.kinds.agent.instance import Instance, kept
+from reconciler.kinds.agent.rest import is_at_rest
 from reconciler.kinds.agent.rollout import InForce, in_force, pace, take_back
 from reconciler.kinds.agent.secrets import await_secrets
 from reconciler.kinds.agent.spec import AgentSpec
@@ -25,24 +26,23 @@ from reconciler.kinds.manifest import Manifest
 
 def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Change]:
     """One change per instance, KEEP and HOLD included; removals first, then by name."""
-    agents: list[_Agent] = []
+    agents: dict[str, _Agent] = {}
     wanted: set[str] = set()
     for name, manifest in sorted(desired.of("agent").items()):
         names = [instance_name(name, ordinal) for ordinal in range(manifest.spec.replicas)]
         wanted.update(names)
         states = [observed.instances.get(n) or InstanceState(name=n) for n in names]
-        agents.append(_Agent(desired, observed, facts, manifest, states))
-    delegates = [(name, d) for name, d in sorted(facts.delegated.items()) if d.agent in desired.of("agent")]
+        agents[name] = _Agent(desired, observed, facts, manifest, states)
+    delegates = [(name, d) for name, d in sorted(facts.delegated.items()) if d.agent in agents]
     wanted.update(name for name, _ in delegates)
     out: list[Change] = []
     for name, state in sorted(observed.instances.items()):
         if name not in wanted:
             agent = state.record.agent if state.record else name.rpartition("-")[0]
             out.append(_leave(state, agent, desired.of("agent").get(agent), facts))
-    by_name = {each.name: each for each in agents} if delegates else {}
-    for each in agents:
+    for each in agents.values():
         out.extend(each.decide())
-    out.extend(by_name[delegate.agent].make_delegate(name, delegate) for name, delegate in delegates)
+    out.extend(agents[delegate.agent].make_delegate(name, delegate) for name, delegate in delegates)
     return out
 
 
@@ -76,10 +76,6 @@ class _Agent:
         self._desired, self._observed, self._facts = desired, observed, facts
         self._manifest, self._states = manifest, states
 
-    @property
-    def name(self) -> str:
-        return self._manifest.name
-
     def make_delegate(self, name: str, wanted: Delegate) -> Change:
         """The change of an instance for one delegated run; one that is not as it should be gives way to a new one."""
         state = self._observed.instances.get(name) or InstanceState(name=name)
@@ -94,6 +90,9 @@ class _Agent:
 
     def decide(self) -> Sequence[Change]:
         """One change for each that git wants."""
+        manifest = self._manifest
+        if is_at_rest(manifest, self._states, self._desired, self._facts):
+            return [kept(manifest.name, state.name, manifest.digest) for state in self._states]
         source = self._in_force()
         changes = self._changes(source)
         failed = next((c for c in changes if c.spec is not None and c.spec.failed), None)
