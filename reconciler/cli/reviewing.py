@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconciler.cli.revisions import Revisions
 from reconciler.core.plan import Plan
@@ -10,9 +11,11 @@ from reconciler.core.problem import Problem
 from reconciler.errors import ForeignFleetError
 from reconciler.home import data_folder, open_home, read_operator
 from reconciler.kinds.kind import Desired
-from reconciler.loop.export import Export
-from reconciler.loop.recorded import Assent
 from reconciler.loop.review import Review, compare_settings, find_places, problem_review
+
+if TYPE_CHECKING:
+    from reconciler.loop.export import Export
+    from reconciler.loop.recorded import Assent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ def review(question: Question) -> Review:
         return _review(question, revisions, export)
 
 
-def _review(question: Question, revisions: Revisions, export: Export | None) -> Review:
+def _review(question: Question, revisions: Revisions, export: "Export | None") -> Review:
     notes: list[str] = []
     base = _load_base(question, revisions, export, notes)
     snapshot = revisions.named(question.head) if question.head is not None else revisions.newest()
@@ -73,21 +76,30 @@ def _plan(
     revisions: Revisions,
     desired: Desired,
     base: Desired | None,
-    export: Export | None,
+    export: "Export | None",
     disputed: tuple[str, ...],
 ) -> Plan:
     """Against the export, else the base, else the record, else nothing."""
-    assent = Assent(confirmed=question.confirm, disputed=disputed)
     if export is not None:
         from reconciler.loop.export import plan_against_export
 
-        follows = revisions.descends(export.recorded.revision, desired.revision.id)
-        return plan_against_export(desired, export, replace(assent, is_descendant=follows))
+        assent = _assent(question, disputed, revisions.descends(export.recorded.revision, desired.revision.id))
+        return plan_against_export(desired, export, assent)
     if base is not None:
         from reconciler.loop.base import plan_against_base
 
-        follows = revisions.descends(base.revision.id, desired.revision.id)
-        return plan_against_base(desired, base, replace(assent, is_descendant=follows), datetime.now(UTC))
+        assent = _assent(question, disputed, revisions.descends(base.revision.id, desired.revision.id))
+        return plan_against_base(desired, base, assent, datetime.now(UTC))
+    return _plan_by_itself(question, revisions, desired)
+
+
+def _assent(question: Question, disputed: tuple[str, ...], follows: bool) -> "Assent":
+    from reconciler.loop.recorded import Assent
+
+    return Assent(confirmed=question.confirm, disputed=disputed, is_descendant=follows)
+
+
+def _plan_by_itself(question: Question, revisions: Revisions, desired: Desired) -> Plan:
     file = data_folder(question.place, question.data) / "state.db"
     if question.base is None and file.exists():
         return _plan_by_record(file, revisions, desired, question.confirm)
@@ -113,7 +125,7 @@ def _plan_by_record(file: Path, revisions: Revisions, desired: Desired, confirm:
         store.close()
 
 
-def _load_base(question: Question, revisions: Revisions, export: Export | None, notes: list[str]) -> Desired | None:
+def _load_base(question: Question, revisions: Revisions, export: "Export | None", notes: list[str]) -> Desired | None:
     """The revision named, else the one that the exported fleet is at. Its policies were judged when it was the head."""
     exported = _load_exported(question, revisions, export)
     if question.base is not None:
@@ -127,7 +139,7 @@ def _load_base(question: Question, revisions: Revisions, export: Export | None, 
     return exported
 
 
-def _load_exported(question: Question, revisions: Revisions, export: Export | None) -> Desired | None:
+def _load_exported(question: Question, revisions: Revisions, export: "Export | None") -> Desired | None:
     """The revision that the exported fleet is at. Raises ForeignFleetError where this repository does not have it."""
     if export is None or not export.recorded.revision or ":" in export.recorded.revision:
         return None
@@ -141,7 +153,7 @@ def _load_exported(question: Question, revisions: Revisions, export: Export | No
     return revisions.load(snapshot, is_judged=False).desired
 
 
-def _read_live(question: Question) -> Export | Problem | None:
+def _read_live(question: Question) -> "Export | Problem | None":
     if question.live is None:
         return None
     from reconciler.cli.live import read_live
@@ -153,7 +165,7 @@ def _read_live(question: Question) -> Export | Problem | None:
     return export
 
 
-def _check_fleet(question: Question, export: Export) -> None:
+def _check_fleet(question: Question, export: "Export") -> None:
     """An export of another fleet answers another question. Raises ForeignFleetError."""
     state = data_folder(question.place, question.data)
     home = open_home(state, create=False)

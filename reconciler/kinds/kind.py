@@ -4,11 +4,12 @@ A kind owns its work; the loop owns timing, order, guard, intents, outcomes and 
 `contribute` and `plan` are pure; `observe` reads the world; `apply` changes it and decides nothing.
 """
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reconciler.core.change import Change
 from reconciler.core.condition import Finding, Mode
@@ -16,8 +17,6 @@ from reconciler.core.fleet import AgentView, Delegate, Fleet
 from reconciler.core.outcome import Outcome
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading
-from reconciler.identity.secret_files import Secrets
-from reconciler.identity.secrets import NoSecrets
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.tree import Tree
 from reconciler.kinds.verdicts import Verdicts
@@ -33,8 +32,11 @@ from reconciler.ports import (
     Source,
 )
 from reconciler.settings import AgentPlane, HubSpec, OperatorSpec
-from reconciler.store.audit import AuditEntry
-from reconciler.store.store import Store
+
+if TYPE_CHECKING:
+    from reconciler.identity.secret_files import Secrets
+    from reconciler.store.audit import AuditEntry
+    from reconciler.store.store import Store
 
 GAP_S = 5.0
 LOOK_S = GAP_S / 2
@@ -87,6 +89,13 @@ class RouterWatch:
         return self._listening
 
 
+def _without_secrets() -> "Secrets":
+    from reconciler.identity.secret_files import Secrets
+    from reconciler.identity.secrets import NoSecrets
+
+    return Secrets(NoSecrets())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """The adapters and places that `observe` and `apply` work on. `run` is on tmpfs, `state` holds what must last.
@@ -98,7 +107,7 @@ class World:
     seal_key: bytes
     run: Path
     state: Path
-    store: Store
+    store: "Store"
     runtime: Runtime
     router: RouterControl
     egress: EgressControl
@@ -108,11 +117,13 @@ class World:
     inspections: Inspections
     operator: OperatorSpec
     router_watch: RouterWatch = field(default_factory=RouterWatch)
-    secrets: Secrets = field(default_factory=lambda: Secrets(NoSecrets()))
+    secrets: "Secrets" = field(default_factory=_without_secrets)
     last_messages: Callable[[str, int], Sequence[Mapping[str, Any]]] = lambda _instance, _count: ()
 
-    def entry(self, **fields: str) -> AuditEntry:
+    def entry(self, **fields: str) -> "AuditEntry":
         """An entry for the audit log, of this fleet and of now; `fields` are the other columns."""
+        from reconciler.store.audit import AuditEntry
+
         return AuditEntry(time=self.clock.now().isoformat(), boottime=self.clock.boottime(), fleet=self.fleet, **fields)
 
 
@@ -201,3 +212,16 @@ class Kind:
     images: Callable[[Desired], Iterable[str]] | None = None
     verify: Callable[[Desired, Callable[[], PolicyEngine], Verdicts], Sequence[Problem]] | None = None
     take_down: Callable[[World], None] | None = None
+
+
+def later(module: str, name: str) -> Callable[..., Any]:
+    """A function that is imported when it is first called: who only plans does without what touches the world."""
+    function: Callable[..., Any] | None = None
+
+    def call(*arguments: Any) -> Any:
+        nonlocal function
+        if function is None:
+            function = getattr(importlib.import_module(module), name)
+        return function(*arguments)
+
+    return call

@@ -11,7 +11,8 @@ from reconciler.kinds import KINDS
 from reconciler.kinds.agent.state import AgentStates, InstanceState, Phase
 from reconciler.kinds.egress.observe import recorded_config, recorded_state
 from reconciler.kinds.kind import Desired, Facts
-from reconciler.kinds.policy.observe import OPA_WAS_RUNNING, OpaState, PolicyState
+from reconciler.kinds.policy.observe import OPA_WAS_RUNNING
+from reconciler.kinds.policy.state import OpaState, PolicyState
 from reconciler.kinds.route_entry import instance_entry, with_trust
 from reconciler.kinds.router.observe import CONFIGURED
 from reconciler.kinds.router.state import RouterState

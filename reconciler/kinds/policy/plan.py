@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.kinds.kind import Desired, Facts
-from reconciler.kinds.policy.observe import OpaState, PolicyState
 from reconciler.kinds.policy.spec import NAME, OPA, is_opa_managed
+from reconciler.kinds.policy.state import OpaState, PolicyState
 
 _LOOK_AGAIN_S = 1.0
 

@@ -1,8 +1,6 @@
 """Schemas: what the payload of each message type must look like."""
 
-from reconciler.kinds.kind import Kind
-from reconciler.kinds.schema.apply import apply
-from reconciler.kinds.schema.observe import observe
+from reconciler.kinds.kind import Kind, later
 from reconciler.kinds.schema.plan import plan
 from reconciler.kinds.schema.spec import load
 
@@ -11,8 +9,8 @@ SCHEMA = Kind(
     load=load,
     check=lambda _desired, _operator: (),
     contribute=lambda desired: {"schemas": {n: s.schema for n, s in sorted(desired.of("schema").items())}},
-    observe=observe,
+    observe=later("reconciler.kinds.schema.observe", "observe"),
     plan=plan,
-    apply=apply,
+    apply=later("reconciler.kinds.schema.apply", "apply"),
     nothing=dict,
 )

@@ -1,11 +1,8 @@
 """Tasks: what agents are asked to do, from git, the inbox or the API."""
 
-from reconciler.kinds.kind import Kind
-from reconciler.kinds.task.apply import apply
+from reconciler.kinds.kind import Kind, later
 from reconciler.kinds.task.check import check
-from reconciler.kinds.task.observe import observe
 from reconciler.kinds.task.plan import plan
-from reconciler.kinds.task.receive import receive
 from reconciler.kinds.task.spec import load
 from reconciler.kinds.task.state import TaskStates
 
@@ -14,9 +11,9 @@ TASK = Kind(
     load=load,
     check=check,
     contribute=lambda _desired: {},
-    observe=observe,
+    observe=later("reconciler.kinds.task.observe", "observe"),
     plan=plan,
-    apply=apply,
+    apply=later("reconciler.kinds.task.apply", "apply"),
     nothing=TaskStates,
-    receive=receive,
+    receive=later("reconciler.kinds.task.receive", "receive"),
 )

@@ -13,8 +13,9 @@ from reconciler.core.reading import Ok
 from reconciler.errors import PolicyEngineError
 from reconciler.kinds import KINDS
 from reconciler.kinds.kind import Facts, World
-from reconciler.kinds.policy.observe import OPA_WAS_RUNNING, OpaState, PolicyState, observe
+from reconciler.kinds.policy.observe import OPA_WAS_RUNNING, observe
 from reconciler.kinds.policy.plan import plan
+from reconciler.kinds.policy.state import OpaState, PolicyState
 from reconciler.loop.serve import take_down
 from reconciler.policy.opa_process import find_opa, stop_opa
 from reconciler.settings import OperatorSpec

@@ -2,8 +2,8 @@
 
 from reconciler.core.change import Action, Cause, FieldChange
 from reconciler.kinds.kind import Facts
-from reconciler.kinds.policy.observe import PolicyState
 from reconciler.kinds.policy.plan import plan
+from reconciler.kinds.policy.state import PolicyState
 from tests.fakes.clock import START
 from tests.fakes.desired import desired_of
 
