@@ -140,6 +140,8 @@ def forget_content(key: str) -> None:
 
 
 def make_venv(is_base: bool) -> None:
+    if VENV.is_symlink():  # clearing it would empty what others may use
+        fail(f".venv is a link to {os.readlink(VENV)}, which is not replaced from here", "rm .venv; make setup")
     if not is_base:  # we run inside what is to be replaced: go on as the Python that made it
         base = shutil.which(
             f"python{sys.version_info.major}.{sys.version_info.minor}",

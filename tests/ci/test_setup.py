@@ -128,6 +128,19 @@ def test_an_old_git_is_refused_with_its_version(machine: Machine) -> None:
     assert "git 2.39 or newer is needed, this one says: git version 2.20.1" in done.stderr
 
 
+def test_a_venv_that_is_a_link_is_not_emptied(machine: Machine) -> None:
+    machine.real_python()
+    machine.command("git", "echo git version 2.39.5")
+    theirs = machine.tree.parent / "theirs"
+    theirs.mkdir()
+    (theirs / "precious").touch()
+    (machine.tree / ".venv").symlink_to(theirs)
+    done = machine.setup()
+    assert done.returncode == 1
+    assert f".venv is a link to {theirs}" in done.stderr
+    assert [path.name for path in theirs.iterdir()] == ["precious"]
+
+
 def test_without_a_network_it_says_what_to_check_and_goes_on_from_there(machine: Machine) -> None:
     machine.real_python()
     machine.command("git", "echo git version 2.39.5")
