@@ -1,8 +1,9 @@
 """The LLM relay: what it adds to a request, beside the same request to the same stand-in without it, turn by turn.
 
 Both ways are a kept connection of one caller that asks for a stream of forty events, and reads it to its end: directly
-over TCP, and through the relay's unix socket, with its checks, its count and its row in the ledger. In the second
-figures eight callers ask at once.
+over TCP, and through the relay's unix socket, with its checks, its policy, its count and its row in the ledger. In the
+second figures eight callers ask at once. The policy reads the estimate of each request's tokens, so that what differs
+in it is asked of the engine; in the last figures each does.
 """
 
 import hashlib
@@ -17,10 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from statistics import median, quantiles
 
 from bench.figure import Figure
+from reconciler.core.digest import digest
 from reconciler.egress.client import EgressLink
 
 MODEL = "claude-opus"
@@ -28,6 +31,19 @@ TURNS, ASKED = 6, 150
 CALLERS = 8
 PROMPT = "The second paragraph contradicts the first; please look again. " * 160
 """Ten kilobytes, as a small question of an agent's has with its tools."""
+_POLICY = """package hub.llm
+
+import rego.v1
+
+decision := {"allow": count(deny) == 0, "reasons": deny}
+
+deny contains "too large" if input.request.tokens > 1000000
+
+deny contains "not with such work" if {
+	input.sensitivity in {"confidential", "restricted"}
+	input.provider.exposure != "private"
+}
+"""
 
 
 def measure() -> list[Figure]:
@@ -42,12 +58,19 @@ def measure() -> list[Figure]:
                 "relayed": _caller(links.enter_context(_connect(path)), relayed),
             }
             one = _take_turns(ways)
+            anew = {
+                "direct": _caller(links.enter_context(_connect(port)), direct),
+                "relayed": _caller_of_others(links.enter_context(_connect(path)), token),
+            }
+            uncached = _take_turns(anew)
             many = {"direct": _ask_at_once(port, direct), "relayed": _ask_at_once(path, relayed)}
             before_s = _processor_s(pid)
-            count = sum(1 for _ in range(ASKED) if ways["relayed"]())
-            busy_s = (_processor_s(pid) - before_s) / count
+            for _ in range(ASKED):
+                ways["relayed"]()
+            busy_s = (_processor_s(pid) - before_s) / ASKED
     return [
         *_show("egress: one caller", one, budget=2.0),
+        *_show("egress: one caller, policy asked each time", uncached),
         *_show(f"egress: {CALLERS} callers at once", many),
         Figure(name="egress: processor time of a request", value=1e6 * busy_s, unit="µs"),
     ]
@@ -117,9 +140,20 @@ def _caller(link: socket.socket, request: bytes) -> Callable[[], float]:
     return ask
 
 
-def _request(path: str, credentials: str) -> bytes:
+def _caller_of_others(link: socket.socket, token: str) -> Callable[[], float]:
+    """No two requests are for as many tokens."""
+    counts = count(1)
+
+    def ask() -> float:
+        request = _request("/llm/anthropic/v1/messages", f"Authorization: Bearer {token}", 1024 + next(counts))
+        return _caller(link, request)()
+
+    return ask
+
+
+def _request(path: str, credentials: str, most_tokens: int = 1024) -> bytes:
     question = {"role": "user", "content": PROMPT}
-    body = json.dumps({"model": MODEL, "max_tokens": 1024, "stream": True, "messages": [question]})
+    body = json.dumps({"model": MODEL, "max_tokens": most_tokens, "stream": True, "messages": [question]})
     return (
         f"POST {path} HTTP/1.1\r\nHost: hub\r\n{credentials}\r\nContent-Type: application/json\r\n"
         f"anthropic-version: 2023-06-01\r\nContent-Length: {len(body)}\r\n\r\n{body}"
@@ -175,7 +209,11 @@ def _relay(folder: Path, port: int) -> Iterator[tuple[str, str, int]]:
             "key_file": str(key),
             "models": {MODEL: {"input": 15, "output": 75}},
         }
-        link.configure({"digest": "bench", "providers": {"anthropic": provider}})
+        name = digest(_POLICY)
+        policy = {"digest": name, "modules": {"llm.rego": _POLICY}, "data": {"hub": {"revision": name}}}
+        rules = {"engines": ["embedded"], "last_resort": "deny"}
+        providers = {"anthropic": provider}
+        link.configure({"digest": "bench", "providers": providers, "policy": policy, "rules": rules})
         token = secrets.token_urlsafe(32)
         shown = [{"sha256": hashlib.sha256(token.encode()).hexdigest(), "expires_at": time.time() + 3600}]
         route = {"provider": "anthropic", "model": MODEL}

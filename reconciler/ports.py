@@ -460,7 +460,9 @@ class EgressReport:
     """What the egress process says of itself; `epoch` changes with each start of it.
 
     `instances` are the digests of their entries; `faults` says what is wrong with each provider that is not well, or
-    with the `ledger`. `usage` is that of today (UTC) by agent, `runs` that of the runs under way.
+    with the `ledger`, `policy_fault` why the first policy engine cannot answer. `next_version` is the code that one
+    which is started now would run, where `code_version` is another one. `usage` is that of today (UTC) by agent,
+    `runs` that of the runs under way.
     """
 
     pid: int
@@ -469,7 +471,9 @@ class EgressReport:
     config_digest: str
     uptime_s: float = 0.0
     instances: Mapping[str, str] = field(default_factory=dict)
+    next_version: str = ""
     faults: Mapping[str, str] = field(default_factory=dict)
+    policy_fault: str = ""
     usage: Mapping[str, UsageReport] = field(default_factory=dict)
     runs: Mapping[str, UsageReport] = field(default_factory=dict)
 

@@ -133,6 +133,7 @@ class LastResort(Model):
     task: LastResortChoice = "builtin"
     delegation: LastResortChoice = "deny"
     admission: LastResortChoice = "deny"
+    llm: LastResortChoice = "deny"
 
 
 def _check_address(value: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reconciler.ports import PolicyBundle, PolicyEngine
     from reconciler.settings import OperatorSpec
 
-ENTRY_POINTS = ("message", "task", "delegation", "admission")
+ENTRY_POINTS = ("message", "task", "delegation", "admission", "llm")
 _WORKER_BYTES = 256 * 2**20
 _CHECK_S = 20.0
 
@@ -78,7 +78,7 @@ def test(path: str, worktree: bool, engine: str, threshold: float | None, operat
 @click.argument("kind", type=click.Choice(ENTRY_POINTS))
 @click.argument("name", required=False)
 @click.option("--from", "sender", metavar="AGENT", help="message: who sends it.")
-@click.option("--instance", metavar="INSTANCE", help="message: which of its instances.  [default: the first]")
+@click.option("--instance", metavar="INSTANCE", help="message, llm: which of its instances.  [default: the first]")
 @click.option("--to", "recipient", metavar="AGENT", help="message: whom it is for; 'hub' for the hub.")
 @click.option("--topic", metavar="TOPIC", help="message: the topic it is for, in place of --to.")
 @click.option("--type", "type_", metavar="TYPE", help="message: its type, such as review.request.")
@@ -108,7 +108,10 @@ def evaluate(
     output: str,
     **said: Any,
 ) -> int:
-    """Ask one question of KIND, about message options, the task NAME, or a JSON file. Exit 3 when the answer is no."""
+    """Ask one question of KIND. Exit 3 when the answer is no.
+
+    About message options, the task NAME, a request to the model of the agent NAME (llm), or a JSON file.
+    """
     now, given = _read_time(time_), _read_question(file)
     with _start_beside() as start:
         from reconciler.bootstrap import build_policy
@@ -124,7 +127,7 @@ def evaluate(
             if problems:
                 _print_problems(problems, output)
                 return 1
-            answered = _ask(desired, engine, kind, name, given, now, said)
+            answered = _ask(desired, spec, engine, kind, name, given, now, said)
         rules = _find_rules(start, bundle, kind, answered)
     if output == "json":
         print_json(_answer_as_json(desired, kind, answered, rules))
@@ -307,6 +310,7 @@ def _read_question(file: TextIO | None) -> Mapping[str, Any] | None:
 
 def _ask(
     desired: "Desired",
+    operator: "OperatorSpec",
     engine: Any,
     kind: str,
     name: str | None,
@@ -315,14 +319,17 @@ def _ask(
     said: Mapping[str, Any],
 ) -> "Answered":
     """Raises click.UsageError where the question is not complete."""
-    from reconciler.cli.policy_question import Answered, MessageAsked, ask_message, ask_task
+    from reconciler.cli.policy_question import Answered, MessageAsked, ModelAsked, ask_message, ask_model, ask_task
 
     if given is not None:
         return Answered(question=given, decision=engine.decide(kind, given))
     if kind == "task" and name:
         return ask_task(desired, engine, name, said["agent"], now)
+    if kind == "llm" and name:
+        model = ModelAsked(agent=name, instance=said["instance"], sensitivity=said["sensitivity"])
+        return ask_model(desired, operator, engine, model, now)
     if kind != "message":
-        wanted = "a NAME or --input FILE" if kind == "task" else "--input FILE"
+        wanted = "a NAME or --input FILE" if kind in ("task", "llm") else "--input FILE"
         raise click.UsageError(f"a question of kind {kind} needs {wanted}")
     if not said["sender"] or not said["type_"] or bool(said["recipient"]) == bool(said["topic"]):
         raise click.UsageError("a message needs --from, --type and either --to or --topic, or --input FILE")

@@ -8,12 +8,27 @@ from datetime import datetime
 from typing import Any
 
 import click
+import msgspec
 
 from reconciler.core.decision import Decision
+from reconciler.core.exposure import Sensitivity
+from reconciler.core.routing import Route, choose
+from reconciler.egress.body import Asked
+from reconciler.egress.budget import Budgets
+from reconciler.egress.config import Config as EgressConfig
+from reconciler.egress.config import InstanceEntry as EgressEntry
+from reconciler.egress.config import RouteEntry
+from reconciler.egress.instance import Instance as EgressInstance
+from reconciler.egress.problem import Api
+from reconciler.egress.problem import Deny as Refusal
+from reconciler.egress.question import write_question as write_model_question
+from reconciler.egress.route import find_way
 from reconciler.kinds.agent.state import AgentStates
 from reconciler.kinds.agent.view import view
+from reconciler.kinds.egress.spec import write_config
 from reconciler.kinds.kind import Desired, Facts
 from reconciler.kinds.task.question import write_question as write_task_question
+from reconciler.policy.builtin import ENGINE as BUILTIN
 from reconciler.policy.bundle import answered_kinds
 from reconciler.ports import PolicyBundle, PolicyEngine
 from reconciler.router.clock import Minutes
@@ -25,6 +40,9 @@ from reconciler.router.policy import Addressee, Judge, write_question
 from reconciler.router.registry import Instance
 from reconciler.router.rules import Rules
 from reconciler.router.topics import TopicIndex
+from reconciler.settings import OperatorSpec
+
+_SAMPLE_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +57,15 @@ class MessageAsked:
     pattern: str
     sensitivity: str
     size: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelAsked:
+    """What the command line says of a request to the model of an agent."""
+
+    agent: str
+    instance: str | None
+    sensitivity: Sensitivity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +150,40 @@ def ask_task(desired: Desired, policy: PolicyEngine, name: str, agent: str | Non
         now=now,
     )
     return Answered(question=question, decision=policy.decide("task", question))
+
+
+def ask_model(
+    desired: Desired, operator: OperatorSpec, policy: PolicyEngine, asked: ModelAsked, now: datetime
+) -> Answered:
+    """What the relay would answer, by manifest and providers, while nothing is used. Raises click.ClickException."""
+    manifest = desired.of("agent").get(asked.agent)
+    if manifest is None or manifest.spec.llm is None:
+        users = sorted(name for name, m in desired.of("agent").items() if m.spec.llm is not None)
+        said = "has no llm section in its manifest" if manifest is not None else "does not exist"
+        raise click.ClickException(f"agent {asked.agent!r} {said}; agents with one are: {', '.join(users) or 'none'}")
+    hub, spec = desired.hub, manifest.spec
+    found = choose(spec.llm, hub.providers, hub.sensitivity.exposures, executor=spec.executor.type)
+    route = RouteEntry(provider=found.provider, model=found.model) if isinstance(found, Route) else None
+    entry = EgressEntry(agent=asked.agent, route=route, sensitivity=asked.sensitivity)
+    instance = EgressInstance(asked.instance or f"{asked.agent}-0", entry)
+    config = msgspec.convert(write_config(desired, operator.provider_keys), EgressConfig)
+    api: Api = "openai" if route and config.providers[route.provider].type == "openai" else "anthropic"
+    way = find_way(config, entry, api)
+    if isinstance(way, Refusal):
+        decision = Decision(allow=False, reasons=(way.reason,), engine=BUILTIN, revision=policy.revision)
+        return Answered(question={}, decision=decision)
+    sample = Asked(way.model, is_stream=True, tokens=_SAMPLE_TOKENS, content=b"")
+    question = write_model_question(
+        config,
+        instance,
+        way,
+        sample,
+        api=api,
+        work=(None, None),
+        budgets=Budgets(),
+        minute=Minutes().show(now.timestamp()),
+    )
+    return Answered(question=question, decision=policy.decide("llm", question))
 
 
 def bundle_of(desired: Desired) -> PolicyBundle | None:

@@ -4,7 +4,7 @@ A request may begin while less than the whole allowance is used, or held by othe
 request takes at most, also where many come at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from reconciler.egress.config import AllowanceEntry, Costs, InstanceEntry
@@ -54,6 +54,11 @@ class Budgets:
                 return _deny(f"{whose} has used or is using ${account.cost + account.held_cost:.4f}", allowance)
         return None
 
+    def show_used(self, agent: str, run: str | None) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
+        """What the agent has used today and what the run has, with what is under way; None without a run."""
+        of_run = _show_used(self.by_run.get(run, Spent())) if run is not None else None
+        return _show_used(self.by_agent.get(agent, Spent())), of_run
+
     def hold(self, entry: InstanceEntry, run: str | None, tokens: int, costs: Costs) -> Held:
         """Put aside what a request may take; to be settled once, whatever becomes of it."""
         accounts = tuple(account for account, _, _ in self._list_accounts(entry, run))
@@ -76,6 +81,14 @@ class Budgets:
         yield self.by_agent.setdefault(entry.agent, Spent()), entry.per_day, f"agent {entry.agent} today"
         if run is not None:
             yield self.by_run.setdefault(run, Spent()), entry.per_task, f"run {run}"
+
+
+def _show_used(spent: Spent) -> Mapping[str, float]:
+    return {
+        "requests": spent.requests,
+        "tokens": spent.tokens + spent.held_tokens,
+        "cost": round(spent.cost + spent.held_cost, 6),
+    }
 
 
 def _deny(used: str, allowance: AllowanceEntry) -> Deny:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import EgressError, EgressRefusedError
 from reconciler.ports import EgressReport, UsageReport
+from reconciler.router.version import find_newer
 from reconciler.runtime.server import Server
 
 _REPORT_S = 2.0
@@ -76,10 +77,12 @@ def _read_report(answer: Mapping[str, Any]) -> EgressReport:
         pid=answer["pid"],
         epoch=answer["epoch"],
         code_version=answer["code_version"],
+        next_version=find_newer(answer["code_version"]),
         config_digest=answer["config_digest"],
         uptime_s=answer["uptime_s"],
         instances={name: entry["digest"] for name, entry in answer["instances"].items()},
         faults=faults,
+        policy_fault=answer.get("policy", {}).get("fault", ""),
         usage={agent: UsageReport(**spent) for agent, spent in answer["usage"].items()},
         runs={run: UsageReport(**spent) for run, spent in answer["runs"].items()},
     )

@@ -9,9 +9,29 @@ from typing import Annotated, Literal
 import msgspec
 
 from reconciler.core.exposure import EXPOSURES, Exposure, Sensitivity
-from reconciler.router.config import Name, RefusedError, TokenEntry, read_json
+from reconciler.router.config import (
+    EngineName,
+    Name,
+    OpaEntry,
+    PolicyEntry,
+    PolicyRules,
+    RefusedError,
+    TokenEntry,
+    read_json,
+)
 
-__all__ = ["Config", "InstanceEntry", "Name", "RefusedError", "TokenEntry", "read_json"]
+__all__ = [
+    "Config",
+    "EngineName",
+    "InstanceEntry",
+    "Name",
+    "OpaEntry",
+    "PolicyEntry",
+    "PolicyRules",
+    "RefusedError",
+    "TokenEntry",
+    "read_json",
+]
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -59,8 +79,20 @@ class Limits(_Strict, frozen=True):
     half_open_after_s: Seconds = 5.0
 
 
+class AgentEntry(_Strict, frozen=True):
+    """An agent as policies see it. `trust` is between 0 and 1."""
+
+    role: str = ""
+    labels: dict[str, str] = {}
+    capabilities: tuple[str, ...] = ()
+    trust: float = 1.0
+
+
 class Config(_Strict, frozen=True):
-    """The whole configuration; `digest` names its content, `exposures` says which work may go where."""
+    """The whole configuration; `digest` names its content, `exposures` says which work may go where.
+
+    `policy` is given where it has rules for models, and with it who is asked, and the `agents` that use models.
+    """
 
     digest: str
     revision: str = ""
@@ -69,6 +101,10 @@ class Config(_Strict, frozen=True):
         default_factory=lambda: dict[str, tuple[Exposure, ...]](EXPOSURES)
     )
     limits: Limits = Limits()
+    rules: PolicyRules = PolicyRules()
+    policy: PolicyEntry | None = None
+    opa: OpaEntry | None = None
+    agents: dict[Name, AgentEntry] = {}
 
 
 class RouteEntry(_Strict, frozen=True):
@@ -93,7 +129,10 @@ class WorkEntry(_Strict, frozen=True):
 
 
 class InstanceEntry(_Strict, frozen=True):
-    """One instance: its tokens, its route, what it may use, and the most sensitive work that it ever had."""
+    """One instance: its tokens, its route, what it may use, and the most sensitive work that it ever had.
+
+    `capabilities` are given where it has not all of its agent's.
+    """
 
     agent: Name
     uid: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -103,6 +142,7 @@ class InstanceEntry(_Strict, frozen=True):
     per_day: AllowanceEntry = AllowanceEntry()
     sensitivity: Sensitivity = "public"
     work: tuple[WorkEntry, ...] = ()
+    capabilities: tuple[str, ...] | None = None
     digest: str = ""
 
 

@@ -1,4 +1,6 @@
-"""usage.db: a row for each request that a provider was asked. Rows come in; they are on disk within moments.
+"""usage.db: a row for each request that a provider was asked, or that policy denied; with the verdict in it.
+
+Rows come in; they are on disk within moments. Denials of one second that are alike are one row with their number.
 
 The egress process is its only writer; anybody may read it. A row is written after its answer, by a thread, many in one
 transaction: a crash loses the last moments at most, and a full disk holds nobody up.
@@ -33,11 +35,23 @@ CREATE TABLE IF NOT EXISTS usage (
 CREATE INDEX IF NOT EXISTS usage_time ON usage (time);
 CREATE INDEX IF NOT EXISTS usage_run ON usage (run) WHERE run IS NOT NULL;
 """
+_ADDED = {
+    "denied": "TEXT NOT NULL DEFAULT ''",
+    "engine": "TEXT NOT NULL DEFAULT ''",
+    "policy_revision": "TEXT NOT NULL DEFAULT ''",
+    "cached": "INTEGER NOT NULL DEFAULT 0",
+    "count": "INTEGER NOT NULL DEFAULT 1",
+}
+"""Columns that files of earlier releases have not."""
+
 _SUMS = "count(*), coalesce(sum(input + output + cache_read + cache_write), 0), coalesce(sum(cost), 0)"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One request. `time` is wall clock in epoch seconds; `status` 0 where the provider gave no answer."""
+    """One request. `time` is wall clock in epoch seconds; `status` 0 where the provider gave no answer.
+
+    `denied` is the reason of policy, and the provider was not asked then; `count` says of how many requests.
+    """
 
     time: float
     agent: str
@@ -55,6 +69,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cost: float
     first_byte_ms: float | None
     whole_ms: float
+    denied: str = ""
+    engine: str = ""
+    policy_revision: str = ""
+    cached: bool = False
+    count: int = 1
 
 
 _COLUMNS = Row.__struct_fields__
@@ -75,11 +94,13 @@ class Ledger:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_SCHEMA)
+            _add_columns(self._connection)
             self._reader = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True)
         except (sqlite3.Error, OSError) as error:
             raise StoreError(f"opening {self._path}") from error
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
         self._waiting: list[Row] = []
+        self._denials: dict[tuple[object, ...], Row] = {}
         self._is_writing = False
         self.fault = ""
 
@@ -88,6 +109,18 @@ class Ledger:
         if len(self._waiting) < _MOST_WAITING:
             self._waiting.append(row)
         self.flush()
+
+    def add_denial(self, row: Row) -> None:
+        """To be written with the next `settle_denials`, together with others that are alike."""
+        key = (row.instance, row.run, row.provider, row.model, row.denied, row.engine, row.policy_revision)
+        before = self._denials.get(key)
+        self._denials[key] = row if before is None else msgspec.structs.replace(before, count=before.count + 1)
+
+    def settle_denials(self) -> None:
+        """Write down what was denied since the last call."""
+        denials, self._denials = self._denials, {}
+        for row in denials.values():
+            self.add(row)
 
     def flush(self) -> None:
         """Begin to write what waits, unless that is under way."""
@@ -98,12 +131,12 @@ class Ledger:
     def sum_day(self, day: int) -> Mapping[str, Spent]:
         """By agent, of one day. Raises StoreError."""
         span = (day * DAY_S, (day + 1) * DAY_S)
-        query = f"SELECT agent, {_SUMS} FROM usage WHERE time >= ? AND time < ? GROUP BY agent"  # noqa: S608 - constants
+        query = f"SELECT agent, {_SUMS} FROM usage WHERE time >= ? AND time < ? AND denied = '' GROUP BY agent"  # noqa: S608 - constants
         return {str(agent): Spent(*sums) for agent, *sums in self._ask(query, span)}
 
     def sum_run(self, run: str) -> Spent:
         """Of one run so far. Raises StoreError."""
-        ((*sums,),) = self._ask(f"SELECT {_SUMS} FROM usage WHERE run = ?", (run,))  # noqa: S608 - constants
+        ((*sums,),) = self._ask(f"SELECT {_SUMS} FROM usage WHERE run = ? AND denied = ''", (run,))  # noqa: S608 - constants
         return Spent(*sums)
 
     def forget_old(self, wall_s: float) -> None:
@@ -112,6 +145,7 @@ class Ledger:
 
     def close(self) -> None:
         """When all that waits is written."""
+        self.settle_denials()
         self._thread.submit(self._write)
         self._thread.shutdown(wait=True)
         self._reader.close()
@@ -153,11 +187,13 @@ def read_usage(data: Path, since_s: float) -> Sequence[Row]:
     path = data / FILE_NAME
     if not path.exists():
         return []
-    names = ", ".join(_COLUMNS)
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            found = connection.execute(f"SELECT {names} FROM usage WHERE time >= ? ORDER BY seq", (since_s,))  # noqa: S608 - names
-            return [msgspec.convert(dict(zip(_COLUMNS, row, strict=True)), Row, strict=False) for row in found]
+            there = _read_columns(connection)
+            names = [name for name in _COLUMNS if name in there]
+            query = f"SELECT {', '.join(names)} FROM usage WHERE time >= ? ORDER BY seq"  # noqa: S608 - names
+            found = connection.execute(query, (since_s,))
+            return [msgspec.convert(dict(zip(names, row, strict=True)), Row, strict=False) for row in found]
     except sqlite3.Error as error:
         raise StoreError(f"reading {path}") from error
 
@@ -165,3 +201,15 @@ def read_usage(data: Path, since_s: float) -> Sequence[Row]:
 def day_of(wall_s: float) -> int:
     """The day (UTC), counted from 1970."""
     return int(wall_s // DAY_S)
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """What a file of an earlier release lacks. Raises sqlite3.Error."""
+    there = _read_columns(connection)
+    for name, type_ in _ADDED.items():
+        if name not in there:
+            connection.execute(f"ALTER TABLE usage ADD COLUMN {name} {type_}")
+
+
+def _read_columns(connection: sqlite3.Connection) -> set[str]:
+    return {str(name) for _, name, *_ in connection.execute("PRAGMA table_info(usage)")}

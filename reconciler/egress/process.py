@@ -14,9 +14,16 @@ from pathlib import Path
 
 from reconciler.egress.control import ControlPlane
 from reconciler.egress.ledger import Ledger
+from reconciler.egress.policy import Policy
+from reconciler.egress.question import KIND
 from reconciler.egress.relay import Relay
 from reconciler.egress.switchboard import Switchboard
+from reconciler.router.config import PolicyEntry
+from reconciler.router.embedded import start_embedded
+from reconciler.router.engine import Engine
+from reconciler.router.engines import Policed
 from reconciler.router.listener import Door, make_http_config
+from reconciler.router.opa import opa_starter
 from reconciler.runtime.server import control_socket, pid_file, write_pid_file
 
 NAME = "egress"
@@ -40,7 +47,8 @@ async def serve(run: Path, data: Path, fleet: str) -> None:
 
 async def _serve(run: Path, fleet: str, ledger: Ledger) -> None:
     loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    switchboard = Switchboard(run=run, fleet=fleet, ledger=ledger)
+    policy = Policy({"opa": opa_starter(run, lambda: None, KIND), "embedded": _start_embedded})
+    switchboard = Switchboard(run=run, fleet=fleet, ledger=ledger, policy=policy)
     switchboard.http = make_http_config(Relay(switchboard))
     plane = make_http_config(ControlPlane(switchboard, stopping.set))
     control = Door(control_socket(run, NAME), plane, max_lines=_CONTROL_LINES)
@@ -59,6 +67,10 @@ async def _serve(run: Path, fleet: str, ledger: Ledger) -> None:
         await control.finish()
         with contextlib.suppress(FileNotFoundError):
             pid_file(run, NAME).unlink()
+
+
+async def _start_embedded(_config: Policed, policy: PolicyEntry, _before: Engine | None) -> Engine | None:
+    return await start_embedded(policy, kind=KIND)
 
 
 async def _tick(switchboard: Switchboard) -> None:

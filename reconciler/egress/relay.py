@@ -12,9 +12,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from reconciler.core.decision import Decision
 from reconciler.egress.body import Asked, read_body
@@ -25,15 +23,18 @@ from reconciler.egress.ledger import Row
 from reconciler.egress.models import list_models
 from reconciler.egress.problem import Api, Deny, refuse
 from reconciler.egress.provider import Provider
+from reconciler.egress.question import write_question
 from reconciler.egress.route import Way, check_model, find_way
 from reconciler.egress.switchboard import Switchboard
 from reconciler.egress.upstream import Fault, Head, Link
 from reconciler.egress.usage import Meter, Usage, cost_of
 from reconciler.router.answer import Answer, Header, find_header
+from reconciler.router.clock import Minutes
 from reconciler.router.rim import Call, Receive, Scope, Send, asgi_call, send_answer
 
 RUN_HEADER = b"hub-run"
-_SLOWED = frozenset({401, 429})
+_MAX_REASON = 1000
+_SLOWED = frozenset({401, 403, 429})
 """Whoever goes on to be told this is read slowly."""
 _POSTS: dict[str, Api] = {
     "/llm/anthropic/v1/messages": "anthropic",
@@ -54,29 +55,12 @@ _NOT_RETURNED = _HOP | {b"set-cookie", b"alt-svc", b"www-authenticate", b"proxy-
 _LOG = logging.getLogger("reconciler.egress")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """What a policy may go by when it decides about one request."""
-
-    agent: str
-    instance: str
-    run: str | None
-    provider: str
-    model: str
-    exposure: str
-    sensitivity: str
-
-
-AskPolicy: TypeAlias = Callable[[Question], Awaitable[Decision]]
-"""Where a policy is asked about each request; it can only narrow what the built-in rules allow."""
-
-
 class Relay:
-    """The ASGI application. Without `ask_policy` the built-in rules alone decide."""
+    """The ASGI application."""
 
-    def __init__(self, switchboard: Switchboard, ask_policy: AskPolicy | None = None) -> None:
+    def __init__(self, switchboard: Switchboard) -> None:
         self._switchboard = switchboard
-        self._ask_policy = ask_policy
+        self._minutes = Minutes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = asgi_call(scope, receive)
@@ -135,8 +119,22 @@ class Relay:
         if (denied := check_model(way, asked.model)) is not None:
             return denied
         run, task = instance.find_run(find_header(call.headers, RUN_HEADER))
-        if (denied := await self._check_policy(instance, way, run)) is not None:
-            return denied
+        minute = self._minutes.show(time.time())
+        question = write_question(
+            switchboard.config,
+            instance,
+            way,
+            asked,
+            api=api,
+            work=(run, task),
+            budgets=switchboard.budgets,
+            minute=minute,
+        )
+        decision = await switchboard.policy.decide(question)
+        job = _Job(call=call, instance=instance, way=way, work=(run, task), decision=decision, asked=asked)
+        if not decision.allow:
+            switchboard.ledger.add_denial(job.write_row(Usage(), 0.0))
+            return _deny(decision)
         # What was true when the request came may have changed while its body was read, or policy asked.
         if find_way(switchboard.config, instance.entry, api) != way or not instance.tokens:
             return Deny(status=409, code="changed", reason="the configuration changed meanwhile; try again")
@@ -153,51 +151,43 @@ class Relay:
         head = _write_head(provider, target, [*_pass_headers(call.headers), *([key] if key else [])], asked)
         costs = Costs() if is_free else way.provider.models[way.model]
         held = switchboard.budgets.hold(instance.entry, run, 0 if is_free else asked.tokens, costs)
-        job = _Job(call=call, provider=provider, asked=asked, is_free=is_free)
         try:
-            return await job.run(head + asked.content, send)
+            return await job.run(provider, head + asked.content, send)
         finally:
-            usage = job.usage
+            usage = Usage() if is_free else job.usage
             cost = cost_of(usage, costs)
             switchboard.budgets.settle(held, usage.total, cost)
-            switchboard.ledger.add(job.write_row(instance, way, run, task, usage, cost))
-
-    async def _check_policy(self, instance: Instance, way: Way, run: str | None) -> Deny | None:
-        if self._ask_policy is None:
-            return None
-        entry = instance.entry
-        question = Question(
-            agent=entry.agent,
-            instance=instance.name,
-            run=run,
-            provider=way.name,
-            model=way.model,
-            exposure=way.provider.exposure,
-            sensitivity=entry.sensitivity,
-        )
-        decision = await self._ask_policy(question)
-        if decision.allow:
-            return None
-        return Deny(status=403, code="policy", reason=f"policy does not allow it: {'; '.join(decision.reasons)}")
+            switchboard.ledger.add(job.write_row(usage, cost))
 
 
 class _Job:
     """One request at its provider, and what became of it."""
 
-    def __init__(self, *, call: Call, provider: Provider, asked: Asked, is_free: bool) -> None:
+    def __init__(
+        self,
+        *,
+        call: Call,
+        instance: Instance,
+        way: Way,
+        work: tuple[str | None, str | None],
+        decision: Decision,
+        asked: Asked,
+    ) -> None:
         self._call = call
-        self._provider = provider
+        self._instance = instance
+        self._way = way
+        self._run, self._task = work
+        self._decision = decision
         self._asked = asked
-        self._is_free = is_free
         self._began_s = call.line.loop.time()
         self._first_byte_s: float | None = None
         self._status = 0
         self._meter: Meter | None = None
         self._is_whole = False
 
-    async def run(self, request: bytes, send: Send) -> Deny | None:
+    async def run(self, provider: Provider, request: bytes, send: Send) -> Deny | None:
         """Ask, and pass the answer on. Raises ConnectionError where nobody is to be answered, or not all of it came."""
-        provider, limits, call = self._provider, self._provider.limits, self._call
+        limits, call = provider.limits, self._call
         head_s = limits.first_byte_s if self._asked.is_stream else limits.whole_s
         link = await provider.upstream.ask(request, call.line.wait, head_s)
         if call.is_gone:
@@ -209,16 +199,16 @@ class _Job:
             status, code = (504, "provider_timeout") if link.is_timeout else (502, "provider_failed")
             return Deny(status=status, code=code, reason=f"{provider.name}: {link.reason}")
         try:
-            return await self._pass_on(link, send)
+            return await self._pass_on(provider, link, send)
         finally:
             provider.upstream.release(link)
 
-    async def _pass_on(self, link: Link, send: Send) -> Deny | None:
+    async def _pass_on(self, provider: Provider, link: Link, send: Send) -> Deny | None:
         assert link.head is not None
-        head, provider = link.head, self._provider
+        head = link.head
         self._first_byte_s = self._call.line.loop.time()
         self._status = head.status
-        if (denied := self._judge(head)) is not None:
+        if (denied := _judge(provider, head)) is not None:
             return denied
         is_stream = find_header(head.headers, b"content-type").startswith(b"text/event-stream")
         self._meter = Meter(is_stream=is_stream, sent_bytes=len(self._asked.content))
@@ -239,44 +229,24 @@ class _Job:
             if not content:
                 return None
 
-    def _judge(self, head: Head) -> Deny | None:
-        """Note how the provider is. Answers about the operator's key, which may show some of it, are not passed on."""
-        provider = self._provider
-        if head.status in (401, 403):
-            provider.succeed()
-            provider.fault = f"it refuses the operator's key (status {head.status})"
-            return Deny(status=502, code="provider_refused", reason=f"{provider.name}: {provider.fault}")
-        if head.status < 200 or 300 <= head.status < 400:
-            reason = f"it answers with status {head.status}, which is not passed on"
-            return Deny(status=502, code="provider_failed", reason=f"{provider.name}: {reason}")
-        if head.status >= 500:
-            provider.fail(f"it answers with status {head.status}")
-        else:
-            provider.succeed()
-        return None
-
     @property
     def usage(self) -> Usage:
-        """Nothing for errors, and for what is free; an estimate where the answer did not come to its end."""
-        is_counted = not self._is_free and 200 <= self._status < 300
-        if not is_counted or self._meter is None:
+        """Nothing for errors; an estimate where the answer did not come to its end."""
+        if not 200 <= self._status < 300 or self._meter is None:
             return Usage()
         return self._meter.settle(is_whole=self._is_whole)
 
-    def write_row(
-        self, instance: Instance, way: Way, run: str | None, task: str | None, usage: Usage, cost: float
-    ) -> Row:
-        """The row of the ledger."""
-        now_s = self._call.line.loop.time()
-        first_s = self._first_byte_s
+    def write_row(self, usage: Usage, cost: float) -> Row:
+        """The row of the ledger, with the verdict."""
+        now_s, first_s, decision = self._call.line.loop.time(), self._first_byte_s, self._decision
         return Row(
             time=time.time(),
-            agent=instance.entry.agent,
-            instance=instance.name,
-            run=run,
-            task=task,
-            provider=way.name,
-            model=way.model,
+            agent=self._instance.entry.agent,
+            instance=self._instance.name,
+            run=self._run,
+            task=self._task,
+            provider=self._way.name,
+            model=self._way.model,
             status=self._status,
             input=usage.input,
             output=usage.output,
@@ -286,7 +256,37 @@ class _Job:
             cost=cost,
             first_byte_ms=None if first_s is None else round(1000 * (first_s - self._began_s), 3),
             whole_ms=round(1000 * (now_s - self._began_s), 3),
+            denied="" if decision.allow else _show_reasons(decision),
+            engine=decision.engine,
+            policy_revision=decision.revision,
+            cached=decision.cached,
         )
+
+
+def _judge(provider: Provider, head: Head) -> Deny | None:
+    """Note how the provider is. Answers about the operator's key, which may show some of it, are not passed on."""
+    if head.status in (401, 403):
+        provider.succeed()
+        provider.fault = f"it refuses the operator's key (status {head.status})"
+        return Deny(status=502, code="provider_refused", reason=f"{provider.name}: {provider.fault}")
+    if head.status < 200 or 300 <= head.status < 400:
+        reason = f"it answers with status {head.status}, which is not passed on"
+        return Deny(status=502, code="provider_failed", reason=f"{provider.name}: {reason}")
+    if head.status >= 500:
+        provider.fail(f"it answers with status {head.status}")
+    else:
+        provider.succeed()
+    return None
+
+
+def _deny(decision: Decision) -> Deny:
+    if decision.engine == "none":
+        return Deny(status=503, code="policy_unavailable", reason=_show_reasons(decision), retry_after_s=1)
+    return Deny(status=403, code="policy", reason=f"policy does not allow it: {_show_reasons(decision)}")
+
+
+def _show_reasons(decision: Decision) -> str:
+    return "; ".join(decision.reasons)[:_MAX_REASON] or "no reason is given"
 
 
 async def _read(call: Call, api: Api, most_bytes: int) -> Asked | Deny:

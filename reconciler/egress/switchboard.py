@@ -16,11 +16,12 @@ from reconciler.egress.budget import Budgets, Spent
 from reconciler.egress.config import NO_CONFIG, Config, InstanceEntry, RefusedError
 from reconciler.egress.instance import Instance
 from reconciler.egress.ledger import Ledger, day_of
+from reconciler.egress.policy import Policy
 from reconciler.egress.provider import Provider
 from reconciler.router.clock import boottime_s
 from reconciler.router.line import HttpConfig
 from reconciler.router.listener import Door
-from reconciler.runtime.server import code_version
+from reconciler.router.version import code_version
 
 SOCKET = "llm.sock"
 MAX_LINES = 64
@@ -31,29 +32,33 @@ class Switchboard:
 
     http: HttpConfig
 
-    def __init__(self, *, run: Path, fleet: str, ledger: Ledger) -> None:
+    def __init__(self, *, run: Path, fleet: str, ledger: Ledger, policy: Policy) -> None:
         """Raises StoreError."""
         self.config: Config = NO_CONFIG
         self.providers: dict[str, Provider] = {}
         self.instances: dict[str, Instance] = {}
         self.ledger = ledger
+        self.policy = policy
         self.budgets = Budgets(day=day_of(time.time()))
         self.budgets.by_agent.update(ledger.sum_day(self.budgets.day))
         self._run = run
         self._fleet = fleet
         self._epoch = secrets.token_hex(8)
-        self._code_version = code_version(Path(__file__).parent)
+        self._code_version = code_version()
         self._started_at = boottime_s()
         self._doors: dict[str, Door] = {}
         self._swap = asyncio.Lock()
 
     async def configure(self, config: Config) -> None:
         """Swap all at once, or nothing; requests under way end as they began. Raises RefusedError."""
-        providers = {name: self._keep_or_make(name, config) for name in config.providers}
-        gone = [old for name, old in self.providers.items() if providers.get(name) is not old]
-        self.config, self.providers = config, providers
-        for provider in gone:
-            provider.upstream.close()
+        async with self._swap:
+            providers = {name: self._keep_or_make(name, config) for name in config.providers}
+            engines = await self.policy.prepare(config)
+            gone = [old for name, old in self.providers.items() if providers.get(name) is not old]
+            self.config, self.providers = config, providers
+            await self.policy.use(config, engines)
+            for provider in gone:
+                provider.upstream.close()
 
     async def put_instance(self, name: str, entry: InstanceEntry) -> None:
         """Register or change; its socket listens when this returns. Raises RefusedError, StoreError."""
@@ -103,6 +108,7 @@ class Switchboard:
             "config_digest": self.config.digest,
             "revision": self.config.revision,
             "ledger_fault": self.ledger.fault,
+            "policy": {"engine": self.policy.engine, "fault": self.policy.fault},
             "providers": {name: _show_provider(provider) for name, provider in self.providers.items()},
             "instances": {
                 name: _show_instance(instance, self._doors[name].is_open) for name, instance in self.instances.items()
@@ -114,6 +120,7 @@ class Switchboard:
     def tick(self) -> None:
         """Once per second: another day, runs that nobody has any more, slow lines, tokens that ran out."""
         wall_s = time.time()
+        self.ledger.settle_denials()
         self.ledger.flush()
         if day_of(wall_s) != self.budgets.day:
             self.budgets.begin_day(day_of(wall_s))
@@ -132,6 +139,7 @@ class Switchboard:
         await asyncio.gather(*(door.finish() for door in doors))
         for provider in self.providers.values():
             provider.upstream.close()
+        await self.policy.close()
 
     def _keep_or_make(self, name: str, config: Config) -> Provider:
         known, entry = self.providers.get(name), config.providers[name]

@@ -19,6 +19,7 @@ class Outgoing:
 
     `executor` is the type of its own, as in manifests.
     `work` are the runs that it has now, each with its task; `sensitivity` is that of the most sensitive it ever had.
+    `capabilities` are those of an instance that may have less than its agent, None for all others.
     """
 
     agent: str
@@ -29,6 +30,7 @@ class Outgoing:
     executor: str = ""
     work: tuple[tuple[str, str], ...] = ()
     sensitivity: Sensitivity = "public"
+    capabilities: tuple[str, ...] | None = None
 
 
 def write_entry(outgoing: Outgoing, hub: HubSpec, providers_digest: str) -> Mapping[str, Any]:
@@ -58,7 +60,7 @@ class _Routing:
 def _write_entry(outgoing: Outgoing, routing: _Routing) -> Mapping[str, Any]:
     llm = read_llm(outgoing.llm)
     found = choose(llm, routing.hub.providers, routing.hub.sensitivity.exposures, executor=outgoing.executor)
-    entry = {
+    entry: dict[str, Any] = {
         "agent": outgoing.agent,
         "uid": outgoing.uid,
         "tokens": [{"sha256": outgoing.token_sha256, "expires_at": outgoing.token_expires_at}],
@@ -68,6 +70,8 @@ def _write_entry(outgoing: Outgoing, routing: _Routing) -> Mapping[str, Any]:
         "sensitivity": outgoing.sensitivity,
         "work": [{"run": run, "task": task} for run, task in outgoing.work],
     }
+    if outgoing.capabilities is not None:
+        entry["capabilities"] = list(outgoing.capabilities)
     return {**entry, "digest": digest(entry)}
 
 

@@ -3,6 +3,7 @@
 import json
 
 from reconciler.core.exposure import highest
+from reconciler.core.fleet import FIRST_DELEGATE
 from reconciler.kinds.egress_entry import Outgoing
 from reconciler.store import attempts, records
 from reconciler.store.records import InstanceRecord
@@ -39,4 +40,5 @@ def _outgoing(record: InstanceRecord, work: list[tuple[str, str]], heard: list[a
         executor=spec["executor"]["type"],
         work=tuple(sorted(work)),
         sensitivity=highest(of_it),
+        capabilities=tuple(spec.get("capabilities", ())) if record.ordinal >= FIRST_DELEGATE else None,
     )

@@ -58,6 +58,11 @@ class Part(dict[str, Any]):
         self.digest = digest(value)
 
 
+def part_digest(part: Mapping[str, Any]) -> str:
+    """Of a part, or of what is none."""
+    return part.digest if isinstance(part, Part) else digest(part)
+
+
 def config_digest(config: Mapping[str, Any]) -> str:
     """The digest of the router's whole configuration, by sections.
 

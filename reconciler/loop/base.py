@@ -18,8 +18,7 @@ from reconciler.core.routing import Route, choose
 from reconciler.kinds.agent.container import Places, build_container
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import Phase
-from reconciler.kinds.egress.spec import is_wanted
-from reconciler.kinds.egress_entry import digest_providers
+from reconciler.kinds.egress.spec import is_wanted, write_config
 from reconciler.kinds.kind import Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.policy.spec import NAME as POLICIES
@@ -55,7 +54,7 @@ def assume_applied(base: Desired, now: datetime) -> Recorded:
         policy=policies.digest if policies is not None else "",
         is_opa_running=is_opa_managed(base.hub),
         router_config=str(base.route.get("digest", "")),
-        egress_config=digest_providers(base.hub) if is_wanted(base.hub) else None,
+        egress_config=str(write_config(base, {})["digest"]) if is_wanted(base.hub) else None,
     )
 
 

@@ -134,7 +134,7 @@ def plan_by(recorded: Recorded, desired: Desired, facts: Facts, *, compared_with
             recorded=recorded.policy, in_engine=recorded.policy, opa=_recorded_opa(is_running=recorded.is_opa_running)
         ),
         "router": RouterState(report=report if recorded.router_config else None, entries=entries),
-        "egress": recorded_state(recorded.egress_config, desired.hub),
+        "egress": recorded_state(recorded.egress_config),
     }
     readings: dict[str, Reading[object]] = {k.name: Ok(states[k.name]) for k in KINDS}
     facts = replace(facts, router=report, runtime=recorded.runtime)

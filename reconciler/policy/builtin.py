@@ -65,6 +65,8 @@ def decide(kind: str, question: Json, facts: Facts, revision: str) -> Decision:
             reasons = _against_task(question, facts)
         case "delegation":
             reasons = _against_delegation(question, facts)
+        case "llm":
+            reasons = _against_llm(question, facts)
         case "admission":
             reasons = _against_admission(question, facts)
         case _:
@@ -162,6 +164,21 @@ def _against_delegation(question: Json, facts: Facts) -> list[str]:
     if _is_spent(question.get("budget_left")):
         reasons.append(f"{name} has no budget left to delegate (delegation.budget)")
     return reasons + _against_sensitivity(_text(_part(question, "task"), "sensitivity"), child, facts)
+
+
+def _against_llm(question: Json, facts: Facts) -> list[str]:
+    """The law of sensitivity; budgets are the relay's."""
+    agent, provider = _text(_part(question, "agent"), "name"), _part(question, "provider")
+    name, exposure = _text(provider, "name"), _text(provider, "exposure")
+    if not agent or not name:
+        return ["the question names no agent or no provider"]
+    sensitivity = _text(question, "sensitivity")
+    allowed = facts.exposures.get(sensitivity)
+    if allowed is None:
+        return [f"there is no sensitivity {sensitivity!r}"]
+    if exposure in allowed and exposure != "none":
+        return []
+    return [f"{agent} has had {sensitivity} work, which may not reach {name} ({exposure or 'of unknown reach'})"]
 
 
 def _is_spent(budget: object) -> bool:

@@ -21,7 +21,7 @@ from reconciler.policy.builtins import check_calls, find_functions
 from reconciler.policy.module import Module, Rule, read_module
 from reconciler.ports import PolicyBundle
 
-KINDS = ("message", "task", "delegation", "admission")
+KINDS = ("message", "task", "delegation", "admission", "llm")
 TEST_SUFFIX = "_test.rego"
 TEST_PREFIX = "test_"
 
@@ -50,10 +50,12 @@ _Path: TypeAlias = tuple[str | int, ...]
 class Built:
     """`bundle` is None where `problems` is not empty. `unasked` are modules that look like answers and are never asked.
 
-    A bundle with `unasked` modules works, but not as its author meant it: no revision may have one.
+    A bundle with `unasked` modules works, but not as its author meant it: no revision may have one. `kinds` are the
+    kinds of question that it answers.
     """
 
     bundle: PolicyBundle | None
+    kinds: frozenset[str] = frozenset()
     problems: tuple[Problem, ...] = ()
     unasked: tuple[Problem, ...] = ()
 
@@ -104,7 +106,8 @@ def build_bundle(
     name = digest([sources, document])
     document["hub"] = {"revision": name}
     bundle = PolicyBundle(modules=sources, data=document, digest=name)
-    return Built(bundle=bundle, unasked=sort_problems(_find_unasked(modules)))
+    kinds = _answered([m for m in modules if not is_test(m.file)])
+    return Built(bundle=bundle, kinds=kinds, unasked=sort_problems(_find_unasked(modules)))
 
 
 def is_test(path: str) -> bool:

@@ -121,6 +121,11 @@ def _as_recipient(kind: str, face: Face) -> Mapping[str, Any]:
     return {"recipient": {"kind": kind, **face.recipient}}
 
 
+def write_key(scope: str, reads: Reads, question: Mapping[str, Any]) -> Key:
+    """A key of the whole question, where little of it is the same in the next one. `reads` has no obstacle."""
+    return (json.dumps([scope, *(_look_up(question, path) for path in reads.paths)], sort_keys=True),)
+
+
 def _show(scope: str, paths: Iterable[Path], document: Mapping[str, Any]) -> str:
     values = [_look_up(document, path) for path in paths if path[0] in document]
     return sys.intern(json.dumps([scope, *values], sort_keys=True))

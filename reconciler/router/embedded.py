@@ -128,11 +128,12 @@ class EmbeddedEngine:
 
     name = "embedded"
 
-    def __init__(self, policy: PolicyEntry, deadline_s: float) -> None:
+    def __init__(self, policy: PolicyEntry, deadline_s: float, kind: str = "message") -> None:
         self.revision = policy.digest
         self.reads: Reads | None = None
         self._policy = policy
         self._deadline_s = deadline_s
+        self._kind = kind
         self._worker: _Worker | None = None
         self._asked: dict[bytes, asyncio.Future[dict[str, Any]]] = {}
         self._reviving: asyncio.Task[None] | None = None
@@ -183,7 +184,7 @@ class EmbeddedEngine:
         if "error" in reply or reply.get("revision") != self.revision:
             worker.kill("it does not take the policy")
             raise RefusedError(f"policy: {reply.get('error', 'its digest is not hub.revision')}")
-        found = reply["reads"].get("message")
+        found = reply["reads"].get(self._kind)
         self.reads = reads_from_json(found) if found else None
         self._worker = worker
         worker.lost.add_done_callback(self._revive)
@@ -218,14 +219,16 @@ class EmbeddedEngine:
                 _LOG.warning("the policy worker was started again")
 
 
-async def start_embedded(policy: PolicyEntry, *, deadline_s: float = 0.2) -> EmbeddedEngine | None:
-    """An engine that answers, or None where the policy has no rules for messages. Raises RefusedError."""
-    engine = EmbeddedEngine(policy, deadline_s)
+async def start_embedded(
+    policy: PolicyEntry, *, kind: str = "message", deadline_s: float = 0.2
+) -> EmbeddedEngine | None:
+    """An engine that answers, or None where the policy has no rules for the kind. Raises RefusedError."""
+    engine = EmbeddedEngine(policy, deadline_s, kind)
     try:
         kinds = await engine.load()
     except (PolicyEngineError, OSError) as error:
         raise RefusedError(f"policy: no worker can be started: {error}") from error
-    if "message" in kinds:
+    if kind in kinds:
         return engine
     await engine.close()
     return None

@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def reads(self) -> Reads | None:
-        """What its policy can read of a question about a message; None where it cannot tell."""
+        """What its policy can read of a question; None where it cannot tell."""
         ...
 
     @property

@@ -31,10 +31,10 @@ from reconciler.policy.opa_answer import (
     settle_unevaluated,
 )
 from reconciler.policy.opa_config import OPA_SOCKET
-from reconciler.router.config import Config, OpaEntry, PolicyEntry, RefusedError
+from reconciler.router.config import OpaEntry, PolicyEntry, RefusedError
 from reconciler.router.engine import Engine
+from reconciler.router.engines import Policed, StartEngine
 from reconciler.router.opa_link import OpaLink, Reply
-from reconciler.router.rules import StartEngine
 
 SETTLING_S = 10.0
 """How long OPA may take to fetch a policy before that counts as a fault."""
@@ -46,13 +46,13 @@ _LOG = logging.getLogger("reconciler.router.policy")
 _encoder = msgspec.json.Encoder()
 
 
-def opa_starter(run: Path, on_change: Callable[[], None]) -> StartEngine:
+def opa_starter(run: Path, on_change: Callable[[], None], kind: str = "message") -> StartEngine:
     """What makes the engine of a configuration. `run` is where the hub's own OPA has its socket."""
 
-    async def start(config: Config, policy: PolicyEntry, before: Engine | None) -> Engine | None:
+    async def start(config: Policed, policy: PolicyEntry, before: Engine | None) -> Engine | None:
         from reconciler.policy.bundle import answered_kinds
 
-        if config.opa is None or "message" not in answered_kinds(policy.modules):
+        if config.opa is None or kind not in answered_kinds(policy.modules):
             return None
         try:
             address = parse_address(config.opa.url) if config.opa.url else UnixAddress(path=str(run / OPA_SOCKET))

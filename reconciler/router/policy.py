@@ -1,20 +1,16 @@
-"""Step 4: one question, one answer; the engines are asked in order, and what cannot answer is passed over.
+"""Step 4: one question, one answer, as `chain.py` gets it of the engines, or remembers it.
 
-An engine that cannot answer raises PolicyEngineError; then the next one is asked, and builtin only where the
-configuration permits it as the last resort. An answer, a denial as well as an undefined one, is final. It is remembered
-by what the policy can read of the question (`cache.py`), and given again before any last resort, also while no engine
-can answer. What a last resort says is never remembered, nor is a denial for want of an evaluation that went well.
+Nobody is waited for where the answer is remembered, or the built-in rules are the main engine.
 """
 
-import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from reconciler.core.decision import Decision
-from reconciler.errors import PolicyEngineError
-from reconciler.router.cache import Decisions, Key, Keys
+from reconciler.router.cache import Keys
+from reconciler.router.chain import Chain
 from reconciler.router.clock import Minutes
 from reconciler.router.engine import NO_FACE
 from reconciler.router.grants import GrantsEngine
@@ -22,10 +18,8 @@ from reconciler.router.message import HUB, Deny, Message
 from reconciler.router.registry import Instance
 from reconciler.router.rules import Rules
 
-_LOG = logging.getLogger("reconciler.router.policy")
 _UNKNOWN = "there is no such recipient, or sending this to it is not allowed"
 _MAX_REASON = 1000
-_FAILED = "data.hub.message.decision failed:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +36,19 @@ class Addressee:
 
 
 class Judge:
-    """The chain. `on_change` is called when the first engine stops answering, and when it answers again.
+    """Asks the chain. `on_change` is called when the first engine stops answering, and when it answers again.
 
     `wall_s` is the clock from which policies have their time.
     """
 
     def __init__(self, on_change: Callable[[], None], wall_s: Callable[[], float] = time.time) -> None:
-        self._on_change = on_change
         self._wall_s = wall_s
         self._minutes = Minutes()
-        self._remembered = Decisions()
-        self.is_falling_back = False
+        self._chain = Chain("message", on_change, wall_s)
+
+    @property
+    def is_falling_back(self) -> bool:
+        return self._chain.is_falling_back
 
     def decide_now(
         self, rules: Rules, sender: Instance, addressee: Addressee, message: Message
@@ -61,10 +57,10 @@ class Judge:
         keys = _find_keys(rules, sender, addressee)
         if keys is not None:
             minute = self._minutes.show(self._wall_s()) if keys.reads_time else None
-            found = self._remembered.get(keys.make(sender, addressee, message, minute))
+            found = self._chain.recall(keys.make(sender, addressee, message, minute))
             if found is not None:
-                if self.is_falling_back and rules.engines[0].is_ready:
-                    self._set_falling_back(False)
+                if self._chain.is_falling_back and rules.engines[0].is_ready:
+                    self._chain.set_falling_back(False)
                 return found if found.allow and addressee.is_known else _deny(found, addressee)
         return self._decide_alone(rules, sender, addressee, message)
 
@@ -77,7 +73,7 @@ class Judge:
         question = write_question(rules, sender, addressee, message, minute)
         keys = _find_keys(rules, sender, addressee)
         key = keys.make(sender, addressee, message, minute if keys.reads_time else None) if keys else None
-        decision = await self._decide(rules, question, key)
+        decision = await self._chain.decide(rules.engines, rules.config.rules, question, key)
         return _unavailable(rules.policy_revision) if decision is None else _answer(decision, addressee)
 
     def _decide_alone(
@@ -96,42 +92,9 @@ class Judge:
         decision = first.answer("message", question)
         keys = _find_keys(rules, sender, addressee)
         if keys is not None:
-            self._remember(keys, keys.make(sender, addressee, message, None), decision, wall_s)
-        self._set_falling_back(False)
+            self._chain.remember(keys.make(sender, addressee, message, None), decision, wall_s, keys.limit)
+        self._chain.set_falling_back(False)
         return _answer(decision, addressee)
-
-    async def _decide(self, rules: Rules, question: dict[str, Any], key: Key | None) -> Decision | None:
-        for nth, engine in enumerate(rules.engines):
-            if nth and engine.name == "builtin":
-                continue
-            try:
-                decision = await engine.decide("message", question)
-            except PolicyEngineError as error:
-                if not self.is_falling_back:
-                    _LOG.warning("policy engine %s cannot answer: %s", engine.name, error)
-                continue
-            self._set_falling_back(nth > 0)
-            wall_s = self._wall_s()
-            if rules.keys is not None and key is not None and not _has_failed(decision):
-                self._remember(rules.keys, key, decision, wall_s)
-            return replace(decision, decided_at=wall_s)
-        self._set_falling_back(True)
-        return (self._remembered.get(key) if key else None) or await _ask_last_resort(rules, question)
-
-    def _remember(self, keys: Keys, key: Key, decision: Decision, wall_s: float) -> None:
-        self._remembered.put(key, replace(decision, cached=True, decided_at=wall_s), keys.limit)
-
-    def _set_falling_back(self, is_falling_back: bool) -> None:
-        if is_falling_back != self.is_falling_back:
-            self.is_falling_back = is_falling_back
-            self._on_change()
-
-
-async def _ask_last_resort(rules: Rules, question: dict[str, Any]) -> Decision | None:
-    for engine in rules.engines:
-        if engine.name == "builtin" and rules.config.rules.last_resort == "builtin":
-            return await engine.decide("message", question)
-    return None
 
 
 def write_question(
@@ -163,11 +126,6 @@ def _narrowed(who: Instance | Addressee) -> dict[str, Any]:
 def _find_keys(rules: Rules, sender: Instance, addressee: Addressee) -> Keys | None:
     """None where the question is about less than a whole agent: keys are made of agents."""
     return rules.keys if sender.capabilities is None and addressee.capabilities is None else None
-
-
-def _has_failed(decision: Decision) -> bool:
-    """Whether an engine says that it could not evaluate the policy, which may be otherwise the next time."""
-    return not decision.allow and any(reason.startswith(_FAILED) for reason in decision.reasons)
 
 
 def _answer(decision: Decision, addressee: Addressee) -> Decision | Deny:

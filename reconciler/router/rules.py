@@ -3,10 +3,8 @@
 A message uses one `Rules` on its whole way, so that a swap never shows it half of each.
 """
 
-import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from reconciler.policy.reads import Reads
 from reconciler.router.buckets import Limit, Quotas
@@ -16,19 +14,16 @@ from reconciler.router.config import (
     Config,
     EngineName,
     LogRules,
-    PolicyEntry,
     PolicyRules,
     QuotaEntry,
     RefusedError,
 )
 from reconciler.router.engine import Engine, Face, show_face
+from reconciler.router.engines import Engines, StartEngine, check_engines, choose_engines
 from reconciler.router.grants import GrantsEngine
 from reconciler.router.message import HUB
 from reconciler.router.schema import Validator, compile_schemas
 from reconciler.router.topics import TopicIndex
-
-StartEngine: TypeAlias = Callable[[Config, PolicyEntry, Engine | None], Awaitable[Engine | None]]
-"""Makes the engine of a configuration's policy, None where that has no rules for messages; it follows the one given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +84,9 @@ async def compile_rules(config: Config, current: Rules, start: Mapping[EngineNam
         for name, agent in config.agents.items()
         for subscription in agent.subscribes
     )
-    engines = await _choose_engines(config, current, start)
-    reads = await _find_reads(config, current, engines, start)
+    before = Engines(listed=tuple(current.engines), reads=current.reads)
+    chosen = await choose_engines(config, current.config, before, start, GrantsEngine)
+    engines, reads = chosen.listed, chosen.reads
     faces = {name: show_face(agent) for name, agent in config.agents.items()}
     return Rules(
         config=config,
@@ -103,28 +99,6 @@ async def compile_rules(config: Config, current: Rules, start: Mapping[EngineNam
         quotas={name: quotas for name, agent in config.agents.items() if (quotas := _compile_quotas(config, agent))},
         default_quotas=_compile_quotas(config, AgentEntry()),
     )
-
-
-async def _find_reads(
-    config: Config, current: Rules, engines: Sequence[Engine], start: Mapping[EngineName, StartEngine]
-) -> Reads | None:
-    """What the first engine's policy reads. Where none of the listed engines can tell, a worker is started that can."""
-    policy = config.policy
-    if not engines or engines[0].name == "builtin" or policy is None:
-        return engines[0].reads if engines else None
-    found = next((engine.reads for engine in engines if engine.name != "builtin" and engine.reads is not None), None)
-    if found is not None:
-        return found
-    if current.config.policy is not None and current.config.policy.digest == policy.digest and current.reads:
-        return current.reads
-    if not config.rules.cache_entries or "embedded" not in start:
-        return None
-    with contextlib.suppress(RefusedError):
-        reader = await start["embedded"](config, policy, None)
-        if reader is not None:
-            await reader.close()
-            return reader.reads
-    return None
 
 
 def _compile_quotas(config: Config, agent: AgentEntry) -> Quotas | None:
@@ -151,37 +125,4 @@ def _check(config: Config) -> None:
         for nth, grant in enumerate(agent.sends):
             if (grant.to is None) == (grant.topic is None):
                 raise RefusedError(f"agents.{name}.sends[{nth}]: exactly one of to and topic is needed")
-    if "opa" in config.rules.engines and config.opa is None:
-        raise RefusedError("rules.engines: opa needs the member opa")
-
-
-async def _choose_engines(
-    config: Config, current: Rules, start: Mapping[EngineName, StartEngine]
-) -> tuple[Engine, ...]:
-    """What stands first is the main engine. Only builtin answers where no policy has rules for messages."""
-    chosen: list[Engine] = []
-    try:
-        for name in config.rules.engines:
-            engine = await _choose_engine(name, config, current, start)
-            if engine is not None:
-                chosen.append(engine)
-    except BaseException:
-        for engine in chosen:
-            if engine not in current.engines:
-                await engine.close()
-        raise
-    return tuple(chosen)
-
-
-async def _choose_engine(
-    name: EngineName, config: Config, current: Rules, start: Mapping[EngineName, StartEngine]
-) -> Engine | None:
-    if name == "builtin":
-        return GrantsEngine(config.policy.digest if config.policy else "builtin")
-    if config.policy is None or name not in start:
-        return None
-    running = next((engine for engine in current.engines if engine.name == name), None)
-    is_as_before = name != "opa" or current.config.opa == config.opa
-    if running is not None and running.revision == config.policy.digest and is_as_before:
-        return running
-    return await start[name](config, config.policy, running)
+    check_engines(config)

@@ -23,6 +23,7 @@ from reconciler.router.bundles import BundleService
 from reconciler.router.clock import boottime_s
 from reconciler.router.config import Config, EngineName, HubMessage, HubSend, InstanceEntry, RefusedError
 from reconciler.router.engine import Engine
+from reconciler.router.engines import StartEngine
 from reconciler.router.gate import TlsGate
 from reconciler.router.hints import Hints
 from reconciler.router.listener import Door
@@ -31,7 +32,7 @@ from reconciler.router.own import OwnMessages, find_recipients
 from reconciler.router.pipeline import Route
 from reconciler.router.registry import Instance, Registry
 from reconciler.router.requests import Request, Requests
-from reconciler.router.rules import Rules, StartEngine, compile_rules
+from reconciler.router.rules import Rules, compile_rules
 from reconciler.router.version import code_version
 from reconciler.runtime.detached import bound_logs
 

@@ -5,7 +5,6 @@ are those of the file, and its control socket answers for our fleet. Standard li
 """
 
 import contextlib
-import hashlib
 import http.client
 import json
 import os
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reconciler import __version__
 from reconciler.errors import ForeignFleetError, ReconcilerError
 from reconciler.runtime.detached import spawn_detached
 from reconciler.runtime.pid import ProcessId, read_process
@@ -198,15 +196,6 @@ def read_pid_file(run: Path, name: str) -> ProcessId | None:
         if process is not None and process.start_ticks == start_ticks:
             return process
     return None
-
-
-def code_version(folder: Path) -> str:
-    """`0.1.0+` and 12 hex digits over the files of a package, as they are on the disk now."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
 def _is_over(pid: int) -> bool:

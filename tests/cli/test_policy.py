@@ -270,9 +270,43 @@ def test_a_task_is_asked_for_its_agent(run: Run) -> None:
     assert found["question"]["task"]["requires"] == ["docs.write"]
 
 
+LLM_POLICY = """package hub.llm
+
+import rego.v1
+
+decision := {"allow": count(deny) == 0, "reasons": deny}
+
+deny contains "writers ask nobody" if input.agent.role == "writer"
+"""
+
+
+def test_a_request_to_a_model_is_asked_for_an_agent(run: Run, repository: Path) -> None:
+    gpu = "{name: gpu, type: ollama, exposure: EXPOSURE, models: [{name: qwen3, context: 32k, cost: 0}]}"
+    hub = HUB.replace("ENGINES", "[embedded, builtin]").replace("CROSS", "true")
+    write(repository, "hub.yaml", f"{hub}  providers: [{gpu.replace('EXPOSURE', 'private')}]\n")
+    for name in ("writer", "reviewer"):
+        text = AGENT.replace("NAME", name)
+        write(repository, f"agents.d/{name}.yaml", f"{text}  llm: {{provider: gpu, model: qwen3}}\n")
+    code, found = json_of(run, "eval", "llm", "writer", "--sensitivity", "restricted")
+    assert (code, found["engine"], found["question"]["provider"]["exposure"]) == (0, "builtin", "private")
+    write(repository, "policies/llm.rego", LLM_POLICY)
+    code, found = json_of(run, "eval", "llm", "writer")
+    assert (code, found["engine"], found["reasons"]) == (3, "embedded", ["writers ask nobody"])
+    assert found["question"]["agent"]["role"] == "writer"
+    assert [rule["rule"] for rule in found["rules"]] == ["hub.llm.decision", "hub.llm.deny"]
+    assert json_of(run, "eval", "llm", "reviewer")[0] == 0
+    write(repository, "hub.yaml", f"{hub}  providers: [{gpu.replace('EXPOSURE', 'public')}]\n")
+    code, found = json_of(run, "eval", "llm", "reviewer", "--sensitivity", "confidential")
+    assert (code, found["engine"]) == (3, "builtin")
+    assert found["reasons"] == ["it has had confidential work, which may not reach gpu (public)"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        (("llm",), 64, "needs a NAME or --input FILE"),
+        (("llm", "ghost"), 1, "agent 'ghost' does not exist; agents with one are: none"),
+        (("llm", "writer"), 1, "agent 'writer' has no llm section in its manifest"),
         (("message",), 64, "needs --from, --type and either --to or --topic"),
         (("message", *ASKED, "--topic", "x"), 64, "needs --from, --type and either --to or --topic"),
         (("message", *ASKED, "--time", "noon"), 64, "'noon' is no time"),

@@ -54,6 +54,38 @@ def test_rows_are_there_for_the_next_process(tmp_path: Path) -> None:
     assert (tmp_path / FILE_NAME).stat().st_mode & 0o077 == 0
 
 
+def test_denials_that_are_alike_are_one_row_with_their_number_and_count_as_no_use(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    denied = row(status=0, input=0, output=0, cache_read=0, cache_write=0, cost=0.0, denied="no", engine="embedded")
+    for one in (denied, denied, row(denied="other"), denied):
+        ledger.add_denial(one)
+    ledger.settle_denials()
+    ledger.add_denial(denied)
+    ledger.add(row())
+    ledger.close()
+    assert [(r.denied, r.count) for r in read_usage(tmp_path, 0.0)] == [("no", 3), ("other", 1), ("", 1), ("no", 1)]
+    again = Ledger(tmp_path)
+    assert [(s.requests, s.tokens) for s in again.sum_day(day_of(NOW)).values()] == [(1, 20)]
+    assert again.sum_run("r1").requests == 1
+    again.close()
+
+
+def test_a_file_of_an_earlier_release_is_read_and_goes_on(tmp_path: Path) -> None:
+    Ledger(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    for name in ("denied", "engine", "policy_revision", "cached", "count"):
+        connection.execute(f"ALTER TABLE usage DROP COLUMN {name}")
+    names = [name for _, name, *_ in connection.execute("PRAGMA table_info(usage)") if name != "seq"]
+    values = [getattr(row(), name) for name in names]
+    connection.execute(f"INSERT INTO usage ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values)
+    connection.close()
+    assert list(read_usage(tmp_path, 0.0)) == [row()]
+    ledger = Ledger(tmp_path)
+    ledger.add(row(engine="embedded", cached=True))
+    ledger.close()
+    assert list(read_usage(tmp_path, 0.0)) == [row(), row(engine="embedded", cached=True)]
+
+
 def test_without_a_file_nothing_was_used(tmp_path: Path) -> None:
     assert read_usage(tmp_path, 0.0) == []
 

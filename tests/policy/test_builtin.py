@@ -193,3 +193,22 @@ QUESTIONS = st.dictionaries(st.sampled_from(WORDS), ANY | st.dictionaries(st.sam
 @given(kind=st.sampled_from(["message", "task", "delegation", "admission"]), question=QUESTIONS)
 def test_no_question_breaks_it(kind: str, question: dict[str, Any]) -> None:
     decide(kind, question, FACTS, "r1")
+
+
+def asking(exposure: str, sensitivity: str) -> dict[str, Any]:
+    return {
+        "agent": {"name": "writer"},
+        "provider": {"name": "cloud", "exposure": exposure},
+        "sensitivity": sensitivity,
+    }
+
+
+def test_a_model_is_asked_where_its_reach_allows_the_work() -> None:
+    assert reasons("llm", asking("public", "internal")) == ()
+    assert reasons("llm", asking("private", "restricted")) == ()
+    assert reasons("llm", asking("public", "confidential")) == (
+        "writer has had confidential work, which may not reach cloud (public)",
+    )
+    assert reasons("llm", asking("none", "public")) != ()
+    assert reasons("llm", asking("private", "secret")) == ("there is no sensitivity 'secret'",)
+    assert reasons("llm", {}) == ("the question names no agent or no provider",)

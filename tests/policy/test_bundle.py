@@ -52,7 +52,7 @@ def test_kinds_are_answered_by_a_decision_in_their_package_and_not_by_tests() ->
     assert answered_kinds(modules) == {"message", "delegation"}
     assert answered_kinds({"a.rego": module("decision.allow := true")}) == {"message"}
     assert answered_kinds({"a.rego": module("decision(x) := x")}) == frozenset()
-    assert answered_kinds(example_bundle().modules) == {"message", "task", "delegation", "admission"}
+    assert answered_kinds(example_bundle().modules) == {"message", "task", "delegation", "admission", "llm"}
 
 
 def unasked(**modules: tuple[str, str]) -> list[str]:
@@ -91,7 +91,7 @@ def test_one_module_of_an_entry_point_decides_for_all_of_them() -> None:
 
 def test_a_package_that_no_question_goes_to_is_named() -> None:
     rest = (
-        "questions go to hub.message, hub.task, hub.delegation, hub.admission, "
+        "questions go to hub.message, hub.task, hub.delegation, hub.admission, hub.llm, "
         "and libraries are below hub.lib or outside of hub"
     )
     assert unasked(a=("hub.mesage", "decision := {}"), b=("hub.other", "x := 1")) == [

@@ -46,6 +46,15 @@ def admitted(**spec: Any) -> dict[str, Any]:
     return {"kind": "agent", "name": "counter", "labels": {}, "spec": whole, "before": None, "revision": "0123456789ab"}
 
 
+def llm(**changes: Any) -> dict[str, Any]:
+    return {
+        "agent": {"name": "writer", "instance": "writer-0", "role": "reporter", "trust": 1.0},
+        "provider": {"name": "cloud", "type": "anthropic", "exposure": "public"},
+        "sensitivity": "internal",
+        **changes,
+    }
+
+
 def delegated(**changes: Any) -> dict[str, Any]:
     return {
         "parent": {
@@ -147,6 +156,23 @@ TABLE = [
         question=delegated(capabilities=["code.count", "network"]),
         allow=False,
     ),
+    Row(name="a question to a model elsewhere", kind="llm", question=llm(), allow=True),
+    Row(name="confidential work for it", kind="llm", question=llm(sensitivity="confidential"), allow=False),
+    Row(
+        name="a performer's question to it",
+        kind="llm",
+        question=llm(agent={**llm()["agent"], "role": "performer"}),
+        allow=False,
+        differs=ROLES,
+    ),
+    Row(
+        name="a question of who is not trusted",
+        kind="llm",
+        question=llm(agent={**llm()["agent"], "trust": 0.7}),
+        allow=False,
+        differs="how much trust a public model needs is a matter of the example policy",
+    ),
+    Row(name="no question about a model", kind="llm", allow=False),
 ]
 
 

@@ -33,17 +33,28 @@ AGENTS = {
 BODY = b'{"id":"m","type":"review.note","pattern":"event","to":"reviewer","sensitivity":"public"}'
 SENDER = Instance("writer-0", InstanceEntry(agent="writer"))
 REVIEWER = Addressee(kind="agent", name="reviewer")
+READS = Reads(paths=(("sender", "agent"),))
 ANSWER = Decision(allow=True, reasons=("because",), engine="embedded", revision="r1", cached=True)
 
 
 class ToldEngine:
     """Answers what it is told, or cannot answer; keeps the questions."""
 
-    reads = Reads(paths=(("sender", "agent"),))
     fault = ""
 
-    def __init__(self, name: str, allow: bool | None, revision: str = "r1", because: str = "because") -> None:
+    def __init__(
+        self,
+        name: str,
+        allow: bool | None,
+        revision: str = "r1",
+        because: str = "because",
+        *,
+        kind: str = "message",
+        reads: Reads | None = READS,
+    ) -> None:
         self.name = name
+        self.kind = kind
+        self.reads = reads
         self.because = because
         self.revision = revision
         self.allow = allow
@@ -54,7 +65,7 @@ class ToldEngine:
         return self.allow is not None
 
     async def decide(self, entry_point: str, question: dict[str, Any]) -> Decision:
-        assert entry_point == "message"
+        assert entry_point == self.kind
         self.questions.append(question)
         if self.allow is None:
             raise PolicyEngineError("told so")

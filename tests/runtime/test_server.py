@@ -1,4 +1,4 @@
-"""Servers that outlive the hub: known by pid and start time, by their code, and asked in time. See also tests/egress."""
+"""Servers that outlive the hub: known by pid and start time, and asked in time. See also tests/egress."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.errors import EgressError, EgressRefusedError
 from reconciler.runtime.pid import read_process
-from reconciler.runtime.server import Server, code_version, pid_file, read_pid_file, write_pid_file
+from reconciler.runtime.server import Server, pid_file, read_pid_file, write_pid_file
 
 
 @pytest.fixture
@@ -64,14 +64,6 @@ def test_a_pid_file_names_a_process_only_while_it_is_the_same_one(tmp_path: Path
     for text in (f"{os.getpid()} 1\n", "garbage", "", "1 2 3"):
         pid_file(tmp_path, "x").write_text(text)
         assert read_pid_file(tmp_path, "x") is None
-
-
-def test_the_version_changes_with_the_code(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("x = 1")
-    before = code_version(tmp_path)
-    assert code_version(tmp_path) == before
-    (tmp_path / "a.py").write_text("x = 2")
-    assert code_version(tmp_path) != before
 
 
 def test_what_it_answers_is_an_object_a_refusal_or_an_error(server: Server) -> None:

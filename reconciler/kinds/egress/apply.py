@@ -5,7 +5,7 @@ from reconciler.core.outcome import Applied, Outcome
 from reconciler.crashpoint import effect
 from reconciler.kinds.egress.observe import CONFIGURED, WAS_RUNNING
 from reconciler.kinds.egress.plan import EgressWork
-from reconciler.kinds.egress_entry import digest_providers
+from reconciler.kinds.egress.spec import write_config
 from reconciler.kinds.kind import Desired, World
 
 
@@ -20,7 +20,7 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
         world.store.set_meta(WAS_RUNNING, "yes")
     if work.config is not None:
         effect("egress.configure", world.egress.configure, work.config)
-        world.store.set_meta(CONFIGURED, digest_providers(desired.hub))
+        world.store.set_meta(CONFIGURED, str(write_config(desired, {})["digest"]))
     for name, entry in work.put.items():
         effect("egress.put", world.egress.put_instance, name, entry)
     for name in work.remove:

@@ -15,9 +15,9 @@ def find(observed: EgressState) -> Mapping[str, Sequence[Finding]]:
     """Nothing of who could not be asked."""
     match observed.report:
         case Ok(value=report):
-            faults = sorted(report.faults.items())
+            faults, policy_fault = sorted(report.faults.items()), report.policy_fault
         case Absent() if not observed.was_running:
-            faults = []
+            faults, policy_fault = [], ""
         case _:
             return {}
     return {
@@ -26,9 +26,16 @@ def find(observed: EgressState) -> Mapping[str, Sequence[Finding]]:
             for name, fault in faults
             if name != _LEDGER
         ),
-        NAME: tuple(
-            Finding(subject=NAME, type="UsageUnwritable", reason="NoSpace", message=fault)
-            for name, fault in faults
-            if name == _LEDGER
+        NAME: (
+            *(
+                Finding(subject=NAME, type="UsageUnwritable", reason="NoSpace", message=fault)
+                for name, fault in faults
+                if name == _LEDGER
+            ),
+            *(
+                Finding(subject=NAME, type="PolicyFallback", reason="EngineAway", message=fault)
+                for fault in [policy_fault]
+                if fault
+            ),
         ),
     }

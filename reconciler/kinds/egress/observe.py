@@ -1,9 +1,8 @@
 """Asking the process what it knows, and the record what it should know."""
 
 from reconciler.core.reading import Ok, Reading
-from reconciler.kinds.egress.spec import is_wanted, write_config
+from reconciler.kinds.egress.spec import is_wanted
 from reconciler.kinds.egress.state import EgressState
-from reconciler.kinds.egress_entry import digest_providers
 from reconciler.kinds.kind import World
 from reconciler.kinds.outgoing import read_outgoing
 from reconciler.ports import EgressReport, RouterReport
@@ -30,16 +29,16 @@ def observe(world: World, _report: Reading[RouterReport], hub: HubSpec) -> Readi
 
 
 def recorded_config(store: Store) -> str | None:
-    """The digest of what it was last configured with; None where it did not run. Raises StoreError."""
+    """The digest of what it was last configured with, without the operator's part; None where it did not run.
+
+    Raises StoreError.
+    """
     return store.get_meta(CONFIGURED) if store.get_meta(WAS_RUNNING) else None
 
 
-def recorded_state(configured: str | None, hub: HubSpec) -> EgressState:
+def recorded_state(configured: str | None) -> EgressState:
     """As if it ran as it was last configured. What operators say of providers is not on record."""
     if configured is None:
         return EgressState()
-    is_same = configured == digest_providers(hub)
-    digest = str(write_config(hub, {})["digest"]) if is_same else configured
-    return EgressState(
-        report=Ok(EgressReport(pid=0, epoch="", code_version="", config_digest=digest)), was_running=True
-    )
+    report = EgressReport(pid=0, epoch="", code_version="", config_digest=configured)
+    return EgressState(report=Ok(report), was_running=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
-from reconciler.core.reading import Absent, Unavailable
+from reconciler.core.reading import Absent, Ok, Unavailable
 from reconciler.kinds.egress.spec import NAME, is_wanted, write_config
 from reconciler.kinds.egress.state import EgressState
 from reconciler.kinds.egress_entry import digest_providers, write_entry
@@ -31,7 +31,7 @@ def plan(desired: Desired, observed: EgressState, _facts: Facts) -> Sequence[Cha
         if isinstance(report, Absent) and not observed.was_running:
             return []
         return [_change(Action.REMOVE, Cause.COMMIT, "hub.yaml declares no providers", EgressWork(stop=True))]
-    config = write_config(desired.hub, observed.keys, desired.revision.id)
+    config = write_config(desired, observed.keys)
     routes = digest_providers(desired.hub)
     entries = {name: write_entry(outgoing, desired.hub, routes) for name, outgoing in observed.outgoing.items()}
     match report:
@@ -42,8 +42,13 @@ def plan(desired: Desired, observed: EgressState, _facts: Facts) -> Sequence[Cha
         case Unavailable(reason=reason):
             work = EgressWork(stop=True, start=True, config=config, put=entries)
             return [_change(Action.RESTART, Cause.CRASH, f"it does not answer: {reason}", work)]
-        case _:
-            return [_compare(report.value, config, entries)]
+        case Ok(value=running) if running.next_version:
+            work = EgressWork(stop=True, start=True, config=config, put=entries)
+            reason = f"its code is version {running.code_version}, this is {running.next_version}"
+            code = FieldChange(path="code", before=running.code_version, after=running.next_version)
+            return [_change(Action.RESTART, Cause.START, reason, work, (code,))]
+        case Ok(value=running):
+            return [_compare(running, config, entries)]
 
 
 def _compare(report: EgressReport, config: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> Change:

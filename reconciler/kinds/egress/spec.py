@@ -8,10 +8,16 @@ from reconciler.core.problem import Problem
 from reconciler.core.routing import NoRoute, Provider, choose
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Loaded
+from reconciler.kinds.route_entry import part_digest
 from reconciler.kinds.tree import Tree
 from reconciler.settings import HubSpec, OperatorSpec, ProviderKey, provider_url
 
 NAME = "egress"
+POLICY, POLICIES = "policy", "policies"
+QUESTION = "llm"
+"""The kind of question that is asked about a request to a model."""
+
+_SHOWN = ("role", "labels", "capabilities", "trust")
 
 
 def load(_tree: Tree, _hub: HubSpec) -> Loaded[Any]:
@@ -42,9 +48,9 @@ def is_wanted(hub: HubSpec) -> bool:
     return bool(hub.providers)
 
 
-def write_config(hub: HubSpec, keys: Mapping[str, ProviderKey], revision: str = "") -> Mapping[str, Any]:
+def write_config(desired: Desired, keys: Mapping[str, ProviderKey]) -> Mapping[str, Any]:
     """The whole configuration (see `egress/config.py`), and a digest over it without the revision."""
-    egress = hub.egress
+    hub, egress = desired.hub, desired.hub.egress
     config = {
         "providers": {p.name: _write_provider(p, keys.get(p.name)) for p in hub.providers},
         "exposures": {level: list(where) for level, where in hub.sensitivity.exposures.items()},
@@ -59,7 +65,29 @@ def write_config(hub: HubSpec, keys: Mapping[str, ProviderKey], revision: str = 
             "half_open_after_s": egress.breaker.half_open_after,
         },
     }
-    return {**config, "digest": digest(config), "revision": revision}
+    parts, asked = _write_policy(desired)
+    return {**config, **asked, "digest": digest([config, parts]), "revision": desired.revision.id}
+
+
+def _write_policy(desired: Desired) -> tuple[Any, Mapping[str, Any]]:
+    """What the digest is made of, and the sections; nothing where no policy has rules for models.
+
+    All of it is in the router's configuration too; modules and agents are known there by digests of their own.
+    """
+    policies = desired.of(POLICY).get(POLICIES)
+    if policies is None or QUESTION not in policies.kinds:
+        return None, {}
+    users = sorted(name for name, manifest in desired.of("agent").items() if manifest.spec.llm is not None)
+    known = {name: desired.route["agents"][name] for name in users}
+    rules = {
+        "engines": desired.route["rules"]["engines"],
+        "last_resort": desired.hub.policy.last_resort.llm,
+        "cache_entries": desired.route["rules"]["cache_entries"],
+    }
+    opa = desired.route["opa"]
+    agents = {name: {key: agent[key] for key in _SHOWN if key in agent} for name, agent in known.items()}
+    parts = [policies.digest, rules, opa, {name: part_digest(agent) for name, agent in known.items()}]
+    return parts, {"policy": desired.route["policy"], "rules": rules, "opa": opa, "agents": agents}
 
 
 def _write_provider(provider: Provider, key: ProviderKey | None) -> Mapping[str, Any]:

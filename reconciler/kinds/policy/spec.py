@@ -21,10 +21,11 @@ DATA_FILE = "data.yaml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
-    """All policies of one revision."""
+    """All policies of one revision, and the kinds of question that they answer."""
 
     bundle: PolicyBundle
     summary: str
+    kinds: frozenset[str] = frozenset()
 
     @property
     def digest(self) -> str:
@@ -52,7 +53,7 @@ def load(tree: Tree, hub: HubSpec) -> Loaded[Any]:
         return Loaded(by_name={}, problems=sort_problems(problems))
     tests = sum(is_test(path) for path in files)
     summary = f"{len(files) - tests} modules, {tests} test files"
-    return Loaded(by_name={NAME: Policies(bundle=built.bundle, summary=summary)}, problems=())
+    return Loaded(by_name={NAME: Policies(bundle=built.bundle, summary=summary, kinds=built.kinds)}, problems=())
 
 
 def _parse_data(file: str, content: bytes | Problem | None) -> tuple[object, Sequence[Problem]]:

@@ -17,7 +17,7 @@ from tests.kinds.egress.test_spec import CLOUD, GPU, hub, outgoing
 FACTS = Facts(now=START, boottime=0.0, boot_id="b")
 DESIRED = desired_of({"hub.yaml": hub(GPU, CLOUD)})
 NOTHING = desired_of({"hub.yaml": hub()})
-CONFIG = write_config(DESIRED.hub, {}, "r1")
+CONFIG = write_config(DESIRED, {})
 WRITER = outgoing('{"provider": "gpu", "model": "qwen3"}')
 ENTRY = write_entry(WRITER, DESIRED.hub, digest_providers(DESIRED.hub))
 REPORT = EgressReport(
@@ -52,6 +52,13 @@ def test_one_that_does_not_run_is_started_with_everything() -> None:
 def test_one_that_does_not_answer_is_replaced() -> None:
     change = plan_one(replace(STATE, report=Unavailable(reason="GET /report failed")))
     assert (change.action, change.reason) == (Action.RESTART, "it does not answer: GET /report failed")
+    assert change.spec == EgressWork(stop=True, start=True, config=CONFIG, put={"writer-0": ENTRY})
+
+
+def test_one_of_other_code_is_restarted() -> None:
+    change = plan_one(replace(STATE, report=Ok(replace(REPORT, next_version="2", config_digest="1:old"))))
+    assert (change.action, change.cause) == (Action.RESTART, Cause.START)
+    assert change.reason == "its code is version 1, this is 2"
     assert change.spec == EgressWork(stop=True, start=True, config=CONFIG, put={"writer-0": ENTRY})
 
 

@@ -1,13 +1,16 @@
 """What `hub.yaml`, operator and manifests say of the way out: problems for the committer, words for the process."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from reconciler.egress.config import Config, InstanceEntry
+from reconciler.egress.config import AgentEntry, Config, InstanceEntry, PolicyRules
 from reconciler.kinds.egress.spec import write_config
 from reconciler.kinds.egress_entry import Outgoing, digest_providers, write_entry
+from reconciler.kinds.route_entry import with_trust
+from reconciler.ports import Revision
 from reconciler.settings import OperatorSpec, ProviderKey
 from tests.fakes.desired import desired_of, problems_of
 from tests.fakes.texts import agent_text, hub_text
@@ -125,7 +128,7 @@ def test_an_address_that_is_none_is_refused_to_the_operator(url: str) -> None:
 def test_the_configuration_is_what_the_process_takes() -> None:
     desired = desired_of({"hub.yaml": hub(GPU, CLOUD, egress={"firstByte": "7s", "breaker": {"failures": 2}})})
     keys = operator(anthropic={"file": "/etc/hub/anthropic.key"}).provider_keys
-    config = msgspec.convert(write_config(desired.hub, keys, "r1"), Config)
+    config = msgspec.convert(write_config(desired, keys), Config)
     anthropic = config.providers["anthropic"]
     assert (anthropic.type, anthropic.url, anthropic.exposure, anthropic.key_file) == (
         "anthropic",
@@ -148,9 +151,9 @@ def test_its_digest_is_of_what_matters_and_not_of_the_revision() -> None:
     desired = desired_of({"hub.yaml": hub(GPU)})
     keys = {"gpu": ProviderKey.model_validate({"file": "/k"})}
     digests = [
-        write_config(desired.hub, {}, "r1")["digest"],
-        write_config(desired.hub, {}, "r2")["digest"],
-        write_config(desired.hub, keys, "r1")["digest"],
+        write_config(desired, {})["digest"],
+        write_config(replace(desired, revision=Revision(id="r2", author="Ada")), {})["digest"],
+        write_config(desired, keys)["digest"],
     ]
     assert digests[0] == digests[1] != digests[2]
 
@@ -177,3 +180,59 @@ def test_a_recorded_manifest_whose_model_is_gone_has_no_way_out() -> None:
     desired = desired_of({"hub.yaml": hub(GPU)})
     llm = '{"provider": "anthropic", "model": "opus"}'
     assert write_entry(outgoing(llm), desired.hub, digest_providers(desired.hub))["route"] is None
+
+
+# --- policy ---
+
+LLM_POLICY = """package hub.llm
+
+import rego.v1
+
+decision := {"allow": true, "reasons": []}
+"""
+WRITER = agent_text(name="writer", role="reporter", llm={"provider": "gpu", "model": "qwen3"}, capabilities=["a.b"])
+FLEET = {
+    "hub.yaml": hub(GPU, policy={"lastResort": {"llm": "builtin"}, "cache": {"entries": 7}}),
+    "agents.d/writer.yaml": WRITER,
+    "agents.d/other.yaml": agent_text(name="other"),
+}
+
+
+def test_a_policy_for_models_goes_to_the_process_with_the_agents_that_use_them() -> None:
+    desired = desired_of({**FLEET, "policies/llm.rego": LLM_POLICY})
+    config = msgspec.convert(write_config(desired, {}), Config)
+    assert config.policy is not None
+    assert list(config.policy.modules) == ["policies/llm.rego"]
+    assert config.rules == PolicyRules(engines=("embedded", "builtin"), last_resort="builtin", cache_entries=7)
+    assert config.agents == {"writer": AgentEntry(role="reporter", capabilities=("a.b",))}
+
+
+def test_policies_that_say_nothing_of_models_stay_with_the_router() -> None:
+    desired = desired_of({**FLEET, "policies/task.rego": LLM_POLICY.replace("hub.llm", "hub.task")})
+    config = msgspec.convert(write_config(desired, {}), Config)
+    assert (config.policy, config.agents) == (None, {})
+    assert config.digest == write_config(desired_of(FLEET), {})["digest"]
+
+
+def test_another_policy_role_or_trust_is_another_configuration() -> None:
+    files = {**FLEET, "policies/llm.rego": LLM_POLICY}
+    desired = desired_of(files)
+    trusted = replace(desired, route=with_trust(desired.route, {"writer": 0.5}, 1.0))
+    assert msgspec.convert(write_config(trusted, {}), Config).agents["writer"].trust == 0.5
+    others = [
+        desired_of({**files, "policies/llm.rego": LLM_POLICY.replace("true", "false")}),
+        desired_of({**files, "agents.d/writer.yaml": WRITER.replace("reporter", "reader")}),
+        trusted,
+    ]
+    assert len({write_config(d, {})["digest"] for d in (desired, *others)}) == 4
+    assert write_config(desired_of(files, revision="r2"), {})["digest"] == write_config(desired, {})["digest"]
+
+
+def test_a_delegate_is_told_with_the_capabilities_that_it_has() -> None:
+    desired = desired_of(FLEET)
+    narrowed = write_entry(
+        outgoing('{"provider": "gpu", "model": "qwen3"}', capabilities=("a.b",)),
+        desired.hub,
+        digest_providers(desired.hub),
+    )
+    assert msgspec.convert(narrowed, InstanceEntry).capabilities == ("a.b",)

@@ -1,0 +1,93 @@
+"""What policy says of requests to models, over the real process: asked before anybody else, and written down."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from reconciler.core.digest import digest
+from reconciler.errors import EgressRefusedError
+from tests.egress.places import Place, until
+from tests.fakes.messages_api import MessagesApi
+
+BY_ROLE = """package hub.llm
+
+import rego.v1
+
+decision := {"allow": count(deny) == 0, "reasons": deny}
+
+deny contains "readers ask nobody" if input.agent.role == "reader"
+"""
+BY_USE = """package hub.llm
+
+import rego.v1
+
+decision := {"allow": input.used.task.requests < 2, "reasons": ["two are enough"]}
+"""
+WRITER = {"role": "reporter"}
+READER = {"role": "reader"}
+
+
+def policy(text: str) -> Mapping[str, Any]:
+    modules = {"policies/llm.rego": text}
+    name = digest(modules)
+    return {"digest": name, "modules": modules, "data": {"hub": {"revision": name}}}
+
+
+def use(place: Place, text: str | None, **agents: Mapping[str, Any]) -> None:
+    rules = {"engines": ["embedded", "builtin"], "last_resort": "deny"}
+    place.configure(policy=None if text is None else policy(text), rules=rules, agents=agents)
+
+
+def test_what_policy_denies_reaches_no_provider_and_is_a_row(place: Place, api: MessagesApi) -> None:
+    use(place, BY_ROLE, writer=WRITER, reader=READER)
+    writer, reader = place.register(), place.register("reader-0", token="r" * 43, work=[{"run": "r1", "task": "t"}])
+    reply = reader.ask()
+    assert (reply.status, reply.code) == (403, "policy")
+    assert "policy does not allow it: readers ask nobody" in reply.body["error"]["message"]
+    assert api.asked == []
+    assert writer.ask().status == 200
+    until(lambda: len(place.written()) >= 2)
+    denied, asked = sorted(place.written(), key=lambda row: row.agent)
+    revision = policy(BY_ROLE)["digest"]
+    assert (denied.agent, denied.denied, denied.status, denied.run) == ("reader", "readers ask nobody", 0, "r1")
+    assert (denied.engine, denied.policy_revision, denied.input) == ("embedded", revision, 0)
+    assert (asked.denied, asked.engine, asked.policy_revision, asked.cached) == ("", "embedded", revision, False)
+    assert place.state()["instances"]["reader-0"]["denied"] == {"policy": 1}
+
+
+def test_an_answer_is_remembered_and_another_policy_is_asked_anew(place: Place) -> None:
+    fresh = f"{BY_ROLE}# of the row {place.since}\n"
+    use(place, fresh, writer=WRITER)
+    writer = place.register()
+    assert [writer.ask().status, writer.ask().status] == [200, 200]
+    assert [row.cached for row in place.rows(2)] == [False, True]
+    use(place, fresh, writer=READER)
+    assert writer.ask().code == "policy"
+    use(place, None)
+    assert writer.ask().status == 200
+    until(lambda: len(place.written()) >= 4)
+    assert {row.engine for row in place.written() if not row.denied} == {"embedded", "builtin"}
+
+
+def test_a_policy_may_go_by_what_the_task_has_used(place: Place) -> None:
+    use(place, BY_USE, writer=WRITER)
+    writer = place.register(work=[{"run": f"run-{place.since}-by-use", "task": "t"}])
+    assert [writer.ask().status for _ in range(4)] == [200, 200, 403, 403]
+    until(lambda: sum(row.count for row in place.written()) >= 4)
+    assert sum(row.count for row in place.written() if row.denied == "two are enough") == 2
+
+
+def test_a_policy_that_does_not_compile_changes_nothing(place: Place) -> None:
+    use(place, BY_ROLE, writer=READER)
+    writer = place.register()
+    with pytest.raises(EgressRefusedError, match="policy"):
+        use(place, "package hub.llm\ndecision := undefined_ref.x + 1 {", writer=WRITER)
+    assert writer.ask().code == "policy"
+    assert place.state()["policy"] == {"engine": "embedded", "fault": ""}
+
+
+def test_policy_is_asked_after_the_law_of_sensitivity(place: Place, api: MessagesApi) -> None:
+    use(place, BY_ROLE.replace("readers ask nobody", "never"), writer=WRITER)
+    assert place.register(sensitivity="confidential").ask().code == "sensitivity"
+    assert api.asked == []
