@@ -24,7 +24,7 @@ from reconciler.kinds.agent.container import CA_FILE, Places, build_container, l
 from reconciler.kinds.agent.evidence import keep_evidence
 from reconciler.kinds.agent.secrets import secret_names
 from reconciler.kinds.agent.spec import AgentSpec
-from reconciler.kinds.agent.state import Phase
+from reconciler.kinds.agent.state import InstanceState, Phase
 from reconciler.kinds.agent.step import InstanceWork
 from reconciler.kinds.agent.transition import forget, put
 from reconciler.kinds.kind import Desired, World
@@ -72,7 +72,7 @@ def _replace(change: Change, work: InstanceWork, world: World, desired: Desired)
         return image_id
     if missing := _miss_secret(_manifest(work), world, desired):
         return missing
-    _end(change, work, world, desired, Phase.ACTIVATING)
+    _end(change, work, world, desired, Phase.ACTIVATING, keeps_mailbox=_is_unread(work.state))
     return _create(change, replace(work, image_id=image_id), world, desired)
 
 
@@ -123,12 +123,25 @@ def _create(change: Change, work: InstanceWork, world: World, desired: Desired) 
     )
     effect("agent.create.record", put, world, desired, change, record, work.order, change.reason)
     effect("agent.create.workspace", _provide_workspace, record, manifest.spec, world, desired)
-    is_waking = before is not None and before.phase == Phase.REGISTERED
-    _prepare(record, manifest.spec, token, world, desired, keeps_mailbox=is_waking)
+    _prepare(record, manifest.spec, token, world, desired, keeps_mailbox=_is_unread(work.state))
     container_id = effect("agent.create.container", world.runtime.create, spec)
     effect("agent.create.start", world.runtime.start, container_id)
     _shaking_hands(replace(record, container_id=container_id), change, world, desired)
     return Applied(note=f"container {container_id[:12]}")
+
+
+def _is_unread(state: InstanceState) -> bool:
+    """Whether nothing has run that could have read its mailbox: it sleeps, or an earlier attempt did not come so far.
+
+    Whoever said hello may have been told of tasks, and those must not reach another process.
+    """
+    record, container, report = state.record, state.container, state.report
+    if record is None or (container is not None and container.state != "created"):
+        return False
+    if record.phase == Phase.REGISTERED:
+        return True
+    never_started = record.phase == Phase.ACTIVATING and not record.container_id
+    return never_started and report is not None and report.hello is None
 
 
 def _miss_secret(manifest: Manifest[AgentSpec], world: World, desired: Desired) -> Failed | None:
@@ -298,7 +311,9 @@ def _limits_differ(work: InstanceWork, world: World, spec: ContainerSpec) -> boo
     return recorded != wanted or (inspected is not None and dict(inspected.fields) != wanted)
 
 
-def _end(change: Change, work: InstanceWork, world: World, desired: Desired, phase: Phase) -> None:
+def _end(
+    change: Change, work: InstanceWork, world: World, desired: Desired, phase: Phase, *, keeps_mailbox: bool = False
+) -> None:
     """Stop and remove: container confirmed dead first, then its tasks lost, then route, files and record."""
     record, container = work.state.record, work.state.container
     name = work.state.name
@@ -309,9 +324,10 @@ def _end(change: Change, work: InstanceWork, world: World, desired: Desired, pha
         effect("agent.end.stop", world.runtime.stop, container.id, work.grace_s)
         effect("agent.end.container", world.runtime.remove, container.id)
     effect("agent.end.tasks", attempts.lose, world.store, name, change.reason, world.clock.now())
-    effect("agent.end.route", world.router.remove_instance, name)
     where = places(world)
-    effect("agent.end.files", _remove_folders, where, name)
+    if not keeps_mailbox:
+        effect("agent.end.route", world.router.remove_instance, name)
+        effect("agent.end.files", _remove_folders, where, name)
     if phase != Phase.TERMINATING:
         return
     if work.drops_workspace and change.cause is not Cause.OPERATOR:

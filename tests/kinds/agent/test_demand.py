@@ -1,6 +1,8 @@
 """Instances that come and go with their work: sleep and waking, and one instance for each task."""
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import pytest
 
 from reconciler.core.change import Action, Cause, Change
+from reconciler.core.outcome import Failed
 from reconciler.kinds.agent.demand import needed
 from reconciler.kinds.agent.state import InstanceState, Phase
 from reconciler.ports import InstanceReport
 from tests.fakes.clock import START
 from tests.fakes.fleet import FakeFleet, actions, change_of
+from tests.fakes.fuse import Fuse, KilledError
 from tests.fakes.texts import agent_text, task_text
 from tests.kinds.agent.build import BOOT_S, facts_of, manifest_of, plan_all, plan_one, record_of, state_of
 
@@ -175,6 +179,61 @@ def test_a_message_wakes_it_and_is_not_lost(fleet: FakeFleet) -> None:
     assert len(fleet.router.instances["writer-0"].mailbox) == 1
     fleet.settle()
     assert fleet.instances()["writer-0"].phase == "executing"
+
+
+LETTER = {"type": "docs.requested", "pattern": "event", "payload": {"run": "", "generation": 0}}
+
+
+@pytest.mark.parametrize("method", ["create", "start"])
+def test_a_message_waits_while_its_container_cannot_be_started(fleet: FakeFleet, method: str) -> None:
+    sleepy(fleet)
+    fleet.router.instances["writer-0"].mailbox.append(LETTER)
+    fleet.runtime.fail_next(method, times=3)
+    for _ in range(3):
+        (done,) = fleet.run().done
+        assert isinstance(done.outcome, Failed)
+        assert fleet.router.instances["writer-0"].mailbox == [LETTER]
+        fleet.clock.advance(60)
+    fleet.run()
+    assert fleet.containers() == {"writer-0": "running"}
+    assert fleet.router.instances["writer-0"].mailbox == [LETTER]
+
+
+def kill_everywhere(fleet: FakeFleet, folder: Path) -> Iterator[FakeFleet]:
+    """The hub is killed at each effect of its next pass in turn, and started again for two."""
+    fleet.end_hub()
+    for number in range(1, 100):
+        other = fleet.copy(folder.with_name(f"{folder.name}-{number}"), Fuse(number))
+        with suppress(KilledError):
+            other.run()
+        was_killed = other.fuse.is_blown
+        other.restart()
+        other.run()
+        other.run()
+        yield other
+        other.end_hub()
+        if not was_killed:
+            assert number > 5
+            return
+    raise AssertionError("one pass has no end")
+
+
+def test_a_message_waits_while_the_hub_is_killed_amid_a_wake(fleet: FakeFleet, tmp_path: Path) -> None:
+    sleepy(fleet)
+    fleet.router.instances["writer-0"].mailbox.append(LETTER)
+    for other in kill_everywhere(fleet, tmp_path):
+        assert other.containers() == {"writer-0": "running"}
+        assert other.router.instances["writer-0"].mailbox == [LETTER], other.fuse.visited
+
+
+def test_what_waited_for_a_process_that_ended_does_not_reach_the_next(fleet: FakeFleet, tmp_path: Path) -> None:
+    fleet.commit({"agents.d/a.yaml": agent_text()})
+    fleet.settle()
+    fleet.router.instances["writer-0"].mailbox.append(LETTER)
+    fleet.runtime.remove_by_hand("writer-0")
+    for other in kill_everywhere(fleet, tmp_path):
+        assert other.containers() == {"writer-0": "running"}
+        assert other.router.instances["writer-0"].mailbox == [], other.fuse.visited
 
 
 def test_it_wakes_as_what_git_says_by_then(fleet: FakeFleet) -> None:
