@@ -326,7 +326,10 @@ class PolicyEngine(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceReport:
-    """What the router knows of one instance. Times are seconds of CLOCK_BOOTTIME; 0 where never."""
+    """What the router knows of one instance. Times are seconds of CLOCK_BOOTTIME; 0 where never.
+
+    `mailbox_messages` are those that somebody has to be there for.
+    """
 
     instance: str
     digest: str = ""

@@ -94,9 +94,7 @@ def hand_over(places: Places, letter: Letter) -> None:
     release(places, is_order=letter.is_order)
     for instance in places.instances:
         if not instance.is_removed:
-            instance.put(
-                Letter(letter.body, letter.expires_at, letter.message_id, letter.sender, is_order=letter.is_order)
-            )
+            instance.put(msgspec.structs.replace(letter))
 
 
 def hand_over_reply(request: Request, places: Places, letter: Letter) -> None:

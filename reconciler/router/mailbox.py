@@ -13,7 +13,10 @@ MAX_TAKE_BYTES = 4 * 2**20
 
 
 class Letter(msgspec.Struct, gc=False):
-    """One message as JSON, with its place in the mailbox; `is_order` where it is for an instance's daemon alone."""
+    """One message as JSON, with its place in the mailbox; `is_order` where it is for an instance's daemon alone.
+
+    A `notice` by that name is no work for anybody, and only the newest of its name matters.
+    """
 
     body: bytes
     expires_at: float
@@ -21,6 +24,7 @@ class Letter(msgspec.Struct, gc=False):
     sender: str
     position: int = 0
     is_order: bool = False
+    notice: str = ""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -39,6 +43,7 @@ class Mailbox:
 
     __slots__ = (
         "_handed_out",
+        "_has_notices",
         "_key",
         "_leased",
         "_next",
@@ -56,10 +61,21 @@ class Mailbox:
         self._handed_out = 0
         self._reserved = 0
         self._reserved_bytes = 0
+        self._has_notices = False
         self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._leased)
+
+    @property
+    def calls(self) -> int:
+        """Messages in it that somebody has to be there for: all but notices."""
+        if not self._has_notices:
+            return len(self)
+        letters = [*self._ready, *(letter for _, letter in self._leased.values())]
+        count = sum(not letter.notice for letter in letters)
+        self._has_notices = count < len(letters)
+        return count
 
     @property
     def waiting(self) -> int:
@@ -80,7 +96,10 @@ class Mailbox:
         self._reserved_bytes -= size_bytes
 
     def put(self, letter: Letter) -> None:
-        """Add at the end. Bounds are those of `reserve`."""
+        """Add at the end, a notice in place of older ones. Bounds are those of `reserve`."""
+        if letter.notice:
+            self._has_notices = True
+            self._forget([old for old in self._ready if old.notice == letter.notice])
         letter.position = self._next
         self._next += 1
         self._ready.append(letter)
@@ -138,10 +157,14 @@ class Mailbox:
         """Drop what has expired and is not in a reader's hands; returns it."""
         self._return_unacknowledged(now)
         gone = [letter for letter in self._ready if letter.expires_at <= now]
-        if gone:
-            self._ready = [letter for letter in self._ready if letter.expires_at > now]
-            self.size_bytes -= sum(len(letter.body) for letter in gone)
+        self._forget(gone)
         return gone
+
+    def _forget(self, gone: Sequence[Letter]) -> None:
+        if gone:
+            positions = {letter.position for letter in gone}
+            self._ready = [letter for letter in self._ready if letter.position not in positions]
+            self.size_bytes -= sum(len(letter.body) for letter in gone)
 
     def _return_unacknowledged(self, now: float) -> None:
         due = [position for position, (deadline, _) in self._leased.items() if deadline <= now]

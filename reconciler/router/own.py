@@ -31,6 +31,10 @@ _ORDERS = "task."
 """What such types begin with is for the daemon of an instance, and not for a command of it."""
 
 
+_NOTICES = frozenset({"policy.changed"})
+"""They wake nobody who sleeps, and a newer one takes the place of one that nobody has read."""
+
+
 class Recipients(NamedTuple):
     """`shown` is for the row, `to` for the reader where the message names an agent or an instance."""
 
@@ -110,7 +114,8 @@ class OwnMessages:
             deliver.release(places, is_order=is_order)
             return unlogged(rules)
         sender = audience.OPERATOR if actor else HUB
-        letter = Letter(body, now + ttl_s, message.envelope.id, sender, is_order=is_order)
+        notice = own.type if own.type in _NOTICES else ""
+        letter = Letter(body, now + ttl_s, message.envelope.id, sender, is_order=is_order, notice=notice)
         if request is not None:
             deliver.hand_over_reply(request, places, letter)
         else:

@@ -114,6 +114,23 @@ def test_one_poll_takes_a_bounded_number_of_bytes_but_always_one_message() -> No
     assert take(mailbox, 0)[0] == [b"4"]
 
 
+def test_a_notice_takes_the_place_of_older_ones_and_calls_nobody() -> None:
+    mailbox = Mailbox("k")
+    for body, notice in ((b"old", "policy"), (b"work", ""), (b"other", "weather"), (b"new", "policy")):
+        mailbox.put(Letter(body, 1000.0, "id", "hub", notice=notice))
+    assert (len(mailbox), mailbox.calls, mailbox.size_bytes) == (3, 1, len(b"workothernew"))
+    taken, cursor = take(mailbox, 0)
+    assert (taken, mailbox.calls) == ([b"work", b"other", b"new"], 1)
+    mailbox.put(Letter(b"newer", 1000.0, "id", "hub", notice="policy"))
+    assert (len(mailbox), mailbox.calls) == (4, 1)
+    mailbox.acknowledge(cursor)
+    assert (take(mailbox, 1)[0], mailbox.calls, len(mailbox)) == ([b"newer"], 0, 1)
+    mailbox.acknowledge("k.99")
+    assert (mailbox.size_bytes, mailbox.calls) == (0, 0)
+    mailbox.put(Letter(b"work", 1000.0, "id", "w"))
+    assert mailbox.calls == 1
+
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(1, 50)),

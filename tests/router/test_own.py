@@ -142,6 +142,19 @@ def test_another_policy_is_told_to_everybody_once(fleet: Fleet) -> None:
     assert [m["payload"] for m in writer.receive()] == [{"revision": "builtin"}]
 
 
+def test_another_policy_wakes_no_sleeper_and_only_the_newest_waits_for_it(fleet: Fleet) -> None:
+    fleet.sleep("reviewer-0")
+    for digest in ("p1", "p2", "p3"):
+        policy = {"digest": digest, "modules": {"policies/a.rego": ALLOW}, "data": {"hub": {"revision": digest}}}
+        fleet.configure(rules={"engines": ["embedded", "builtin"]}, policy=policy)
+    assert fleet.report().instances["reviewer-0"].mailbox_messages == 0
+    fleet.register("writer-0").send("review.note", to="reviewer")
+    assert fleet.report().instances["reviewer-0"].mailbox_messages == 1
+    received = fleet.register("reviewer-0").receive()
+    assert [(m["type"], m["payload"].get("revision")) for m in received[:1]] == [("policy.changed", "p3")]
+    assert [m["type"] for m in received[1:]] == ["review.note"]
+
+
 # --- formats and traces -----------------------------------------------------------------------------------------------
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
