@@ -433,7 +433,8 @@ class NotesPush(Model):
 class OperatorAudit(Model):
     """How the audit log is anchored. `key_directory` is where the signing key is, if not in the data directory.
 
-    With `notes` the hub writes a git note at each commit that it applied, and renews it every `renew_notes`.
+    With `notes` the hub writes a git note at each commit that it applied, and renews it every `renew_notes`. With
+    `reason_required` nothing is done by hand without a reason.
     """
 
     checkpoint_every: CheckpointEvery = CheckpointEvery()
@@ -441,6 +442,7 @@ class OperatorAudit(Model):
     notes: StrictBool = True
     renew_notes: Duration = Field(default=3600.0, ge=1)
     push: NotesPush | None = None
+    reason_required: StrictBool = False
 
     @model_validator(mode="after")
     def _check_push(self) -> "OperatorAudit":

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler.api.app import RefusedRequest
+from reconciler.core.caller import Caller
 from reconciler.kinds.agent.state import Phase
 from reconciler.kinds.kind import World
 from reconciler.store import records
@@ -14,7 +15,7 @@ _SLEEPS = "it sleeps, and is made anew when there is work for it"
 _ISOLATED = "it is in quarantine; release it"
 
 
-def order_agent(world: World, name: str, verb: str, actor: str, revision: str) -> Mapping[str, Any]:
+def order_agent(world: World, name: str, verb: str, caller: Caller, revision: str) -> Mapping[str, Any]:
     """Note what is wanted of an agent, or of one instance of it, in one transaction with its rows of the audit log.
 
     Raises RefusedRequest where there is nothing of that name, or nothing to be done.
@@ -24,15 +25,17 @@ def order_agent(world: World, name: str, verb: str, actor: str, revision: str) -
         found = _to_release(world, found)
     refused = {r.name: why for r in found if (why := _why_not(world, r, verb))}
     orders = [
-        OrderRecord(name=r.name, verb=verb, actor=actor, at=world.clock.now().isoformat())
+        OrderRecord(name=r.name, verb=verb, actor=str(caller), at=world.clock.now().isoformat())
         for r in found
         if r.name not in refused
     ]
     if not orders:
         raise RefusedRequest("; ".join(f"{instance}: {why}" for instance, why in refused.items()))
     with world.store.transaction():
-        for order in orders:
-            _note(world, order, revision)
+        append(
+            world.store,
+            [world.asked(caller, revision=revision, kind="agent", name=o.name, action=verb) for o in orders],
+        )
         records.put_orders(world.store, orders)
     return {"agent": found[0].agent, "instances": [o.name for o in orders], "refused": refused}
 
@@ -72,17 +75,3 @@ def _is_held(world: World, record: InstanceRecord) -> bool:
     """Whether it is in quarantine, or the roll-out of its agent was taken back."""
     siblings = (r for r in records.instances(world.store).values() if r.agent == record.agent)
     return record.phase == Phase.QUARANTINED or any(r.rejected for r in siblings)
-
-
-def _note(world: World, order: OrderRecord, revision: str) -> None:
-    entry = world.entry(
-        revision=revision,
-        actor=order.actor,
-        cause="operator",
-        kind="agent",
-        name=order.name,
-        action=order.verb,
-        outcome="applied",
-        reason="asked for",
-    )
-    append(world.store, [entry])

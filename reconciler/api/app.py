@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
@@ -10,12 +11,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from reconciler.api.login import login_name
+from reconciler.core.caller import Caller, name_caller
+
 MAX_BODY = 2 * 2**20
 MOST_LISTED = 1000
 PAGE = 200
 """So many runs are listed at once, unless another number is asked for."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of `/metrics`: text in the format of Prometheus."""
+REASON_REQUIRED = (
+    "the operator of this hub wants a reason for what is done by hand (audit.reasonRequired); say why with "
+    "--reason TEXT, in the API with ?reason=TEXT"
+)
 AGENT_VERBS = ("restart", "drain", "quarantine", "release")
 
 
@@ -30,6 +38,9 @@ class RefusedRequest(Exception):  # noqa: N818 - an answer to the caller, not an
 class Operations(Protocol):
     """What the operator plane asks of a running hub. Methods may raise RefusedRequest."""
 
+    @property
+    def is_reason_required(self) -> bool: ...
+
     def status(self) -> Mapping[str, Any]: ...
 
     def metrics(self) -> str: ...
@@ -40,11 +51,11 @@ class Operations(Protocol):
 
     def suspensions(self) -> Mapping[str, Any]: ...
 
-    def suspend(self, content: bytes, actor: str) -> Mapping[str, Any]: ...
+    def suspend(self, content: bytes, caller: Caller) -> Mapping[str, Any]: ...
 
-    def resume(self, subject: str, actor: str) -> Mapping[str, Any]: ...
+    def resume(self, subject: str, caller: Caller) -> Mapping[str, Any]: ...
 
-    def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]: ...
+    def submit(self, content: bytes, caller: Caller, key: str = "") -> Mapping[str, Any]: ...
 
     def tasks(self, *, limit: int = PAGE, before: str = "") -> Mapping[str, Any]: ...
 
@@ -54,21 +65,21 @@ class Operations(Protocol):
 
     def explain(self, name: str) -> Mapping[str, Any]: ...
 
-    def acknowledge(self, name: str, actor: str) -> Mapping[str, Any]: ...
+    def acknowledge(self, name: str, caller: Caller) -> Mapping[str, Any]: ...
 
-    def cancel(self, name: str, actor: str) -> Mapping[str, Any]: ...
+    def cancel(self, name: str, caller: Caller) -> Mapping[str, Any]: ...
 
-    def retry(self, name: str, actor: str) -> Mapping[str, Any]: ...
+    def retry(self, name: str, caller: Caller) -> Mapping[str, Any]: ...
 
-    def order(self, name: str, verb: str, actor: str) -> Mapping[str, Any]: ...
+    def order(self, name: str, verb: str, caller: Caller) -> Mapping[str, Any]: ...
 
     def explain_agent(self, name: str) -> Mapping[str, Any]: ...
 
-    def send(self, content: bytes, actor: str) -> Mapping[str, Any]: ...
+    def send(self, content: bytes, caller: Caller) -> Mapping[str, Any]: ...
 
-    def confirm(self, digest: str, actor: str) -> Mapping[str, Any]: ...
+    def confirm(self, digest: str, caller: Caller) -> Mapping[str, Any]: ...
 
-    def take_down(self, *, drain: bool, actor: str) -> Mapping[str, Any]: ...
+    def take_down(self, *, drain: bool, caller: Caller) -> Mapping[str, Any]: ...
 
     def wake(self) -> None: ...
 
@@ -79,6 +90,13 @@ class Operations(Protocol):
 
 def build_app(hub: Operations) -> Starlette:
     """The ASGI application."""
+
+    def manual(request: Request) -> Caller:
+        """Who asks for an operation by hand, which may take a reason."""
+        caller = _caller(request)
+        if hub.is_reason_required and not caller.reason:
+            raise RefusedRequest(REASON_REQUIRED, status=400)
+        return caller
 
     async def healthz(_request: Request) -> Response:
         if not hub.is_alive():
@@ -105,7 +123,7 @@ def build_app(hub: Operations) -> Starlette:
     async def submit(request: Request) -> Response:
         content = await _body(request)
         key = request.headers.get("idempotency-key") or request.query_params.get("key", "")
-        return JSONResponse(await run_in_threadpool(hub.submit, content, _actor(request), key), status_code=202)
+        return JSONResponse(await run_in_threadpool(hub.submit, content, _caller(request), key), status_code=202)
 
     async def tasks(request: Request) -> Response:
         asked = request.query_params.get("limit", str(PAGE))
@@ -128,21 +146,21 @@ def build_app(hub: Operations) -> Starlette:
         return JSONResponse(await run_in_threadpool(hub.explain, request.path_params["name"]))
 
     async def acknowledge(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(hub.acknowledge, request.path_params["name"], _actor(request)))
+        return JSONResponse(await run_in_threadpool(hub.acknowledge, request.path_params["name"], manual(request)))
 
     async def send(request: Request) -> Response:
         content = await _body(request)
-        return JSONResponse(await run_in_threadpool(hub.send, content, _actor(request)), status_code=202)
+        return JSONResponse(await run_in_threadpool(hub.send, content, manual(request)), status_code=202)
 
     async def cancel(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(hub.cancel, request.path_params["name"], _actor(request)))
+        return JSONResponse(await run_in_threadpool(hub.cancel, request.path_params["name"], manual(request)))
 
     async def retry(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(hub.retry, request.path_params["name"], _actor(request)))
+        return JSONResponse(await run_in_threadpool(hub.retry, request.path_params["name"], manual(request)))
 
     async def order(request: Request) -> Response:
         verb = request.url.path.rpartition("/")[2]
-        answer = await run_in_threadpool(hub.order, request.path_params["name"], verb, _actor(request))
+        answer = await run_in_threadpool(hub.order, request.path_params["name"], verb, manual(request))
         return JSONResponse(answer, status_code=202)
 
     async def suspensions(_request: Request) -> Response:
@@ -150,22 +168,22 @@ def build_app(hub: Operations) -> Starlette:
 
     async def suspend(request: Request) -> Response:
         content = await _body(request)
-        return JSONResponse(await run_in_threadpool(hub.suspend, content, _actor(request)), status_code=201)
+        return JSONResponse(await run_in_threadpool(hub.suspend, content, manual(request)), status_code=201)
 
     async def resume(request: Request) -> Response:
         subject = request.path_params["subject"]
-        return JSONResponse(await run_in_threadpool(hub.resume, subject, _actor(request)))
+        return JSONResponse(await run_in_threadpool(hub.resume, subject, manual(request)))
 
     async def explain_agent(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.explain_agent, request.path_params["name"]))
 
     async def confirm(request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(hub.confirm, request.path_params["digest"], _actor(request)))
+        return JSONResponse(await run_in_threadpool(hub.confirm, request.path_params["digest"], manual(request)))
 
     async def down(request: Request) -> Response:
         drain = request.query_params.get("now") != "1"
-        actor = _actor(request)
-        return JSONResponse(await run_in_threadpool(lambda: hub.take_down(drain=drain, actor=actor)), status_code=202)
+        caller = manual(request)
+        return JSONResponse(await run_in_threadpool(lambda: hub.take_down(drain=drain, caller=caller)), status_code=202)
 
     async def wake(_request: Request) -> Response:
         hub.wake()
@@ -212,8 +230,15 @@ async def _body(request: Request) -> bytes:
     return b"".join(parts)
 
 
-def _actor(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+def _caller(request: Request) -> Caller:
+    """What the connection proves, and what is said in `?as=` and `?reason=`: a query can hold any script as it is."""
+    proven = request.client.host if request.client else "unknown"
+    said = request.query_params
+    try:
+        caller = name_caller(proven, said.get("as", ""), said.get("reason", ""))
+    except ValueError as exc:
+        raise RefusedRequest(str(exc), status=400) from exc
+    return replace(caller, name=caller.name or (login_name(caller.uid) if caller.uid is not None else ""))
 
 
 async def _refused(_request: Request, exc: Exception) -> Response:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from reconciler.api.app import RefusedRequest
+from reconciler.core.caller import Caller
 from reconciler.router.audience import Audience, check_operator
 from reconciler.router.message import DOTTED
 
@@ -24,7 +25,7 @@ class _Order(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ttl_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
-def read_message(content: bytes, actor: str) -> dict[str, Any]:
+def read_message(content: bytes, caller: Caller) -> dict[str, Any]:
     """What the router is asked to send, under a new id. Raises RefusedRequest."""
     try:
         order = msgspec.json.decode(content, type=_Order)
@@ -45,4 +46,4 @@ def read_message(content: bytes, actor: str) -> dict[str, Any]:
     }
     if order.ttl_s is not None:
         message["ttl_s"] = order.ttl_s
-    return {**msgspec.to_builtins(chosen), "actor": actor, "message": message}
+    return {**msgspec.to_builtins(chosen), "actor": str(caller), "message": message}

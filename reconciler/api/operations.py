@@ -12,6 +12,7 @@ from reconciler.api.app import PAGE, RefusedRequest
 from reconciler.api.messages import read_message
 from reconciler.api.metrics import Measured, render
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
+from reconciler.core.caller import Caller
 from reconciler.core.condition import Mode
 from reconciler.core.plan import Plan
 from reconciler.core.reading import Ok
@@ -41,6 +42,10 @@ class HubOperations:
 
     def __init__(self, hub: Hub, loop: Loop, world: World, on_down: Callable[[bool], None]) -> None:
         self._hub, self._loop, self._world, self._on_down = hub, loop, world, on_down
+
+    @property
+    def is_reason_required(self) -> bool:
+        return self._world.operator.audit.reason_required
 
     def is_ready(self) -> bool:
         return self._hub.last is not None and bool(self._hub.last.revision)
@@ -118,15 +123,23 @@ class HubOperations:
     def export(self) -> Mapping[str, Any]:
         return write_export(read_record(self._world.store), self._world.clock.now(), __version__)
 
-    def submit(self, content: bytes, actor: str, key: str = "") -> Mapping[str, Any]:
+    def submit(self, content: bytes, caller: Caller, key: str = "") -> Mapping[str, Any]:
         desired = self._loop.revisions.last_good()
         if desired is None:
             raise RefusedRequest("no revision is in force yet; the hub has no agents to give work to")
         try:
             manifest = parse_dropped("submitted", content, desired)
-            uid = int(actor.removeprefix("uid:")) if actor.startswith("uid:") else 0
             digest = hashlib.sha256(content).hexdigest()
-            run = record_dropped(manifest, digest, self._world, desired, source="api", uid=uid, key=key)
+            run = record_dropped(
+                manifest,
+                digest,
+                self._world,
+                desired,
+                source="api",
+                uid=caller.uid or 0,
+                key=key,
+                actor=str(caller),
+            )
         except RefusedManifest as exc:
             raise RefusedRequest(str(exc), status=422) from exc
         self.wake()
@@ -189,29 +202,29 @@ class HubOperations:
             wait_s=run.not_before_boot - clock.boottime() if run.boot_id == clock.boot_id() else 0.0,
         )
 
-    def acknowledge(self, name: str, actor: str) -> Mapping[str, Any]:
+    def acknowledge(self, name: str, caller: Caller) -> Mapping[str, Any]:
         run = self._run(name)
         if run.escalated != OPERATOR:
             raise RefusedRequest(f"task {run.name} waits for no person")
-        self._record(run, "acknowledge", actor, replace(run, escalated=ACKNOWLEDGED))
+        self._record(run, "acknowledge", caller, replace(run, escalated=ACKNOWLEDGED))
         self.wake()
         return {"task": run.name, "run": run.run}
 
-    def cancel(self, name: str, actor: str) -> Mapping[str, Any]:
+    def cancel(self, name: str, caller: Caller) -> Mapping[str, Any]:
         run = self._run(name)
         if run.state in FINAL:
             raise RefusedRequest(f"task {run.name} is {run.state} already; there is nothing to cancel")
         if run.state in (TaskState.ASSIGNED, TaskState.RUNNING):
-            asked = replace(run, reason=f"{CANCEL_REQUESTED}: by {actor}", sent_epoch="")
-            self._record(run, "cancel", actor, asked)
+            asked = replace(run, reason=f"{CANCEL_REQUESTED}: by {_why(caller)}", sent_epoch="")
+            self._record(run, "cancel", caller, asked)
         else:
             now = self._world.clock.now().isoformat()
-            done = replace(run, state=TaskState.CANCELLED, reason=f"cancelled by {actor}", finished_at=now)
-            self._record(run, "cancel", actor, done)
+            done = replace(run, state=TaskState.CANCELLED, reason=f"cancelled by {_why(caller)}", finished_at=now)
+            self._record(run, "cancel", caller, done)
         self.wake()
         return {"task": run.name, "run": run.run}
 
-    def retry(self, name: str, actor: str) -> Mapping[str, Any]:
+    def retry(self, name: str, caller: Caller) -> Mapping[str, Any]:
         run = self._run(name)
         if run.state not in FINAL:
             raise RefusedRequest(f"task {run.name} is {run.state}; only a finished one can be tried again")
@@ -231,31 +244,31 @@ class HubOperations:
             spent=0,
             escalated="",
         )
-        self._record(run, "retry", actor, again)
+        self._record(run, "retry", caller, again)
         self.wake()
         return {"task": run.name, "run": run.run}
 
-    def order(self, name: str, verb: str, actor: str) -> Mapping[str, Any]:
+    def order(self, name: str, verb: str, caller: Caller) -> Mapping[str, Any]:
         with self._world.store.transaction():
-            answer = order_agent(self._world, name, verb, actor, self._loop.revisions.applied)
+            answer = order_agent(self._world, name, verb, caller, self._loop.revisions.applied)
             desired = self._loop.revisions.last_good()
             if verb == "release" and desired is not None:
-                restore_trust(self._world, desired, answer["agent"], actor=actor)
+                restore_trust(self._world, desired, answer["agent"], caller)
         self.wake()
         return answer
 
     def suspensions(self) -> Mapping[str, Any]:
         return list_suspensions(self._world)
 
-    def suspend(self, content: bytes, actor: str) -> Mapping[str, Any]:
+    def suspend(self, content: bytes, caller: Caller) -> Mapping[str, Any]:
         changes = self._hub.last.plan.changes if self._hub.last is not None else ()
         known = frozenset(unit for c in changes for unit in (f"{c.kind}/{c.name}", c.unit))
-        answer = suspend_subject(self._world, content, actor, known, self._loop.revisions.applied)
+        answer = suspend_subject(self._world, content, caller, known, self._loop.revisions.applied)
         self.wake()
         return answer
 
-    def resume(self, subject: str, actor: str) -> Mapping[str, Any]:
-        answer = resume_subject(self._world, subject, actor, self._loop.revisions.applied)
+    def resume(self, subject: str, caller: Caller) -> Mapping[str, Any]:
+        answer = resume_subject(self._world, subject, caller, self._loop.revisions.applied)
         self.wake()
         return answer
 
@@ -268,29 +281,29 @@ class HubOperations:
             raise RefusedRequest(f"there is no agent or instance {name!r} in git or on record", status=404)
         return {"agent": name, "why": why}
 
-    def send(self, content: bytes, actor: str) -> Mapping[str, Any]:
-        order = read_message(content, actor)
+    def send(self, content: bytes, caller: Caller) -> Mapping[str, Any]:
+        order = read_message(content, caller)
         try:
             self._world.router.send(order)
         except RefusedByRouterError as exc:
             raise RefusedRequest(str(exc), status=exc.status) from exc
         except RouterError as exc:
             raise RefusedRequest(f"{exc}; try again when `reconciler status` shows no RouterDown", status=502) from exc
-        self._note("message", order["message"]["id"], "send", actor)
+        self._note("message", order["message"]["id"], "send", caller)
         return {"id": order["message"]["id"]}
 
-    def confirm(self, digest: str, actor: str) -> Mapping[str, Any]:
+    def confirm(self, digest: str, caller: Caller) -> Mapping[str, Any]:
         last = self._hub.last
         if last is None or not any(r.confirm == digest for r in last.plan.refused):
             raise RefusedRequest(f"no refused plan has the digest {digest}; look at `reconciler plan` again")
         with self._world.store.transaction():
             self._world.store.set_meta(CONFIRMED, digest)
-            self._note("plan", digest, "confirm", actor)
+            self._note("plan", digest, "confirm", caller)
         self.wake()
         return {"confirmed": digest}
 
-    def take_down(self, *, drain: bool, actor: str) -> Mapping[str, Any]:
-        self._note("hub", self._world.fleet, "down" if drain else "down now", actor)
+    def take_down(self, *, drain: bool, caller: Caller) -> Mapping[str, Any]:
+        self._note("hub", self._world.fleet, "down" if drain else "down now", caller)
         self._on_down(drain)
         return {"going_down": True}
 
@@ -300,29 +313,21 @@ class HubOperations:
             raise RefusedRequest(f"there is no task {name!r}; see `reconciler task list`", status=404)
         return runs[-1]
 
-    def _record(self, run: TaskRecord, action: str, actor: str, fresh: TaskRecord) -> None:
+    def _record(self, run: TaskRecord, action: str, caller: Caller, fresh: TaskRecord) -> None:
         with self._world.store.transaction():
             current = records.task(self._world.store, run.run)
             if current is None or (current.state, current.generation) != (run.state, run.generation):
                 raise RefusedRequest(f"task {run.name} changed meanwhile; try again")
             records.put_tasks(self._world.store, [fresh])
-            self._note("task", run.name, action, actor)
+            self._note("task", run.name, action, caller)
 
-    def _note(self, kind: str, name: str, action: str, actor: str) -> None:
-        append(
-            self._world.store,
-            [
-                self._world.entry(
-                    revision=self._loop.revisions.applied,
-                    actor=actor,
-                    cause="operator",
-                    kind=kind,
-                    name=name,
-                    action=action,
-                    outcome="applied",
-                )
-            ],
-        )
+    def _note(self, kind: str, name: str, action: str, caller: Caller) -> None:
+        revision = self._loop.revisions.applied
+        append(self._world.store, [self._world.asked(caller, revision=revision, kind=kind, name=name, action=action)])
+
+
+def _why(caller: Caller) -> str:
+    return f"{caller}: {caller.reason}" if caller.reason else str(caller)
 
 
 def _in_short(run: TaskRecord) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.api.app import RefusedRequest
+from reconciler.core.caller import Caller
 from reconciler.core.quantity import parse_duration_s
 from reconciler.core.timestamp import read_timestamp
 from reconciler.kinds import KINDS
@@ -15,8 +16,7 @@ from reconciler.loop.suspend import FLEET, Suspension, read_suspensions, resume,
 from reconciler.store import records
 
 _KINDS = tuple(kind.name for kind in KINDS)
-_KEYS = {"subject", "until", "reason"}
-_MAX_REASON = 500
+_KEYS = {"subject", "until"}
 
 
 def list_suspensions(world: World) -> Mapping[str, Any]:
@@ -24,9 +24,9 @@ def list_suspensions(world: World) -> Mapping[str, Any]:
 
 
 def suspend_subject(
-    world: World, content: bytes, actor: str, known: frozenset[str], revision: str
+    world: World, content: bytes, caller: Caller, known: frozenset[str], revision: str
 ) -> Mapping[str, Any]:
-    """`{"subject", "until", "reason"}`, of which only the first must be; `known` are the units of the last plan.
+    """`{"subject", "until"}`, of which only the first must be; `known` are the units of the last plan.
 
     Raises RefusedRequest.
     """
@@ -36,17 +36,17 @@ def suspend_subject(
     made = Suspension(
         subject=subject,
         until=_read_until(asked.get("until", ""), now),
-        reason=_check_reason(asked.get("reason", "")),
-        actor=actor,
+        reason=caller.reason,
+        actor=str(caller),
         at=now.isoformat(),
     )
     suspend(world, made, revision)
     return asdict(made)
 
 
-def resume_subject(world: World, subject: str, actor: str, revision: str) -> Mapping[str, Any]:
+def resume_subject(world: World, subject: str, caller: Caller, revision: str) -> Mapping[str, Any]:
     """Raises RefusedRequest where it is not suspended."""
-    found = resume(world, subject, actor, revision)
+    found = resume(world, subject, caller, revision)
     if found is None:
         there = ", ".join(s.subject for s in read_suspensions(world.store)) or "nothing is"
         raise RefusedRequest(f"{subject} is not suspended ({there})", status=404)
@@ -98,9 +98,3 @@ def _read_until(until: object, now: datetime) -> str:
         return datetime.fromtimestamp(end_s, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError):
         raise RefusedRequest(f"until: {str(until)[:60]!r} is too far away") from None
-
-
-def _check_reason(reason: object) -> str:
-    if not isinstance(reason, str) or len(reason) > _MAX_REASON or not (reason.isprintable() or not reason):
-        raise RefusedRequest(f"reason: one line of at most {_MAX_REASON} characters")
-    return reason

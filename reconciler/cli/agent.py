@@ -2,9 +2,11 @@
 
 import click
 
+from reconciler.cli.caller import caller_options
 from reconciler.cli.hub import ask_hub
 from reconciler.cli.options import data_option, output_option, source_option
 from reconciler.cli.output import print_json, program
+from reconciler.core.caller import Caller
 
 _SAID = {
     "restart": "is restarted as soon as its tasks have ended",
@@ -21,46 +23,50 @@ def agent_command() -> None:
 
 @agent_command.command(name="restart")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
 @output_option
-def restart(name: str, source: str, data: str | None, output: str) -> int:
+def restart(name: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Restart the agent or instance NAME, after its running tasks, a few instances at a time."""
-    return _order(name, "restart", source, data, output)
+    return _order(name, "restart", caller, source, data, output)
 
 
 @agent_command.command(name="drain")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
 @output_option
-def drain(name: str, source: str, data: str | None, output: str) -> int:
+def drain(name: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Give the agent or instance NAME no new tasks, until it is released."""
-    return _order(name, "drain", source, data, output)
+    return _order(name, "drain", caller, source, data, output)
 
 
 @agent_command.command(name="quarantine")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
 @output_option
-def quarantine(name: str, source: str, data: str | None, output: str) -> int:
+def quarantine(name: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Stop and isolate the agent or instance NAME at once, and keep the evidence."""
-    return _order(name, "quarantine", source, data, output)
+    return _order(name, "quarantine", caller, source, data, output)
 
 
 @agent_command.command(name="release")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
 @output_option
-def release(name: str, source: str, data: str | None, output: str) -> int:
+def release(name: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Let the agent or instance NAME out of quarantine or draining, or have its roll-out tried again."""
-    return _order(name, "release", source, data, output)
+    return _order(name, "release", caller, source, data, output)
 
 
-def _order(name: str, verb: str, source: str, data: str | None, output: str) -> int:
-    answer = ask_hub(source, data, "POST", f"/api/v1/agents/{name}/{verb}")
+def _order(name: str, verb: str, caller: Caller, source: str, data: str | None, output: str) -> int:
+    answer = ask_hub(source, data, "POST", f"/api/v1/agents/{name}/{verb}", caller=caller)
     if output == "json":
         print_json(answer)
         return 0

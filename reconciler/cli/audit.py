@@ -11,7 +11,7 @@ import click
 
 from reconciler.cli.audit_books import open_books
 from reconciler.cli.options import data_option, operator_option, output_option, source_option
-from reconciler.cli.output import print_json, table
+from reconciler.cli.output import print_json, say_why, table
 
 if TYPE_CHECKING:
     from reconciler.audit.account import Account
@@ -215,7 +215,7 @@ def _print_rows(rows: "Iterable[ChainedEntry]") -> None:
                 _plain(f"{r.entry.kind}/{r.entry.name}")[:28],
                 _plain(r.entry.action)[:14],
                 r.entry.outcome,
-                _plain(r.entry.reason)[:200],
+                _plain(say_why(r.entry))[:200],
             )
             for r in rows
         ),

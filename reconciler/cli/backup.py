@@ -1,13 +1,14 @@
 """`backup` and `restore`: a fleet's data directory into one file, also while its hub runs, and back."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.options import data_option, output_option, source_option
+from reconciler.cli.caller import caller_options, check_reason
+from reconciler.cli.options import data_option, operator_option, output_option, source_option
+from reconciler.core.caller import Caller
 
 if TYPE_CHECKING:
     from reconciler.store.backup import Contents
@@ -42,18 +43,28 @@ def backup_command(file: str, source: str, data: str | None, output: str) -> int
 @click.command(name="restore")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--replace", is_flag=True, help="Move what is in the data directory aside, into a folder in it.")
+@caller_options
 @source_option
 @data_option
+@operator_option
 @output_option
-def restore_command(file: str, replace: bool, source: str, data: str | None, output: str) -> int:
+def restore_command(
+    file: str, replace: bool, caller: Caller, source: str, data: str | None, operator: str | None, output: str
+) -> int:
     """Put a backup into the data directory, which must be empty, and whose hub must not run.
 
     Agents go on. The next `run` adopts those that the backup knows.
     """
-    from reconciler.home import data_folder, lock, open_home, run_folder
+    from reconciler.cli.output import print_problems
+    from reconciler.home import data_folder, lock, open_home, read_operator, run_folder
     from reconciler.router.supervise import stop_router
     from reconciler.store.backup import put_in_place, unpack_backup
 
+    spec, problems = read_operator(operator)
+    if problems:
+        print_problems(problems)
+        return 1
+    check_reason(caller, spec)
     state = data_folder(source, data)
     with lock(state):
         contents = unpack_backup(Path(file).absolute(), state, replace=replace)
@@ -62,12 +73,12 @@ def restore_command(file: str, replace: bool, source: str, data: str | None, out
         for fleet in {contents.fleet, *([before.fleet] if before else [])}:
             stop_router(run_folder(fleet))
         put_in_place(state, datetime.now(UTC))
-        _record(state, contents)
+        _record(state, contents, caller)
     _say("restored", Path(file).absolute(), state, contents, output)
     return 0
 
 
-def _record(state: Path, contents: "Contents") -> None:
+def _record(state: Path, contents: "Contents", caller: Caller) -> None:
     """A row of the audit log: what follows it may repeat what followed the backup. Brings an older state.db forward."""
     from reconciler.clock import SystemClock
     from reconciler.store.audit import AuditEntry, append
@@ -80,13 +91,13 @@ def _record(state: Path, contents: "Contents") -> None:
             time=clock.now().isoformat(),
             boottime=clock.boottime(),
             fleet=contents.fleet,
-            actor=f"uid:{os.getuid()}",
+            actor=str(caller),
             cause="operator",
             kind="fleet",
             name=contents.fleet,
             action="restore",
             outcome="applied",
-            reason=f"the backup of {contents.made_at} was restored",
+            reason=f"the backup of {contents.made_at} was restored; {caller.asked}",
         )
         append(store, [entry])
     finally:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from reconciler.cli.options import data_option, output_option, source_option
-from reconciler.cli.output import program
+from reconciler.cli.output import program, say_why
 
 if TYPE_CHECKING:
     from reconciler.store.audit import ChainedEntry, Choice
@@ -146,7 +146,7 @@ def _show_json(row: "ChainedEntry") -> str:
 def _show_line(row: "ChainedEntry") -> str:
     """Within 100 columns; what does not print is shown as a dot."""
     entry = row.entry
-    reason = f"{entry.actor}: {entry.reason}".removesuffix(": ") if entry.cause == "operator" else entry.reason
+    reason = say_why(entry)
     line = LINE.format(
         seq=row.seq,
         time=entry.time[5:19].replace("T", " "),

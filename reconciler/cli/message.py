@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from reconciler.cli.caller import caller_options, with_caller
 from reconciler.cli.options import data_option, output_option, source_option
 from reconciler.cli.output import print_json, program
+from reconciler.core.caller import Caller
 
 if TYPE_CHECKING:
     from reconciler.router.history import Selection
@@ -44,6 +46,7 @@ def message_command() -> None:
     default="internal",
     show_default=True,
 )
+@caller_options
 @source_option
 @data_option
 @output_option
@@ -57,6 +60,7 @@ def send(
     labels: tuple[str, ...],
     capabilities: tuple[str, ...],
     sensitivity: str,
+    caller: Caller,
     source: str,
     data: str | None,
     output: str,
@@ -77,7 +81,7 @@ def send(
         **{name: value for name, value in targets.items() if value is not None},
     }
     state, run = _places(source, data)
-    answer = call(run / "api.sock", "POST", "/api/v1/messages", json.dumps(order).encode())
+    answer = call(run / "api.sock", "POST", with_caller("/api/v1/messages", caller), json.dumps(order).encode())
     delivered = _delivered(state, answer["id"])
     if output == "json":
         print_json({**answer, "delivered": delivered})

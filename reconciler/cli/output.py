@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from reconciler.core.change import Change
     from reconciler.core.plan import Plan
     from reconciler.core.problem import Problem
+    from reconciler.store.audit import AuditEntry
 
 WIDTH = 100
 
@@ -150,3 +151,8 @@ def show_value(value: Any, path: str, most: int = 60) -> str:
         return show_duration(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= most else text[: most - 3] + "…"
+
+
+def say_why(entry: "AuditEntry") -> str:
+    """The reason of a row of the audit log; with who it was, where somebody asked for it."""
+    return f"{entry.actor}: {entry.reason}".removesuffix(": ") if entry.cause == "operator" else entry.reason

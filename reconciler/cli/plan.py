@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from reconciler.cli.caller import caller_options
 from reconciler.cli.options import data_option, operator_option, output_option, process_option, source_option
 from reconciler.cli.output import print_json, print_plan, print_problems
 from reconciler.cli.review import FORMATS, format_of, render
+from reconciler.core.caller import Caller
 from reconciler.errors import UsageError
 
 INSTEAD = "until then a hub stays at its last good revision; shown is the commit that HEAD is at"
@@ -119,6 +121,7 @@ def plan_command(
 @click.option("--confirm", default=None, metavar="DIGEST", help="Carry out the refused plan that has this digest.")
 @click.option("--tasks", "wait_for_tasks", is_flag=True, help="Wait for the end of all tasks, too.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait for convergence.")
+@caller_options
 @source_option
 @data_option
 @operator_option
@@ -127,6 +130,7 @@ def apply_command(
     confirm: str | None,
     wait_for_tasks: bool,
     timeout: float,
+    caller: Caller,
     source: str,
     data: str | None,
     operator: str | None,
@@ -140,6 +144,7 @@ def apply_command(
         data,
         operator,
         confirm=confirm,
+        caller=caller,
         timeout_s=timeout,
         allow_process=allow_process_runtime,
         wait_for_tasks=wait_for_tasks,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.options import data_option, source_option
+from reconciler.cli.caller import caller_options, check_reason
+from reconciler.cli.options import data_option, operator_option, source_option
+from reconciler.core.caller import Caller
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
 @click.option(
     "--confirm", default=None, metavar="FLEET", help="The lost fleet to remove, as listed without this option."
 )
+@caller_options
 @source_option
 @data_option
-def recycle_command(confirm: str | None, source: str, data: str | None) -> int:
+@operator_option
+def recycle_command(confirm: str | None, caller: Caller, source: str, data: str | None, operator: str | None) -> int:
     """Remove what runs of a fleet whose data directory was lost. Exit 3 until the fleet is confirmed."""
     from reconciler.core.reading import Ok, Unavailable
     from reconciler.home import data_folder, open_home
@@ -43,8 +47,24 @@ def recycle_command(confirm: str | None, source: str, data: str | None) -> int:
             click.echo(f"error: no lost fleet {confirm} was made from {state}; nothing was removed", err=True)
         _list(by_fleet)
         return 3
+    if not _may_remove(caller, operator):
+        return 1
     _remove(confirm, by_fleet[confirm], state)
+    _record(confirm, caller, state)
     return 0
+
+
+def _may_remove(caller: Caller, operator: str | None) -> bool:
+    """Whether operator.yaml can be read; a reason that it wants is there then. Raises UsageError."""
+    from reconciler.cli.output import print_problems
+    from reconciler.home import read_operator
+
+    spec, problems = read_operator(operator)
+    if problems:
+        print_problems(problems)
+        return False
+    check_reason(caller, spec)
+    return True
 
 
 def _are_processes(by_fleet: "Mapping[str, Sequence[Leftover]]") -> bool:
@@ -78,3 +98,33 @@ def _remove(fleet: str, leftovers: "Sequence[Leftover]", state: "Path") -> None:
     EgressLink(fleet, run, state).stop()
     shutil.rmtree(run, ignore_errors=True)
     click.echo(f"ended the router of fleet {fleet} and removed its sockets and tokens")
+
+
+def _record(fleet: str, caller: Caller, state: "Path") -> None:
+    """A row of the audit log, where there still is one and no hub has it open. Raises StoreError."""
+    from reconciler.clock import SystemClock
+    from reconciler.home import is_locked
+    from reconciler.store.audit import AuditEntry, append
+    from reconciler.store.store import FILE_NAME, Store
+
+    if not (state / FILE_NAME).exists() or is_locked(state):
+        click.echo(f"note: {state} has no log that is this fleet's, so that no row says who asked", err=True)
+        return
+    clock = SystemClock()
+    store = Store(state / FILE_NAME)
+    try:
+        entry = AuditEntry(
+            time=clock.now().isoformat(),
+            boottime=clock.boottime(),
+            fleet=fleet,
+            actor=str(caller),
+            cause="operator",
+            kind="fleet",
+            name=fleet,
+            action="recycle",
+            outcome="applied",
+            reason=caller.asked,
+        )
+        append(store, [entry])
+    finally:
+        store.close()

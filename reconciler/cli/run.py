@@ -1,6 +1,5 @@
 """`run` and `down`, and what `apply` shares with them: a fleet opened, a loop over it, and a view for the person."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reconciler.cli.caller import caller_options, check_reason, with_caller
 from reconciler.cli.options import data_option, operator_option, process_option, source_option
 from reconciler.cli.output import print_problems, program
+from reconciler.core.caller import Caller
 
 if TYPE_CHECKING:
     from reconciler.bootstrap import Built
@@ -59,10 +60,11 @@ def run_command(
     show_default=True,
     help="Seconds to wait for an engine that does not answer; a running hub waits for as long as the default.",
 )
+@caller_options
 @source_option
 @data_option
 @operator_option
-def down_command(now: bool, timeout: float, source: str, data: str | None, operator: str | None) -> int:
+def down_command(now: bool, timeout: float, caller: Caller, source: str, data: str | None, operator: str | None) -> int:
     """Drain and stop everything of a fleet; its record and its files stay. Exit 1 when something is left."""
     from reconciler.api.client import HubAwayError, call
     from reconciler.errors import LockedError, UsageError
@@ -73,7 +75,7 @@ def down_command(now: bool, timeout: float, source: str, data: str | None, opera
     if home is None:
         raise UsageError(f"there is no fleet in {state}; name it with --data")
     with suppress(HubAwayError):
-        call(home.run / "api.sock", "POST", f"/api/v1/down{'?now=1' if now else ''}")
+        call(home.run / "api.sock", "POST", with_caller(f"/api/v1/down{'?now=1' if now else ''}", caller))
         click.echo("the running hub drains and stops everything …")
         return _await_down(source, data)
     if is_locked(state):
@@ -81,8 +83,10 @@ def down_command(now: bool, timeout: float, source: str, data: str | None, opera
     spec = _operator(operator, allow_process=False)
     if spec is None:
         return 1
+    check_reason(caller, spec)
     with ExitStack() as stack:
         running = _start(stack, source, data, spec, Interrupts(), quiet=True)
+        _note(running.built.world, caller, "hub", running.built.world.fleet, "down now" if now else "down")
         running.drain, running.patience_s = not now, timeout
         return _take_down(running)
 
@@ -115,6 +119,7 @@ def run_apply(
     operator: str | None,
     *,
     confirm: str | None,
+    caller: Caller,
     timeout_s: float,
     allow_process: bool,
     wait_for_tasks: bool,
@@ -123,12 +128,14 @@ def run_apply(
     spec = _operator(operator, allow_process=allow_process)
     if spec is None:
         return 1
-    if confirm is not None and (code := _confirm_running(source, data, confirm)) is not None:
-        return code
+    if confirm is not None:
+        if (code := _confirm_running(source, data, confirm, caller)) is not None:
+            return code
+        check_reason(caller, spec)
     with ExitStack() as stack:
         running = _start(stack, source, data, spec, Interrupts(), ends_when_refused=True)
         if confirm is not None:
-            _confirm(running.built.world, confirm)
+            _confirm(running.built.world, confirm, caller)
         converged = running.hub.run_once(timeout_s, wait_for_tasks=wait_for_tasks)
         last = running.hub.last
         if last is not None and last.problems:
@@ -140,18 +147,22 @@ def run_apply(
         return 0 if converged and last is not None and not last.is_behind else 2
 
 
-def _confirm(world: "World", digest: str) -> None:
+def _confirm(world: "World", digest: str, caller: Caller) -> None:
     """Note a confirmation that was given while no hub ran."""
     from reconciler.loop.run import CONFIRMED
-    from reconciler.store.audit import append
 
-    actor = f"uid:{os.getuid()}"
     with world.store.transaction():
         world.store.set_meta(CONFIRMED, digest)
-        entry = world.entry(
-            actor=actor, cause="operator", kind="plan", name=digest, action="confirm", outcome="applied"
-        )
-        append(world.store, [entry])
+        _note(world, caller, "plan", digest, "confirm")
+
+
+def _note(world: "World", caller: Caller, kind: str, name: str, action: str) -> None:
+    """A row of the audit log for what was asked for while no hub ran."""
+    from reconciler.loop.revision import APPLIED
+    from reconciler.store.audit import append
+
+    revision = world.store.get_meta(APPLIED) or ""
+    append(world.store, [world.asked(caller, revision=revision, kind=kind, name=name, action=action)])
 
 
 def _say_stale(confirmed: str, refused: str) -> None:
@@ -162,7 +173,7 @@ def _say_stale(confirmed: str, refused: str) -> None:
     )
 
 
-def _confirm_running(source: str, data: str | None, digest: str) -> int | None:
+def _confirm_running(source: str, data: str | None, digest: str, caller: Caller) -> int | None:
     """Hand the confirmation to a running hub; the exit code, or None where there is no hub."""
     from reconciler.api.client import HubAwayError, call
     from reconciler.errors import UsageError
@@ -172,7 +183,7 @@ def _confirm_running(source: str, data: str | None, digest: str) -> int | None:
     if home is None:
         return None
     try:
-        call(home.run / "api.sock", "POST", f"/api/v1/plans/{digest}/confirm")
+        call(home.run / "api.sock", "POST", with_caller(f"/api/v1/plans/{digest}/confirm", caller))
     except HubAwayError:
         return None
     except UsageError as exc:

@@ -4,22 +4,24 @@ import json
 
 import click
 
+from reconciler.cli.caller import caller_options
 from reconciler.cli.hub import ask_hub
 from reconciler.cli.options import data_option, output_option, source_option
 from reconciler.cli.output import print_json
+from reconciler.core.caller import Caller
 
 
 @click.command(name="suspend")
 @click.argument("subject", default="fleet", metavar="[KIND/NAME]")
 @click.option("--until", default="", help="When it ends by itself: 2h, or 2026-01-31T18:00:00Z. Without: when resumed.")
-@click.option("--reason", default="", help="Why; it stands in status and in the audit log.")
+@caller_options
 @source_option
 @data_option
 @output_option
-def suspend_command(subject: str, until: str, reason: str, source: str, data: str | None, output: str) -> int:
+def suspend_command(subject: str, until: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Have the hub leave KIND/NAME as it is, or the whole fleet: nothing of it is started, changed or removed."""
-    asked = {"subject": subject, "until": until, "reason": reason}
-    answer = ask_hub(source, data, "POST", "/api/v1/suspensions", json.dumps(asked).encode())
+    asked = {"subject": subject, "until": until}
+    answer = ask_hub(source, data, "POST", "/api/v1/suspensions", json.dumps(asked).encode(), caller)
     if output == "json":
         print_json(answer)
         return 0
@@ -30,12 +32,13 @@ def suspend_command(subject: str, until: str, reason: str, source: str, data: st
 
 @click.command(name="resume")
 @click.argument("subject", default="fleet", metavar="[KIND/NAME]")
+@caller_options
 @source_option
 @data_option
 @output_option
-def resume_command(subject: str, source: str, data: str | None, output: str) -> int:
+def resume_command(subject: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Take back the suspension of KIND/NAME, or that of the whole fleet."""
-    answer = ask_hub(source, data, "DELETE", f"/api/v1/suspensions/{subject}")
+    answer = ask_hub(source, data, "DELETE", f"/api/v1/suspensions/{subject}", caller=caller)
     if output == "json":
         print_json(answer)
         return 0

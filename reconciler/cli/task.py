@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from reconciler.cli.caller import caller_options
 from reconciler.cli.hub import ask_hub
 from reconciler.cli.options import data_option, limit_option, output_option, source_option
 from reconciler.cli.output import print_json, program
+from reconciler.core.caller import Caller
 
 POLL_S = 0.2
 
@@ -24,12 +26,13 @@ def task_command() -> None:
 @click.argument("file", type=click.File("rb"))
 @click.option("--wait", is_flag=True, help="Wait for the end; exit 0 only when it succeeded.")
 @click.option("--key", default="", metavar="TEXT", help="Idempotency key: the same key and manifest is the same run.")
+@caller_options
 @source_option
 @data_option
 @output_option
-def submit(file: Any, wait: bool, key: str, source: str, data: str | None, output: str) -> int:
+def submit(file: Any, wait: bool, key: str, caller: Caller, source: str, data: str | None, output: str) -> int:
     """Submit the task manifest FILE ('-' for standard input)."""
-    answer = ask_hub(source, data, "POST", f"/api/v1/tasks{_query(key)}", file.read())
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks{_query(key)}", file.read(), caller)
     if wait:
         return _wait(answer["run"], source, data, output)
     if output == "json":
@@ -97,33 +100,36 @@ def show(name: str, artefact: str | None, source: str, data: str | None, output:
 
 @task_command.command(name="cancel")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
-def cancel(name: str, source: str, data: str | None) -> int:
+def cancel(name: str, caller: Caller, source: str, data: str | None) -> int:
     """Cancel the task NAME."""
-    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/cancel")
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/cancel", caller=caller)
     click.echo(f"task {answer['task']} is being cancelled (run {answer['run']})")
     return 0
 
 
 @task_command.command(name="retry")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
-def retry(name: str, source: str, data: str | None) -> int:
+def retry(name: str, caller: Caller, source: str, data: str | None) -> int:
     """Run the finished task NAME again."""
-    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/retry")
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/retry", caller=caller)
     click.echo(f"task {answer['task']} is pending again (run {answer['run']})")
     return 0
 
 
 @task_command.command(name="acknowledge")
 @click.argument("name")
+@caller_options
 @source_option
 @data_option
-def acknowledge(name: str, source: str, data: str | None) -> int:
+def acknowledge(name: str, caller: Caller, source: str, data: str | None) -> int:
     """Say that the escalated task NAME was seen to."""
-    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/acknowledge")
+    answer = ask_hub(source, data, "POST", f"/api/v1/tasks/{name}/acknowledge", caller=caller)
     click.echo(f"task {answer['task']} needs no person any more (run {answer['run']})")
     return 0
 

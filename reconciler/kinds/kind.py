@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reconciler.core.caller import Caller
 from reconciler.core.change import Change
 from reconciler.core.condition import Finding, Mode
 from reconciler.core.fleet import AgentView, Delegate, Fleet
@@ -125,6 +126,11 @@ class World:
         from reconciler.store.audit import AuditEntry
 
         return AuditEntry(time=self.clock.now().isoformat(), boottime=self.clock.boottime(), fleet=self.fleet, **fields)
+
+    def asked(self, caller: Caller, **fields: str) -> AuditEntry:
+        """An entry for what somebody did by hand, with who and why in the form that all such rows have."""
+        by_hand = {"actor": str(caller), "cause": "operator", "outcome": "applied", "reason": caller.asked}
+        return self.entry(**{**by_hand, **fields})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

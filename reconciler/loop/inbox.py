@@ -60,6 +60,7 @@ def record_dropped(
     source: str,
     uid: int,
     key: str = "",
+    actor: str = "",
 ) -> TaskRecord:
     """The run of a dropped manifest: a new one, or the one that this very manifest already has.
 
@@ -88,7 +89,7 @@ def record_dropped(
             [
                 world.entry(
                     revision=desired.revision.id,
-                    actor=f"uid:{uid}",
+                    actor=actor or f"uid:{uid}",
                     cause=source,
                     kind="task",
                     name=run.name,

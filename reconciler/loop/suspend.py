@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
+from reconciler.core.caller import Caller
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.condition import Finding
 from reconciler.core.plan import Plan
@@ -75,12 +76,12 @@ def suspend(world: World, suspension: Suspension, revision: str) -> None:
     _write(world, [*others, suspension], "suspend", suspension, suspension.actor, str(suspension), revision)
 
 
-def resume(world: World, subject: str, actor: str, revision: str) -> Suspension | None:
+def resume(world: World, subject: str, caller: Caller, revision: str) -> Suspension | None:
     """Take it back; None where there is none of this subject. Raises StoreError."""
     known = read_suspensions(world.store)
     found = next((s for s in known if s.subject == subject), None)
     if found is not None:
-        _write(world, [s for s in known if s is not found], "resume", found, actor, "asked for", revision)
+        _write(world, [s for s in known if s is not found], "resume", found, str(caller), caller.asked, revision)
     return found
 
 

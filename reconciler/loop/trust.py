@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 
+from reconciler.core.caller import Caller
 from reconciler.core.reading import Ok, Reading
 from reconciler.core.trust import Move, Standing, TrustCause, TrustRules, is_fresh_start, move, new_events, score_at
 from reconciler.kinds.kind import Desired, World
@@ -48,7 +49,7 @@ def find_distrusted(store: Store, desired: Desired, scores: Mapping[str, float])
     }
 
 
-def restore_trust(world: World, desired: Desired, agent: str, *, actor: str) -> None:
+def restore_trust(world: World, desired: Desired, agent: str, caller: Caller) -> None:
     """An operator trusts the agent again: its score is neutral, and what it did until now is done with."""
     rules, now = desired.hub.orchestrator.trust, world.clock.now()
     known = records.trust(world.store).get(agent)
@@ -58,7 +59,7 @@ def restore_trust(world: World, desired: Desired, agent: str, *, actor: str) -> 
     with world.store.transaction():
         fresh = _forgiven(_standing(known), rules, now)
         records.put_trust(world.store, [_record(agent, fresh)])
-        append(world.store, [_restored(world, agent, score, fresh, "operator", actor, desired.revision.id)])
+        append(world.store, [_restored(world, agent, score, fresh, "operator", str(caller), desired.revision.id)])
 
 
 class TrustStep:

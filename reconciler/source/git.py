@@ -1,10 +1,11 @@
 """Running git so that a repository cannot make it run anything.
 
 Every process gets an absolute executable, no shell, an environment of its own, a time limit and its
-own session (so that Ctrl-C in the terminal doesn't reach it). Two ways in:
+own session (so that Ctrl-C in the terminal doesn't reach it). Three ways in:
 
 - `run_git` works on a repository itself, configuration included. It is for reading refs only, which
   runs no program.
+- `run_as_person` is what a person asks a command to do in their own repository.
 - `ObjectView` reads objects through an empty repository of ours that borrows the other one's object
   directory (`GIT_OBJECT_DIRECTORY`). The repository's configuration, hooks, attributes, grafts,
   replace refs and promisor remotes are not switched off one by one; they are not there.
@@ -57,6 +58,7 @@ _CLOSED = {
     # overrides it.
     "GIT_ALLOW_PROTOCOL": "",
 }
+_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES")
 _TIMEOUT_S = 60.0
 # Requests for this many ids fit into the smallest pipe there is, so that writing them never waits
 # for git to read, which may be waiting for us to read its answers.
@@ -125,6 +127,30 @@ def run_git(
         raise SourceError(f"running git {args[0]} in {git_dir}: no answer after {timeout_s:g} s") from exc
     except (OSError, ValueError) as exc:
         raise SourceError(f"running git {args[0]} in {git_dir}") from exc
+    return GitAnswer(code=done.returncode, stdout=done.stdout, complaint=printable(done.stderr))
+
+
+def run_as_person(path: str, args: Sequence[str], *, env: Mapping[str, str] | None = None) -> GitAnswer:
+    """Run to the end in the directory `path` as the person at the terminal would, with all that is set up for them.
+
+    For what a person asks for in their own repository, never for the hub. Raises SourceError if git can't be started
+    or takes too long.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _PLACES}
+    command = [find_git(), "-C", path, "--no-pager", *args]
+    try:
+        done = subprocess.run(
+            command,
+            env={**kept, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise SourceError(f"running git {args[0]} in {path}: no answer after {_TIMEOUT_S:g} s") from exc
+    except (OSError, ValueError) as exc:
+        raise SourceError(f"running git {args[0]} in {path}") from exc
     return GitAnswer(code=done.returncode, stdout=done.stdout, complaint=printable(done.stderr))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.api.agents import order_agent
 from reconciler.api.app import RefusedRequest
+from reconciler.core.caller import Caller
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, actions, change_of
 from tests.fakes.texts import agent_text, task_text
@@ -22,7 +23,7 @@ def fleet(tmp_path: Path) -> FakeFleet:
 
 
 def order(fleet: FakeFleet, name: str, verb: str) -> Any:
-    return order_agent(fleet.world, name, verb, "uid:7", "r1")
+    return order_agent(fleet.world, name, verb, Caller(proven="uid:7"), "r1")
 
 
 def tokens(fleet: FakeFleet) -> dict[str, str]:

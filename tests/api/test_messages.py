@@ -10,6 +10,7 @@ import pytest
 from reconciler.api.app import RefusedRequest
 from reconciler.api.messages import read_message
 from reconciler.api.operations import HubOperations
+from reconciler.core.caller import Caller
 from reconciler.errors import RouterError
 from reconciler.kinds import KINDS
 from reconciler.loop.serve import Hub
@@ -24,7 +25,9 @@ def order(**fields: object) -> bytes:
 
 
 def test_an_event_names_an_agent_or_a_topic() -> None:
-    made = read_message(order(to="writer/writer-0", payload={"a": 1}, sensitivity="public", ttl_s=5), "uid:7")
+    made = read_message(
+        order(to="writer/writer-0", payload={"a": 1}, sensitivity="public", ttl_s=5), Caller(proven="uid:7")
+    )
     message = made.pop("message")
     assert made == {"to": "writer/writer-0", "actor": "uid:7"}
     assert message.pop("id").startswith("operator-")
@@ -35,11 +38,11 @@ def test_an_event_names_an_agent_or_a_topic() -> None:
         "sensitivity": "public",
         "ttl_s": 5.0,
     }
-    assert read_message(order(topic="notice.planned"), "uid:7")["topic"] == "notice.planned"
+    assert read_message(order(topic="notice.planned"), Caller(proven="uid:7"))["topic"] == "notice.planned"
 
 
 def test_an_audience_makes_a_broadcast() -> None:
-    made = read_message(order(audience={"roles": ["writer"], "labels": {"team": "docs"}}), "uid:0")
+    made = read_message(order(audience={"roles": ["writer"], "labels": {"team": "docs"}}), Caller(proven="uid:0"))
     assert made["message"]["pattern"] == "broadcast"
     assert made["audience"] == {"roles": ("writer",), "labels": {"team": "docs"}, "capabilities": ()}
 
@@ -66,7 +69,7 @@ def test_each_message_has_an_id_of_its_own() -> None:
 )
 def test_what_is_no_message_is_refused_with_the_reason(content: bytes, status: int, said: str) -> None:
     with pytest.raises(RefusedRequest, match=said) as refused:
-        read_message(content, "uid:0")
+        read_message(content, Caller(proven="uid:0"))
     assert refused.value.status == status
 
 
@@ -90,7 +93,7 @@ def operations(fleet: FakeFleet, router: FakeRouter) -> HubOperations:
 def test_a_message_is_sent_and_audited_with_who_sent_it(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path)
     router = ToldRouter(fleet.clock)
-    sent = operations(fleet, router).send(order(to="writer"), "uid:7")
+    sent = operations(fleet, router).send(order(to="writer"), Caller(proven="uid:7"))
     (row,) = [row.entry for row in tail(fleet.store, 5) if row.entry.action == "send"]
     fleet.end_hub()
     assert router.orders[0]["message"]["id"] == sent["id"]
@@ -117,7 +120,7 @@ def test_what_the_router_did_not_take_is_told_and_not_audited(
     router = ToldRouter(fleet.clock)
     router.answer = answer
     with pytest.raises(RefusedRequest, match=said) as refused:
-        operations(fleet, router).send(order(to="nobody"), "uid:0")
+        operations(fleet, router).send(order(to="nobody"), Caller(proven="uid:0"))
     assert refused.value.status == status
     assert [row for row in tail(fleet.store, 5) if row.entry.action == "send"] == []
     fleet.end_hub()

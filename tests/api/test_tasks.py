@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message
 
 from reconciler.api.app import RefusedRequest, build_app
 from reconciler.api.operations import HubOperations
+from reconciler.core.caller import Caller
 from reconciler.kinds import KINDS
 from reconciler.loop.serve import Hub
 from tests.fakes.fleet import FakeFleet
@@ -30,8 +31,8 @@ def scheduled() -> str:
     return task_text("report", schedule={"cron": "0 6 * * 1", "zone": "Europe/Berlin"})
 
 
-def submit(plane: HubOperations, text: str, key: str = "", actor: str = "uid:7") -> str:
-    return str(plane.submit(text.encode(), actor, key)["run"])
+def submit(plane: HubOperations, text: str, key: str = "", proven: str = "uid:7") -> str:
+    return str(plane.submit(text.encode(), Caller(proven=proven), key)["run"])
 
 
 JOB, OTHER = task_text("job"), task_text("job", prompt="another")
@@ -205,10 +206,10 @@ def test_a_person_says_that_a_task_was_seen_to(plane: HubOperations, fleet: Fake
     fleet.agents.failing["job"] = 1
     fleet.settle()
     assert fleet.task("job").escalated == "operator"
-    plane.acknowledge("job", "uid:7")
+    plane.acknowledge("job", Caller(proven="uid:7"))
     assert fleet.task("job").escalated == "acknowledged"
     with pytest.raises(RefusedRequest, match="task job waits for no person"):
-        plane.acknowledge("job", "uid:7")
+        plane.acknowledge("job", Caller(proven="uid:7"))
     assert [(e.actor, e.name) for e in fleet.audit() if e.action == "acknowledge"] == [("uid:7", "job")]
 
 
@@ -218,7 +219,7 @@ def test_a_task_that_is_tried_again_begins_anew(plane: HubOperations, fleet: Fak
     fleet.settle()
     assert (fleet.task("job").state, fleet.task("job").escalated) == ("failed", "operator")
     fleet.agents.saying["writer"] = ["good"]
-    plane.retry("job", "uid:7")
+    plane.retry("job", Caller(proven="uid:7"))
     fleet.settle()
     run = fleet.task("job")
     assert (run.state, run.attempts, run.generation, run.escalated) == ("succeeded", 1, 2, "")

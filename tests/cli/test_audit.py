@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from reconciler.api.agents import order_agent
 from reconciler.cli.audit import audit_command
+from reconciler.core.caller import caller_of_uid
 from reconciler.errors import UsageError
 from reconciler.store import audit
 from tests.audit.books import Books
@@ -87,6 +89,21 @@ def test_a_commit_is_shown_beside_what_was_done(books: Books) -> None:
     found = json.loads(call(books, "show", "main", "-o", "json").stdout)
     assert found["commit"]["approvals"] == ["Reviewed-by: Bob <bob@example.org>"]
     assert found["rows"][0]["action"] == "accept"
+
+
+def test_who_did_something_by_hand_and_why_is_in_each_view(books: Books) -> None:
+    order_agent(books.fleet.world, "writer", "drain", caller_of_uid(7, "alice", "it leaks"), "")
+    assert "uid:7 (alice): asked for: it leaks" in " ".join(call(books, "show").stdout.split())
+    (row,) = (
+        r
+        for r in csv.DictReader(io.StringIO(call(books, "export", "--format", "csv").stdout))
+        if r["action"] == "drain"
+    )
+    assert (row["actor"], row["cause"], row["reason"]) == ("uid:7 (alice)", "operator", "asked for: it leaks")
+    page = call(books, "report").stdout
+    exceptions = page[page.index("Manual operations") : page.index("Refused plans")]
+    assert "operator · uid:7 (alice)" in exceptions
+    assert "asked for: it leaks" in exceptions
 
 
 def test_what_names_nothing_is_an_error_that_says_what_to_write(books: Books) -> None:

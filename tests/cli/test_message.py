@@ -225,13 +225,13 @@ def hub(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
 
 
 def test_an_event_is_sent_and_shown_in_the_log(hub: Run) -> None:
-    code, out, _ = hub("send", "notice.planned", '{"at": "noon"}', "--to", "reviewer")
+    code, out, _ = hub("send", "notice.planned", '{"at": "noon"}', "--to", "reviewer", "--as", "alice")
     assert code == 0
     assert out.startswith("message operator-")
     assert out.endswith(" is in 1 mailboxes: reviewer-0\n")
     (row,) = [json.loads(line) for line in hub("tail", "-o", "json")[1].splitlines()]
     assert (row["type"], row["recipient"], row["payload"]) == ("notice.planned", "reviewer", {"at": "noon"})
-    assert row["instance"] == f"uid:{os.geteuid()}"
+    assert row["instance"] == f"uid:{os.geteuid()} (alice)"
 
 
 def test_a_broadcast_says_whom_it_reached(hub: Run, tmp_path: Path) -> None:

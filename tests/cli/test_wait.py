@@ -17,6 +17,7 @@ from reconciler.api.server import ApiServer
 from reconciler.cli.reading import FleetView
 from reconciler.cli.wait import await_goal, wait_command
 from reconciler.cli.waiting import Outlook, Seen, parse_goal
+from reconciler.core.caller import Caller
 from reconciler.errors import UsageError
 from reconciler.home import open_home, prepare_run
 from reconciler.kinds import KINDS
@@ -105,7 +106,7 @@ def test_a_drained_agent_has_no_tasks_left(place: Place) -> None:
     for _ in range(6):
         place.step()
     assert said(place.ask("agent/writer", "--for", "drained"))[0] == 2
-    order_agent(place.fleet.world, "writer", "drain", "uid:7", "")
+    order_agent(place.fleet.world, "writer", "drain", Caller(proven="uid:7"), "")
     code, text = said(place.ask("agent/writer", "--for", "drained"))
     assert (code, text.endswith(", with 1 tasks\n")) == (2, True)
     place.fleet.agents.holding.clear()
@@ -120,7 +121,7 @@ def test_quarantine_suspension_and_the_end_are_seen_on_the_record(place: Place) 
     fleet.commit({"agents.d/a.yaml": agent_text(replicas=2)})
     place.settle()
     assert [said(place.ask("agent/writer", "--for", s))[0] for s in ("quarantined", "suspended", "gone")] == [2, 2, 2]
-    order_agent(fleet.world, "writer-0", "quarantine", "uid:7", "")
+    order_agent(fleet.world, "writer-0", "quarantine", Caller(proven="uid:7"), "")
     place.step()
     assert said(place.ask("agent/writer-0", "--for", "quarantined"))[0] == 0
     assert said(place.ask("agent/writer", "--for", "quarantined"))[0] == 2

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from reconciler.api.agents import order_agent
 from reconciler.api.app import RefusedRequest
+from reconciler.core.caller import Caller
 from reconciler.kinds.task.state import FINAL
 from reconciler.store import audit, records
 from tests.fakes.fleet import FakeFleet, show
@@ -90,7 +91,7 @@ def release(fleet: FakeFleet) -> None:
     """As a person does who knows that agents were isolated, and roll-outs taken back, for no fault of theirs."""
     for agent in sorted({r.agent for r in fleet.instances().values()}):
         with suppress(RefusedRequest):
-            order_agent(fleet.world, agent, "release", "uid:0", "")
+            order_agent(fleet.world, agent, "release", Caller(proven="uid:0"), "")
 
 
 def happen(fleet: FakeFleet, incident: str, which: int) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from reconciler.api.agents import order_agent
 from reconciler.api.app import RefusedRequest
+from reconciler.core.caller import Caller
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.fuse import Fuse, KilledError
 from tests.fakes.texts import agent_text, task_text
@@ -67,7 +68,7 @@ def move(fleet: FakeFleet, kind: str, number: int) -> None:
         case "order" if chosen:
             verb = ("restart", "drain", "quarantine", "release")[number % 4]
             with suppress(RefusedRequest):
-                order_agent(fleet.world, chosen, verb, "uid:0", "")
+                order_agent(fleet.world, chosen, verb, Caller(proven="uid:0"), "")
         case "kill":
             fleet.end_hub()
             fleet.start_hub(Fuse(number * 3 + 1))
@@ -92,7 +93,7 @@ def test_each_instance_goes_only_by_allowed_steps_that_the_log_has(moves: list[t
         fleet.agents.silent.clear()
         for agent in released:
             with suppress(RefusedRequest):
-                order_agent(fleet.world, agent, "release", "uid:0", "")
+                order_agent(fleet.world, agent, "release", Caller(proven="uid:0"), "")
         fleet.settle(120)
         assert broken(fleet) == []
         fleet.end_hub()

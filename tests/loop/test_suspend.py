@@ -8,6 +8,7 @@ import pytest
 
 from reconciler.api.app import RefusedRequest
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
+from reconciler.core.caller import Caller
 from reconciler.loop.recorded import plan_against_record
 from reconciler.loop.suspend import SUSPENSIONS
 from tests.fakes.fleet import FakeFleet, actions, change_of
@@ -25,11 +26,12 @@ def fleet(tmp_path: Path) -> FakeFleet:
 
 
 def suspend(fleet: FakeFleet, **asked: Any) -> Any:
-    return suspend_subject(fleet.world, json.dumps(asked).encode(), "uid:7", KNOWN, "r1")
+    caller = Caller(proven="uid:7", name="ada", reason=asked.pop("reason", ""))
+    return suspend_subject(fleet.world, json.dumps(asked).encode(), caller, KNOWN, "r1")
 
 
 def resume(fleet: FakeFleet, subject: str) -> Any:
-    return resume_subject(fleet.world, subject, "uid:7", "r1")
+    return resume_subject(fleet.world, subject, Caller(proven="uid:7", name="ada"), "r1")
 
 
 def conditions(fleet: FakeFleet) -> set[tuple[str, str]]:
@@ -41,9 +43,9 @@ def test_a_suspended_agent_is_left_as_it_is_and_says_so(fleet: FakeFleet) -> Non
     fleet.commit({"agents.d/a.yaml": agent_text(replicas=3)})
     report = fleet.run()
     assert actions(report) == {"writer-0": "hold", "writer-1": "hold", "writer-2": "hold"}
-    assert change_of(report, "agent/writer-2").reason.endswith("suspended by uid:7: we look at it")
+    assert change_of(report, "agent/writer-2").reason.endswith("suspended by uid:7 (ada): we look at it")
     assert sorted(fleet.instances()) == ["writer-0", "writer-1"]
-    assert conditions(fleet) == {("agent/writer", "suspended by uid:7: we look at it")}
+    assert conditions(fleet) == {("agent/writer", "suspended by uid:7 (ada): we look at it")}
 
 
 def test_what_was_held_is_done_when_it_is_resumed(fleet: FakeFleet) -> None:
@@ -55,7 +57,7 @@ def test_what_was_held_is_done_when_it_is_resumed(fleet: FakeFleet) -> None:
     assert sorted(fleet.instances()) == ["writer-0", "writer-1", "writer-2"]
     assert conditions(fleet) == set()
     rows = [(e.kind, e.name, e.action, e.actor) for e in fleet.audit() if e.action in ("suspend", "resume")]
-    assert rows == [("agent", "writer", "suspend", "uid:7"), ("agent", "writer", "resume", "uid:7")]
+    assert rows == [("agent", "writer", "suspend", "uid:7 (ada)"), ("agent", "writer", "resume", "uid:7 (ada)")]
 
 
 def test_it_ends_by_itself_when_its_time_is_over(fleet: FakeFleet) -> None:
@@ -117,8 +119,6 @@ def test_another_suspension_of_the_same_subject_replaces_the_first(fleet: FakeFl
         ({"subject": "fleet", "until": "2001-01-01T00:00:00Z"}, "is over already"),
         ({"subject": "fleet", "until": "0s"}, "is over already"),
         ({"subject": "fleet", "until": 5}, "neither a duration"),
-        ({"subject": "fleet", "reason": "two\nlines"}, "one line of at most"),
-        ({"subject": "fleet", "reason": "x" * 501}, "one line of at most"),
         ({"subject": "fleet", "forever": True}, "unknown keys: forever"),
         ({"until": "2h"}, 'must be an object with a "subject"'),
     ],
@@ -134,7 +134,7 @@ def test_what_cannot_be_suspended_is_refused_and_nothing_is_noted(
 
 def test_a_body_that_is_no_json_is_refused(fleet: FakeFleet) -> None:
     with pytest.raises(RefusedRequest, match="not JSON"):
-        suspend_subject(fleet.world, b"{", "uid:7", KNOWN, "r1")
+        suspend_subject(fleet.world, b"{", Caller(proven="uid:7"), KNOWN, "r1")
 
 
 def test_resuming_what_is_not_suspended_says_what_is(fleet: FakeFleet) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from reconciler.api.agents import order_agent
+from reconciler.core.caller import Caller
 from reconciler.kinds.kind import Desired
 from reconciler.loop.trust import find_distrusted, read_scores, restore_trust
 from reconciler.ports import Tally
@@ -153,11 +154,11 @@ def test_an_operator_can_trust_an_agent_again(fleet: FakeFleet) -> None:
     settled(fleet)
     tell(fleet, Tally(forged=2))
     desired = last_good(fleet)
-    restore_trust(fleet.world, desired, "writer", actor="uid:0")
+    restore_trust(fleet.world, desired, "writer", Caller(proven="uid:0"))
     tell(fleet, Tally(forged=2))
     assert trust(fleet) == {"writer": 1.0}
     assert [(e.action, e.actor) for e in fleet.audit() if e.kind == "trust"][-1] == ("restored", "uid:0")
-    restore_trust(fleet.world, desired, "nobody", actor="uid:0")
+    restore_trust(fleet.world, desired, "nobody", Caller(proven="uid:0"))
 
 
 def test_an_agent_that_leaves_git_leaves_the_record_of_trust(fleet: FakeFleet) -> None:
@@ -200,8 +201,8 @@ def test_what_is_on_record_of_an_agent_is_what_was_counted(fleet: FakeFleet) -> 
 
 def release(fleet: FakeFleet) -> None:
     with fleet.store.transaction():
-        order_agent(fleet.world, "writer", "release", "uid:0", "r")
-        restore_trust(fleet.world, last_good(fleet), "writer", actor="uid:0")
+        order_agent(fleet.world, "writer", "release", Caller(proven="uid:0"), "r")
+        restore_trust(fleet.world, last_good(fleet), "writer", Caller(proven="uid:0"))
 
 
 def quarantined(fleet: FakeFleet) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.api.agents import order_agent
+from reconciler.core.caller import Caller
 from reconciler.core.change import Action, Cause
 from reconciler.kinds.agent.evidence import KEPT, LOG_BYTES
 from reconciler.kinds.agent.instance import STABLE_S
@@ -135,7 +136,7 @@ def test_crashes_far_apart_count_for_as_long_as_its_container_lives(fleet: FakeF
 def test_a_kill_amid_isolating_does_not_change_why_it_is_isolated(fleet: FakeFleet, tmp_path: Path) -> None:
     commit(fleet)
     fleet.settle()
-    order_agent(fleet.world, "writer-0", "quarantine", "uid:7", "")
+    order_agent(fleet.world, "writer-0", "quarantine", Caller(proven="uid:7"), "")
     fleet.end_hub()
     for number in range(1, 100):
         other = fleet.copy(tmp_path.with_name(f"{tmp_path.name}-{number}"), Fuse(number))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.api.agents import order_agent
+from reconciler.core.caller import Caller
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.texts import agent_text
 from tests.kinds.agent.lifecycle import broken, steps
@@ -24,9 +25,9 @@ def test_the_life_of_an_instance_can_be_read_from_the_log(fleet: FakeFleet) -> N
     fleet.settle()
     fleet.clock.advance(8 * 3600)
     fleet.settle()
-    order_agent(fleet.world, "writer", "drain", "uid:7", "")
+    order_agent(fleet.world, "writer", "drain", Caller(proven="uid:7"), "")
     fleet.run()
-    order_agent(fleet.world, "writer", "release", "uid:7", "")
+    order_agent(fleet.world, "writer", "release", Caller(proven="uid:7"), "")
     fleet.settle()
     fleet.commit(other)
     fleet.settle()
