@@ -38,7 +38,7 @@ from reconciler.policy.opa_config import OPA_SOCKET
 from reconciler.policy.opa_process import NO_PROGRAM, find_program
 from reconciler.ports import PolicyBundle, PolicyEngine, Runtime, RuntimeFacts, Source
 from reconciler.router.client import RouterLink
-from reconciler.settings import HubSpec, OperatorSpec
+from reconciler.settings import FORGE_SINK, HubSpec, OperatorSpec
 from reconciler.store import records
 from reconciler.store.store import FILE_NAME, Store
 
@@ -304,8 +304,9 @@ def read_last_messages(state: Path, instance: str, count: int) -> Sequence[Mappi
 def open_couriers(
     operator: OperatorSpec, on_done: Callable[[int], None], is_alive: Callable[[], bool]
 ) -> Mapping[str, Courier]:
-    """One for each sink that the operator defines; they deliver once they are started."""
+    """One for each sink that the operator defines, and for the forge; they deliver once they are started."""
     from reconciler.alerts.command import CommandSink
+    from reconciler.alerts.forge import ForgeSink
     from reconciler.alerts.webhook import WebhookSink
 
     couriers: dict[str, Courier] = {}
@@ -317,6 +318,8 @@ def open_couriers(
         else:
             continue
         couriers[name] = Courier(name, sink, on_done=on_done, heartbeat_s=settings.heartbeat, is_alive=is_alive)
+    if operator.commit_status is not None:
+        couriers[FORGE_SINK] = Courier(FORGE_SINK, ForgeSink(operator.commit_status), on_done=on_done)
     return couriers
 
 

@@ -31,6 +31,7 @@ from reconciler.core.provider_url import parse_provider_url
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
 from reconciler.core.routing import Provider
 from reconciler.core.trust import TrustRules
+from reconciler.settings_notify import CommitStatus
 from reconciler.settings_source import Credentials, OperatorSource
 
 # --- hub.yaml ---------------------------------------------------------------------------------------------------------
@@ -224,6 +225,8 @@ class Egress(Model):
 
 LOG_SINK = "log"
 """The sink that is always there: the log of the hub."""
+FORGE_SINK = "forge"
+"""The one that commit statuses go to; no alert does."""
 
 
 class Sensitivities(Model):
@@ -471,12 +474,14 @@ class OperatorSpec(Model):
     agent_plane: AgentPlane = AgentPlane()
     provider_keys: dict[Name, ProviderKey] = Field(default_factory=dict)
     sinks: dict[Name, OperatorSink] = Field(default_factory=dict)
+    commit_status: CommitStatus | None = None
 
     @field_validator("sinks")
     @classmethod
     def _check_sinks(cls, sinks: dict[str, OperatorSink]) -> dict[str, OperatorSink]:
-        if LOG_SINK in sinks:
-            raise ValueError(f"{LOG_SINK!r} is there without being defined; choose another name")
+        for name in (LOG_SINK, FORGE_SINK):
+            if name in sinks:
+                raise ValueError(f"{name!r} is there without being defined; choose another name")
         return sinks
 
 

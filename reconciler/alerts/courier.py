@@ -71,7 +71,7 @@ class Courier:
         with self._changed:
             self._waiting.append(_Item(seq, document.encode()))
             overflow = self._waiting.popleft() if len(self._waiting) > self._patience.most else None
-            self._changed.notify()
+            self._changed.notify_all()
         if overflow is not None:
             _LOG.error("sink %s: too many notices wait; the oldest is given up", self.name)
             self._settle(overflow)
@@ -84,11 +84,16 @@ class Courier:
                 return ""
             return self._fault
 
+    def drain(self, timeout_s: float) -> None:
+        """Wait until nothing waits, or the sink fails."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting or self._failures, timeout_s)
+
     def close(self, timeout_s: float = 1.0) -> None:
         """End after the try under way, and wait for that; what is left is kept by whoever offered it."""
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
@@ -126,6 +131,7 @@ class Courier:
             is_waiting = bool(self._waiting) and self._waiting[0] is item
             if is_waiting:
                 self._waiting.popleft()
+            self._changed.notify_all()
         if is_waiting:
             self._settle(item)
 
@@ -144,6 +150,7 @@ class Courier:
                 _LOG.error("sink %s is away: %s", self.name, fault)
             wait_s = patience.half_open_s if is_away else backoff_s(self._failures, base_s=patience.base_s)
             wait_s *= random.uniform(0.75, 1.0)  # noqa: S311 - jitter, not a secret
+            self._changed.notify_all()
         if is_given_up:
             self._settle(item)
         with self._changed:

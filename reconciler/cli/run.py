@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ONCE_TIMEOUT_S = 900.0
 DOWN_TIMEOUT_S = 60.0
+DRAIN_S = 10.0
+"""How long a command that ends by itself waits for what is on its way to sinks that answer."""
 
 
 @click.command(name="run")
@@ -43,7 +45,7 @@ def run_command(
     if spec is None:
         return 1
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec, interrupts)
+        running = _start(stack, source, data, spec, interrupts, is_brief=once)
         if once:
             return _once(running, timeout)
         running.view.sum_up_when_done(running.built.world)
@@ -133,7 +135,7 @@ def run_apply(
             return code
         check_reason(caller, spec)
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec, Interrupts(), ends_when_refused=True)
+        running = _start(stack, source, data, spec, Interrupts(), ends_when_refused=True, is_brief=True)
         if confirm is not None:
             _confirm(running.built.world, confirm, caller)
         converged = running.hub.run_once(timeout_s, wait_for_tasks=wait_for_tasks)
@@ -222,7 +224,9 @@ def _start(
     *,
     quiet: bool = False,
     ends_when_refused: bool = False,
+    is_brief: bool = False,
 ) -> _Running:
+    """`is_brief`: it ends once the fleet has converged, so that what is to be told cannot wait."""
     from reconciler.api.app import build_app
     from reconciler.api.operations import HubOperations
     from reconciler.api.server import ApiServer
@@ -232,9 +236,11 @@ def _start(
     from reconciler.kinds import KINDS
     from reconciler.loop.alerts import Alerts
     from reconciler.loop.inbox import InboxStep
+    from reconciler.loop.outbox import Outbox
     from reconciler.loop.retention import Retention
     from reconciler.loop.run import Loop
     from reconciler.loop.serve import Hub
+    from reconciler.loop.statuses import Statuses
     from reconciler.store import records
 
     built = stack.enter_context(open_fleet(source, data, spec, keep_runtime=quiet))
@@ -243,12 +249,19 @@ def _start(
     if built.notice:
         view.say(built.notice)
     built.checks.tell = view.say
-    alerts = Alerts(world.store, world.fleet, world.clock)
+    outbox = Outbox(world.store)
+    alerts = Alerts(world.store, world.fleet, world.clock, outbox=outbox)
+    statuses = None
+    if spec.commit_status is not None and not quiet:
+        settings = spec.commit_status.model_copy(update={"settle": 0.0}) if is_brief else spec.commit_status
+        statuses = Statuses(world.store, outbox, world.fleet, world.clock, settings)
     trail = open_trail(world, source)
     stack.callback(trail.close)
 
     def on_desired(desired: "Desired") -> None:
         trail.accept(desired)
+        if statuses is not None:
+            statuses.attempt(desired)
         built.on_desired(desired)
 
     loop = Loop(
@@ -272,6 +285,12 @@ def _start(
         inbox.answer()
         retention.look()
         trail.look(hub.last)
+        if statuses is not None:
+            statuses.look(hub.last)
+
+    def again_in_s() -> float | None:
+        waits = [inbox.again_in_s(), statuses.again_in_s if statuses is not None else None]
+        return min((w for w in waits if w is not None), default=None)
 
     hub = Hub(
         loop,
@@ -280,14 +299,14 @@ def _start(
         built.inspections,
         before_pass=inbox.look,
         after_pass=after_pass,
-        pause=inbox.again_in_s,
+        pause=again_in_s,
         on_pass=on_pass,
         on_fault=view.say,
         watched=lambda: [*world.source.watch_paths(), *inbox.watch_paths()],
     )
     world.secrets.on_change = hub.wake.ring
-    alerts.start(open_couriers(spec, alerts.arrived, lambda: hub.is_alive))
-    stack.callback(alerts.close)
+    outbox.start(open_couriers(spec, outbox.arrived, lambda: hub.is_alive))
+    stack.callback(outbox.close, DRAIN_S if is_brief else 0.0)
     began = world.clock.now().isoformat()
     view.runs = lambda: choose_runs(records.tasks(world.store), loop.revisions.last_good(), began)
     running = _Running(built=built, loop=loop, hub=hub, view=view)

@@ -110,7 +110,7 @@ class Revisions:
             kind = UNSETTLED if reason.startswith(UNSETTLED) else "SourceUnavailable"
             return InForce(desired=self.last_good(), faults=((kind, kind, reason.removeprefix(f"{kind}: ")),))
         if fault := self._unverified(head.value):
-            return InForce(desired=self.last_good(), faults=(fault,))
+            return InForce(desired=self.last_good(), candidate=head.value.id, faults=(fault,))
         try:
             candidate = self._load(head.value)
         except SourceError as exc:

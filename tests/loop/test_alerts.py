@@ -61,7 +61,8 @@ def listen(fleet: FakeFleet, sink: Sink | None = None) -> Said:
     fleet.loop = Loop(fleet.world, KINDS, alerts=said.alerts)
     if sink is not None:
         patience = Patience(base_s=0.001, half_open_s=0.01)
-        said.alerts.start({"pager": Courier("pager", sink, on_done=said.alerts.arrived, patience=patience)})
+        outbox = said.alerts.outbox
+        outbox.start({"pager": Courier("pager", sink, on_done=outbox.arrived, patience=patience)})
     return said
 
 
@@ -293,7 +294,7 @@ def test_a_sink_gets_each_transition_once_and_in_order(fleet: FakeFleet, receive
         ("cleared", "ModeChanged"),
     ]
     assert receiver.posts[0].notice["fleet"] == fleet.world.fleet
-    said.alerts.close()
+    said.alerts.outbox.close()
 
 
 def test_only_the_sinks_that_the_repository_names_are_told(fleet: FakeFleet, receiver: Receiver) -> None:
@@ -303,7 +304,7 @@ def test_only_the_sinks_that_the_repository_names_are_told(fleet: FakeFleet, rec
     fleet.run()
     assert len(said.all) == 2
     assert records.notices(fleet.store) == []
-    said.alerts.close()
+    said.alerts.outbox.close()
 
 
 def test_a_sink_that_hangs_holds_no_pass_up(fleet: FakeFleet, receiver: Receiver) -> None:
@@ -319,7 +320,7 @@ def test_a_sink_that_hangs_holds_no_pass_up(fleet: FakeFleet, receiver: Receiver
     assert len(records.notices(fleet.store)) == 2
     over.set()
     until(lambda: records.notices(fleet.store) == [])
-    said.alerts.close()
+    said.alerts.outbox.close()
 
 
 def test_what_a_killed_hub_could_not_deliver_is_delivered_by_the_next_one(fleet: FakeFleet, receiver: Receiver) -> None:
@@ -329,14 +330,14 @@ def test_what_a_killed_hub_could_not_deliver_is_delivered_by_the_next_one(fleet:
     fleet.runtime.go_down()
     fleet.run()
     until(lambda: len(receiver.posts) > 2)
-    said.alerts.close()
+    said.alerts.outbox.close()
     fleet.restart()
     receiver.posts.clear()
     receiver.answer = lambda _n: 204
     said = listen(fleet, WebhookSink(Webhook(url=receiver.url), 5.0))
     until(lambda: records.notices(fleet.store) == [])
     assert receiver.types == [("raised", "RuntimeUnavailable"), ("raised", "ModeChanged")]
-    said.alerts.close()
+    said.alerts.outbox.close()
 
 
 def test_a_sink_that_is_away_is_a_condition_that_the_others_are_told_of(fleet: FakeFleet, receiver: Receiver) -> None:
@@ -352,14 +353,14 @@ def test_a_sink_that_is_away_is_a_condition_that_the_others_are_told_of(fleet: F
     until(lambda: records.notices(fleet.store) == [])
     assert "SinkAway" not in told(fleet.run())
     assert said.all[-1] == ("cleared", "sink/pager", "SinkAway")
-    said.alerts.close()
+    said.alerts.outbox.close()
 
 
 def test_notices_for_a_sink_that_the_operator_took_away_are_dropped(fleet: FakeFleet) -> None:
     settled(fleet)
     records.put_notices(fleet.store, [records.NoticeRecord(seq=1, sink="gone", document="{}")])
     alerts = Alerts(fleet.store, fleet.world.fleet, fleet.clock)
-    alerts.start({})
+    alerts.outbox.start({})
     assert records.notices(fleet.store) == []
 
 
