@@ -5,7 +5,7 @@
 the tree in `errors.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -98,6 +98,10 @@ class Source(Protocol):
 
     def refresh(self) -> None:
         """Look for news now, and not only at the next poll; returns at once."""
+        ...
+
+    def notify(self, ring: Callable[[], None]) -> None:
+        """From now on call `ring`, from any thread, when `head` may say something else but no watched path changed."""
         ...
 
     def checkout(self, revision: str, target: str, *, history: bool) -> None:

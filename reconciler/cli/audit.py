@@ -219,6 +219,7 @@ def _print_rows(rows: "Iterable[ChainedEntry]") -> None:
             )
             for r in rows
         ),
+        as_lines=True,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reconciler.store.audit import AuditEntry
 
 WIDTH = 100
+LONGEST_LINE = 1000
 
 
 def console(*, err: bool = False) -> "Console":
@@ -49,8 +50,11 @@ def print_problems(problems: "Iterable[Problem]") -> None:
     click.echo(f"{len(found)} problem{'s' if len(found) != 1 else ''}", err=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A plain table; the last column takes what is left of the width."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, as_lines: bool = False) -> None:
+    """A plain table; the last column takes what is left of the width.
+
+    With `as_lines` each row is one line where there is no terminal, however long: it is read by programs then.
+    """
     from rich.table import Table
 
     out = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
@@ -59,7 +63,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         out.add_column(column, overflow="fold" if last else "ellipsis", no_wrap=not last)
     for row in rows:
         out.add_row(*(escape(cell) for cell in row))
-    console().print(out)
+    shown = console()
+    if as_lines and not shown.is_terminal:
+        shown.width = LONGEST_LINE
+    shown.print(out)
 
 
 def escape(text: object) -> str:

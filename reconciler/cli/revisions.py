@@ -11,13 +11,13 @@ import click
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.errors import PolicyEngineError, SourceError, UsageError
-from reconciler.home import open_source
+from reconciler.home import MIRROR, data_folder, open_source
 from reconciler.kinds import KINDS
 from reconciler.kinds.kind import Desired
 from reconciler.kinds.policy.spec import NAME as POLICIES
 from reconciler.kinds.tree import ParseCache
 from reconciler.loop.admit import Admission, admit
-from reconciler.loop.desired import Candidate, load_desired
+from reconciler.loop.desired import HUB_FILE, Candidate, load_desired
 from reconciler.settings import HubSpec, OperatorSpec
 from reconciler.source.layout import locate
 
@@ -35,6 +35,7 @@ class Revisions:
     def __init__(
         self, place: str, operator: OperatorSpec, *, worktree: bool = False, ask_policies: bool = True
     ) -> None:
+        _check_place(place, operator)
         self._place, self._operator, self._ask_policies = place, operator, ask_policies
         quarantine = os.environ.get(QUARANTINE)
         self._worktree = open_source(place, branch=None, worktree=True) if worktree else None
@@ -127,6 +128,20 @@ class Revisions:
         checks = CheckWatch(lambda text: click.echo(text, err=True))
         self._engines.append(build_policy(hub or HubSpec(), self._operator, checks=checks))
         return self._engines[-1]
+
+
+def _check_place(place: str, operator: OperatorSpec) -> None:
+    """Raises UsageError where a hub has its data but no files: it follows a repository elsewhere."""
+    followed = operator.source
+    if followed.origin is None or locate(place) is not None or os.path.exists(os.path.join(place, HUB_FILE)):
+        return
+    mirror = data_folder(place, None) / MIRROR
+    ways = [f"name a clone of it (CLONE --data {mirror.parent})"]
+    if mirror.is_dir() and followed.path is None:
+        ways.append(f"what the hub fetched last ({mirror} --data {mirror.parent})")
+    raise UsageError(
+        f"{place} has no {HUB_FILE}; the hub follows {followed.origin.url}, as the operator says: {', or '.join(ways)}"
+    )
 
 
 def load_revision(

@@ -305,6 +305,7 @@ def _start(
         watched=lambda: [*world.source.watch_paths(), *inbox.watch_paths()],
     )
     world.secrets.on_change = hub.wake.ring
+    world.source.notify(hub.wake.ring)
     outbox.start(open_couriers(spec, outbox.arrived, lambda: hub.is_alive))
     stack.callback(outbox.close, DRAIN_S if is_brief else 0.0)
     began = world.clock.now().isoformat()

@@ -40,6 +40,9 @@ CONFIRMED = "confirmed_plan"
 IMAGES = "resolved_images"
 """Of the revision in force: JSON `{revision, images: {reference: image id}}`."""
 
+UNSEEN = ("SourceUnavailable", "SourceUnsettled")
+OF_NEWEST = ("PlanRefused", "ConfigInvalid", "HistoryRewritten", "SourceUnverified")
+
 Fault: TypeAlias = tuple[str, str, str]
 """A condition of the hub that is true now: type, reason, message."""
 
@@ -376,11 +379,18 @@ class Loop:
             message = "the process runtime isolates neither network nor files; no confidential or restricted work"
             found.append(Finding(type="SandboxNotEnforced", reason="ProcessRuntime", message=message))
         found += [f for of_kind in findings.values() for f in of_kind]
-        changed = self._changed_conditions({f.key: self._condition(f) for f in found}, {"hub", *findings})
+        wanted = {**self._said_of_newest(faults), **{f.key: self._condition(f) for f in found}}
+        changed = self._changed_conditions(wanted, {"hub", *findings})
         now_true = {**self._conditions, **{(c.subject, c.type): c for c in changed}}
         if record:
             now_true = self._conditions = self._keep_conditions(changed, now_true)
         return tuple(c for c in now_true.values() if c.status)
+
+    def _said_of_newest(self, faults: Sequence[Fault]) -> Mapping[tuple[str, str], Condition]:
+        """What was found wrong with the newest revision stands while nobody can see whether there is a newer one."""
+        if not any(type_ in UNSEEN for type_, _, _ in faults):
+            return {}
+        return {key: c for key, c in self._conditions.items() if c.status and c.type in OF_NEWEST}
 
     def _condition(self, finding: Finding) -> Condition:
         return Condition(

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.core.reading import Absent, Ok, Reading
@@ -156,6 +156,9 @@ class DirectorySource:
 
     def refresh(self) -> None:
         """Nothing to do: `head` looks each time."""
+
+    def notify(self, ring: Callable[[], None]) -> None:
+        """Nothing to do: what is watched tells all."""
 
     def unverified(self, since: str, revision: str) -> str | None:  # noqa: ARG002 - the port's
         """Nobody signs a plain directory; `open_source` refuses it where signatures are asked for."""

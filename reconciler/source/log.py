@@ -19,6 +19,7 @@ from reconciler.source.git import EmptyRepository, ObjectView, object_format_of,
 from reconciler.source.layout import Layout, is_branch_name, locate
 from reconciler.source.objects import ObjectReader
 
+_STEPS = re.compile(r"(?:[~^][0-9]{0,6}){1,20}\Z")
 _FULL_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _TRAILER = re.compile(r"(?P<key>[A-Za-z][A-Za-z0-9-]{1,40}): (?P<value>\S.*)")
 _PERSON_TRAILER = re.compile(r".*-by", re.IGNORECASE)
@@ -69,8 +70,8 @@ class GitLog:
         return self._layout.shallow_file is not None
 
     def resolve(self, name: str) -> str | None:
-        """The commit that a branch, tag or id names; None where there is none. Raises SourceError."""
-        if not is_branch_name(name):
+        """The commit that a branch, tag, id or `HEAD~1` names; None where there is none. Raises SourceError."""
+        if not is_branch_name(_STEPS.sub("", name)):
             return None
         args = ["rev-parse", "--verify", "-q", "--end-of-options", f"{name}^{{commit}}"]
         found = run_git(self._layout.git_dir, args).stdout.decode("ascii", "replace").strip()

@@ -68,6 +68,7 @@ class RemoteRepository:
         self._began_at: float | None = None
         self._is_suspect = False
         self._rebuilt_for: str | None = None
+        self._ring: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """End the thread and what it waits for."""
@@ -87,6 +88,10 @@ class RemoteRepository:
     def refresh(self) -> None:
         """Ask the remote now; returns at once."""
         self._wanted.set()
+
+    def notify(self, ring: Callable[[], None]) -> None:
+        """That it is away, or back: news themselves are a file that is watched."""
+        self._ring = ring
 
     # --- reading the mirror -----------------------------------------------------------------------
 
@@ -160,6 +165,7 @@ class RemoteRepository:
     def _follow(self) -> None:
         while not self._stop.is_set():
             self._wanted.clear()
+            before = str(self._failure)
             self._began_at = time.monotonic()
             try:
                 if self._failures or not self._looked.is_set():
@@ -173,6 +179,8 @@ class RemoteRepository:
                 self._failure, self._failures = SourceError(f"following the repository: {exc}"), self._failures + 1
             self._began_at = None
             self._looked.set()
+            if str(self._failure) != before:
+                self._ring()
             self._stop.wait(self._gap_s)
             self._wanted.wait(self._pause_s())
 

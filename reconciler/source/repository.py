@@ -8,7 +8,7 @@ and no process.
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import SourceError
@@ -95,6 +95,9 @@ class LocalRepository:
 
     def refresh(self) -> None:
         """Nothing to do: `head` looks each time."""
+
+    def notify(self, ring: Callable[[], None]) -> None:
+        """Nothing to do: what is watched tells all."""
 
     # --- which revision ---------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ Everything of the inner source stays as it is, but snapshots: their paths are th
 which agents work in, is of the whole repository.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from reconciler.core.reading import Ok, Reading
@@ -43,6 +43,9 @@ class Subdirectory:
 
     def refresh(self) -> None:
         self._inner.refresh()
+
+    def notify(self, ring: Callable[[], None]) -> None:
+        self._inner.notify(ring)
 
     def checkout(self, revision: str, target: str, *, history: bool) -> None:
         self._inner.checkout(revision, target, history=history)

@@ -40,6 +40,21 @@ def test_rows_for_programs_have_every_column_so_that_the_chain_can_be_followed(b
     assert set(rows[0]) == {"seq", "prev", "hash", *audit.COLUMNS}
 
 
+def test_without_a_terminal_each_row_is_one_line_with_its_whole_reason(books: Books) -> None:
+    rows = json.loads(call(books, "show", "-o", "json").stdout)
+    shown = call(books, "show").stdout
+    lines = [line for line in shown.splitlines() if line.split()[0].isdigit()]
+    assert len(lines) == len(rows)
+    assert all(line.rstrip().endswith(row["reason"][:200]) for line, row in zip(lines, rows, strict=True))
+
+
+def test_a_commit_may_be_named_by_its_distance(books: Books) -> None:
+    first = books.repo.git("rev-parse", "HEAD")
+    books.commit("writer", "second")
+    books.settle()
+    assert call(books, "show", "HEAD~1").stdout.startswith(f"revision {first}")
+
+
 def test_what_is_proven_and_what_not_is_said_and_ends_with_0(books: Books) -> None:
     answer = call(books, "verify", "--no-containers")
     assert answer.return_value == 0

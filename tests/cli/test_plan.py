@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from reconciler.cli.plan import INSTEAD, plan_command
+from reconciler.errors import UsageError
 from tests.fakes.texts import agent_text, hub_text
 from tests.source.repo import Repo, make_repo
 
@@ -99,3 +100,20 @@ def test_problems_of_an_unsettled_source_are_those_of_its_head(repo: Repo) -> No
     value = plan_as_json(repo.path)
     assert value["unsettled"].endswith(INSTEAD)
     assert value["problems"] != []
+
+
+@pytest.mark.parametrize("path", [None, "fleet"])
+def test_where_a_hub_follows_a_repository_elsewhere_plan_says_what_to_name(tmp_path: Path, path: str | None) -> None:
+    operator = tmp_path / "operator.yaml"
+    source = {"url": "https://forge.example.org/fleet.git", **({"path": path} if path else {})}
+    operator.write_text(json.dumps({"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"source": source}}))
+    place = tmp_path / "hub"
+    mirror = place / ".reconciler/mirror"
+    make_repo(mirror, {"hub.yaml": hub_text(), AGENT: agent_text()})
+    with pytest.raises(UsageError) as raised:
+        plan(place, "--operator", str(operator))
+    said = str(raised.value)
+    assert "the hub follows https://forge.example.org/fleet.git, as the operator says: name a clone of it (" in said
+    assert (str(mirror) in said) == (path is None)
+    answer = plan(mirror, "--operator", str(operator))
+    assert answer.return_value == 2, answer.output

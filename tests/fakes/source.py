@@ -1,7 +1,7 @@
 """A source of revisions in memory: trees are written by the test, history goes straight on until it is rewritten."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,6 +129,9 @@ class FakeSource:
 
     def refresh(self) -> None:
         self.refreshed += 1
+
+    def notify(self, ring: Callable[[], None]) -> None:
+        pass
 
     def unverified(self, since: str, revision: str) -> str | None:
         assert since != revision

@@ -259,3 +259,26 @@ def test_a_fault_of_the_hubs_own_is_a_failed_change_and_not_the_end(
 
 def _broken(*_: object) -> Applied:
     return Applied(note=str(1 // 0))
+
+
+@pytest.mark.parametrize("unseen", ["SourceUnavailable: no route", "SourceUnsettled: a rebase is in progress"])
+def test_what_is_wrong_with_the_newest_revision_stands_while_nobody_can_look_at_the_source(
+    fleet: FakeFleet, unseen: str
+) -> None:
+    fleet.commit(GOOD)
+    fleet.settle()
+    fleet.commit({})
+    refused = told(fleet.run())["PlanRefused"]
+    fleet.source.fail(unseen)
+    assert told(fleet.run())["PlanRefused"] == refused
+    fleet.restart()
+    assert told(fleet.run())["PlanRefused"] == refused
+    fleet.source.fail(None)
+    fleet.commit({"agents.d/a.yaml": "kind: Agent\n"})
+    assert "PlanRefused" not in told(fleet.run())
+    fleet.source.fail(unseen)
+    assert set(told(fleet.run())) == {"ConfigInvalid", unseen.partition(":")[0]}
+    fleet.source.fail(None)
+    fleet.commit(GOOD)
+    assert fleet.settle().conditions == ()
+    assert ("PlanRefused", "over") in transitions(fleet)

@@ -65,6 +65,15 @@ def test_the_key_that_signed_is_named_as_ssh_keygen_names_it(repo: Repo, tmp_pat
         assert log.commits([head])[head].signer == f"SSH key {shown.split()[1]}"
 
 
+def test_a_commit_is_found_by_what_an_operator_would_write(repo: Repo) -> None:
+    head, first = repo.git("rev-list", "main").split()
+    with closing(GitLog(str(repo.path))) as log:
+        assert log.resolve("main") == log.resolve(head[:9]) == head
+        assert log.resolve("HEAD~1") == log.resolve("main^") == first
+        for name in ("HEAD~9", "HEAD~", "~1", "HEAD~1:a", "-x~1", "HEAD~99999999", "main@{1}"):
+            assert log.resolve(name) in (None, first)
+
+
 def test_a_diff_is_that_of_git_and_without_its_control_characters(repo: Repo) -> None:
     head, first = repo.git("rev-list", "main").split()
     repo.git("config", "diff.external", "/bin/false")

@@ -76,6 +76,21 @@ def test_a_remote_that_is_away_is_unavailable_until_it_is_back(
     await_head(source, first)
 
 
+def test_it_is_told_when_the_remote_goes_away_and_when_it_is_back_and_once_each(
+    shared: Shared, source: RemoteRepository, tmp_path: Path
+) -> None:
+    told: list[bool] = []
+    source.notify(lambda: told.append(isinstance(source.head(), Ok)))
+    first = head_of(source).id
+    shared.bare.path.rename(tmp_path / "away")
+    source.refresh()
+    await_that(lambda: told == [False])
+    source.refresh()
+    (tmp_path / "away").rename(shared.bare.path)
+    await_head(source, first)
+    await_that(lambda: told == [False, True])
+
+
 def test_a_mirror_outlives_its_process(shared: Shared, source: RemoteRepository, tmp_path: Path) -> None:
     first = head_of(source).id
     source.close()
