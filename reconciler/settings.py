@@ -5,6 +5,7 @@ Bytes come in, settings and problems go out. Defaults are those of the contracts
 
 import fnmatch
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     StrictBool,
     StrictFloat,
@@ -55,10 +57,26 @@ class PruneBudget(Model):
     percent: StrictInt = Field(default=20, ge=0, le=100)
 
 
+def _only(wanted: object, why: str) -> BeforeValidator:
+    """A key that contracts know and that has one value: anything else is refused, and not passed over."""
+
+    def check(value: object) -> object:
+        if type(value) is not type(wanted) or value != wanted:
+            raise ValueError(f"is {json.dumps(value, default=str)}; {why}; write {json.dumps(wanted)}, or leave it out")
+        return wanted
+
+    return BeforeValidator(check)
+
+
 class Drift(Model):
+    """`policies` is about the OPA that the hub runs: nobody else can change what the engines have loaded."""
+
     agents: DriftMode = "correct"
     policies: DriftMode = "correct"
-    router: DriftMode = "correct"
+    router: Annotated[
+        Literal["correct"],
+        _only("correct", "what the router knows is how tokens are issued and revoked, and always put right"),
+    ] = "correct"
 
 
 class Loop(Model):
@@ -81,7 +99,9 @@ class Paths(Model):
 class HubRuntime(Model):
     prefer: Literal["docker", "process"] = "docker"
     images: tuple[Line, ...] = ("agents/*",)
-    network: Literal["isolated"] = "isolated"
+    network: Annotated[
+        Literal["isolated"], _only("isolated", "agents reach the hub, and models through its relay, and nothing else")
+    ] = "isolated"
 
 
 class Mailbox(Model):
@@ -195,10 +215,10 @@ class Orchestrator(Model):
     fallback_on_error: StrictBool = True
     allow_cross_agent: StrictBool = True
     max_parallel_tasks: StrictInt = Field(default=5, ge=1)
-    sandbox_required: StrictBool = True
+    sandbox_required: Annotated[Literal[True], _only(True, "there is no sandbox but the strict one")] = True
     trust_threshold: StrictFloat = Field(default=0.7, ge=0, le=1)
     trust: TrustRules = TrustRules()
-    audit_all_actions: StrictBool = True
+    audit_all_actions: Annotated[Literal[True], _only(True, "what is done is always recorded")] = True
     crypto_required: StrictBool = False
 
     @model_validator(mode="after")

@@ -207,6 +207,24 @@ def test_paths_that_are_fine(path: str) -> None:
     assert HubSpec.model_validate({"paths": {"agents": path}}).paths.agents == path
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "why"),
+    [
+        ("loop", ("drift", "router"), "report", 'is "report"; what the router knows is how tokens are issued'),
+        ("runtime", ("network",), "egress", 'is "egress"; agents reach the hub, and models through its relay'),
+        ("orchestrator", ("sandboxRequired",), False, "is false; there is no sandbox but the strict one"),
+        ("orchestrator", ("auditAllActions",), 1, "is 1; what is done is always recorded; write true"),
+    ],
+)
+def test_a_key_with_one_value_is_not_passed_over(section: str, key: tuple[str, ...], value: object, why: str) -> None:
+    inner = {key[-1]: value} if len(key) == 1 else {key[0]: {key[1]: value}}
+    with pytest.raises(ValidationError) as raised:
+        HubSpec.model_validate({section: inner})
+    assert why in str(raised.value)
+    (error,) = raised.value.errors()
+    assert error["loc"] == (section, *key)
+
+
 def test_settings_cannot_be_changed() -> None:
     hub = Hub.model_validate({"apiVersion": "reconciler/v1", "kind": "Hub", "metadata": {"name": "x"}})
     with pytest.raises(ValidationError):

@@ -1,11 +1,13 @@
 """What policies lack: another bundle, activated whole, and the OPA that the hub is to run. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reconciler.core.change import Action, Cause, Change, FieldChange
 from reconciler.kinds.kind import Desired, Facts
 from reconciler.kinds.policy.spec import NAME, OPA, is_opa_managed
 from reconciler.kinds.policy.state import OpaState, PolicyState
+from reconciler.settings import DriftMode
 
 _LOOK_AGAIN_S = 1.0
 
@@ -46,8 +48,21 @@ def _plan_opa(desired: Desired, observed: OpaState) -> Sequence[Change]:
         cause = Cause.CRASH if observed.was_running else Cause.START
         return [_opa_change(Action.CREATE, cause, "it is not running", observed)]
     if observed.running != observed.wanted:
-        return [_opa_change(Action.RESTART, Cause.DRIFT, "its program or its configuration changed", observed)]
+        return [_plan_drift(desired.hub.loop.drift.policies, observed)]
     return [_opa_change(Action.KEEP, Cause.COMMIT, "as in hub.yaml", observed)]
+
+
+def _plan_drift(mode: DriftMode, observed: OpaState) -> Change:
+    """The server runs, but was started with something else than one would be now."""
+    changed = "its program or its configuration changed"
+    match mode:
+        case "correct":
+            return _opa_change(Action.RESTART, Cause.DRIFT, changed, observed)
+        case "report":
+            held = _opa_change(Action.HOLD, Cause.DRIFT, f"{changed} (drift is only reported)", observed)
+            return replace(held, wait_s=None)
+        case "ignore":
+            return _opa_change(Action.KEEP, Cause.DRIFT, f"{changed} (drift is ignored)", observed)
 
 
 def _opa_change(action: Action, cause: Cause, reason: str, observed: OpaState) -> Change:

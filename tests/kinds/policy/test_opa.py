@@ -61,6 +61,23 @@ def test_a_managed_opa_is_brought_where_it_should_be(
 
 
 @pytest.mark.parametrize(
+    ("mode", "action", "said"),
+    [
+        ("correct", Action.RESTART, ""),
+        ("report", Action.HOLD, " (drift is only reported)"),
+        ("ignore", Action.KEEP, " (drift is ignored)"),
+    ],
+)
+def test_an_opa_of_another_program_is_restarted_reported_or_left(mode: str, action: Action, said: str) -> None:
+    hub = hub_text(policy={"opa": {"managed": True}}, loop={"drift": {"policies": mode}})
+    (change,) = planned(hub, OpaState(program="/o", wanted="a", running="b"))
+    assert (change.action, change.cause, change.wait_s) == (action, Cause.DRIFT, None)
+    assert change.reason == f"its program or its configuration changed{said}"
+    (started,) = planned(hub, OpaState(program="/o", wanted="a"))
+    assert started.action is Action.CREATE
+
+
+@pytest.mark.parametrize(
     "policy", [{}, {"opa": {}}, {"opa": {"managed": False}}, {"opa": {"managed": True}, "engines": ["embedded"]}]
 )
 def test_an_opa_that_nobody_asks_for_is_ended(policy: dict[str, object]) -> None:
