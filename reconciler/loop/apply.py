@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from reconciler.core.backoff import backoff_s
@@ -21,6 +21,7 @@ from reconciler.core.reading import Ok
 from reconciler.crashpoint import point
 from reconciler.errors import ReconcilerError
 from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.loop.repairs import Repairs, is_repair
 from reconciler.store import records
 from reconciler.store.audit import AuditEntry, append
 from reconciler.store.records import UnitRecord
@@ -50,6 +51,7 @@ class Applying:
     mode: Mode
     policy_revision: str = ""
     plan_digest: str = ""
+    repairs: Repairs = field(default_factory=Repairs)
     report: Callable[[Done], None] = lambda _done: None
 
 
@@ -102,7 +104,8 @@ def _why_not_now(change: Change, job: Applying, unit: UnitRecord | None) -> str:
     if unit is None or unit.input_digest != _input_digest(change, job):
         return ""
     if unit.stalled:
-        return f"stalled after {unit.same_failures} identical failures: {unit.reason}"
+        what = "repairs" if is_repair(change) else "failures"
+        return f"stalled after {unit.same_failures} identical {what}: {unit.reason}"
     left = unit.not_before_boot - job.world.clock.boottime()
     if unit.boot_id == job.world.clock.boot_id() and left > 0:
         return f"failed {unit.failures} times, next attempt in {left:.1f}s: {unit.reason}"
@@ -112,7 +115,8 @@ def _why_not_now(change: Change, job: Applying, unit: UnitRecord | None) -> str:
 def _input_digest(change: Change, job: Applying) -> str:
     """What a failure is about: with another revision, plan or image on the engine, it says nothing any more."""
     images = sorted(reference for reference, found in job.desired.images.items() if isinstance(found, Ok))
-    return digest([job.desired.revision.id, change.spec_digest, str(change.action), images])
+    differing = [f.path for f in change.fields] if is_repair(change) else []
+    return digest([job.desired.revision.id, change.spec_digest, str(change.action), images, *differing])
 
 
 def _settle(change: Change, outcome: Outcome, job: Applying, unit: UnitRecord | None) -> None:
@@ -120,9 +124,12 @@ def _settle(change: Change, outcome: Outcome, job: Applying, unit: UnitRecord | 
     store = job.world.store
     match outcome:
         case Applied(note=note):
+            disputed = _disputed_unit(change, job)
             with store.transaction():
                 append(store, [_entry(change, job, "applied", note or change.reason)])
-                if unit is not None:
+                if disputed is not None:
+                    records.put_unit(store, disputed)
+                elif unit is not None:
                     records.clear_units(store, [change.unit])
         case Failed(reason=reason):
             with store.transaction():
@@ -130,6 +137,27 @@ def _settle(change: Change, outcome: Outcome, job: Applying, unit: UnitRecord | 
                 records.put_unit(store, _failed_unit(change, outcome, job, unit))
         case Skipped(reason=reason):
             append(store, [_entry(change, job, "skipped", reason)])
+
+
+def _disputed_unit(change: Change, job: Applying) -> UnitRecord | None:
+    """What was put right so often that it is left from now on, as it is; None as long as it is worth a try."""
+    if change.kind not in NEEDS_NORMAL or not is_repair(change):
+        return None
+    subject, clock = _input_digest(change, job), job.world.clock
+    times = job.repairs.count(change, subject, clock.boottime())
+    if times < job.desired.hub.loop.stalled_after:
+        return None
+    paths = ", ".join(f.path for f in change.fields)
+    return UnitRecord(
+        unit=change.unit,
+        input_digest=subject,
+        failures=times,
+        same_failures=times,
+        not_before_boot=0.0,
+        boot_id=clock.boot_id(),
+        reason=f"{paths} was put right {times} times and changed again; find who does it, or commit a change",
+        stalled=True,
+    )
 
 
 def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecord | None) -> UnitRecord:

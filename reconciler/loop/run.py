@@ -28,6 +28,7 @@ from reconciler.loop.findings import Alarms, Throughput, find_concerns, find_dis
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
+from reconciler.loop.repairs import Repairs
 from reconciler.loop.revision import InForce, Revisions
 from reconciler.loop.suspend import Suspension, end_expired, find_suspended, hold_suspended, read_suspensions
 from reconciler.loop.trust import TrustStep, read_scores
@@ -128,6 +129,7 @@ class Loop:
         self._conditions = records.conditions(world.store)
         self._turn = threading.Lock()
         self._silent_passes = 0
+        self._repairs = Repairs()
         self._trust = TrustStep(world)
         self._throughput = Throughput(world.clock.boottime)
         self._alarms = Alarms(world.store, world.clock.boottime)
@@ -334,6 +336,7 @@ class Loop:
             pool=self._pool,
             mode=self._mode(),
             policy_revision=self._world.policy.revision,
+            repairs=self._repairs,
             report=self._report,
         )
         return apply_plan(plan, self._kinds, job)
