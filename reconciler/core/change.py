@@ -73,7 +73,7 @@ class Change:
     `spec` is the resolved specification that applying uses; it is not part of the JSON, its digest is. `disruptive`
     means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due, or a KEEP that goes by the
     clock. `instance` names the instance of an agent, where the change is about one. `towards` is what a step prepares:
-    draining leads to REMOVE.
+    draining leads to REMOVE, and waiting for a place leads to CREATE.
     `is_scaling` marks a removal that leaves its name in git, which only asks for fewer.
     """
 

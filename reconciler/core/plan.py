@@ -15,6 +15,11 @@ def is_removal(change: Change) -> bool:
     return change.action in REMOVING or change.towards in REMOVING
 
 
+def is_addition(change: Change) -> bool:
+    """Whether something new comes by this change, or is only waited for."""
+    return Action.CREATE in (change.action, change.towards)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """A guard that refuses the plan whole; `confirm` is the digest that a person may confirm, or empty."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.core.change import Action, Cause, Change
-from reconciler.core.plan import Plan, Refusal, is_removal
+from reconciler.core.plan import Plan, Refusal, is_addition, is_removal
 from reconciler.settings import HubSpec
 
 PRUNABLE = {"agent": "agents", "task": "tasks", "schema": "policies", "policy": "policies"}
@@ -90,14 +90,10 @@ def _over_budget(plan: Plan, hub: HubSpec, facts: GuardFacts) -> Sequence[Refusa
         removed = _leaving(plan, kind) - _scaled(plan, kind)
         if not removed or _mode(kind, hub) != "budget":
             continue
-        known = {c.name for c in plan.changes if c.kind == kind and c.action is not Action.CREATE}
+        known = {c.name for c in plan.changes if c.kind == kind and not is_addition(c)}
         before = max(facts.before.get(kind, 0), len(known))
         kept = before - len(removed)
-        if (
-            kind == "agent"
-            and kept == 0
-            and not any(c.kind == "agent" and c.action is Action.CREATE for c in plan.changes)
-        ):
+        if kind == "agent" and kept == 0 and not any(c.kind == "agent" and is_addition(c) for c in plan.changes):
             reason = f"it would remove all {len(removed)} agents"
             out.append(Refusal(guard="empty-set", reason=reason, confirm=plan.digest))
         elif len(removed) > budget.count and len(removed) * 100 > before * budget.percent:

@@ -30,6 +30,15 @@ def test_an_instance_that_is_drained_before_it_goes_moves_too() -> None:
     assert find_moves([draining, change("new", Action.CREATE)]) == (Move(kind="agent", before="old", after="new"),)
 
 
+def test_one_that_waits_for_the_other_keeps_its_files() -> None:
+    waiting = Change(
+        kind="agent", name="new", action=Action.HOLD, towards=Action.CREATE, reason="", spec_digest="1:a", wait_s=1.0
+    )
+    (move,) = find_moves([change("old", Action.REMOVE), waiting])
+    assert move == Move(kind="agent", before="old", after="new", keeps_files=True)
+    assert move.reason.endswith("its instances are made anew, with the workspaces that they had")
+
+
 def test_another_spec_another_kind_or_no_digest_is_no_move() -> None:
     assert find_moves([change("old", Action.REMOVE), change("new", Action.CREATE, "1:b")]) == ()
     assert find_moves([change("old", Action.REMOVE), change("new", Action.CREATE, kind="task")]) == ()

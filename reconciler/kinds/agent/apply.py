@@ -330,8 +330,8 @@ def _end(
         effect("agent.end.files", _remove_folders, where, name)
     if phase != Phase.TERMINATING:
         return
-    if work.drops_workspace and change.cause is not Cause.OPERATOR:
-        effect("agent.end.workspace", _remove_workspace, where, name)
+    if work.heir or (work.drops_workspace and change.cause is not Cause.OPERATOR):
+        effect("agent.end.workspace", _leave_workspace, where, name, work.heir, world)
     effect("agent.end.forget", forget, world, desired, change, name)
 
 
@@ -389,8 +389,14 @@ def _remove_folders(where: Places, name: str) -> None:
     shutil.rmtree(where.secrets(name), ignore_errors=True)
 
 
-def _remove_workspace(where: Places, name: str) -> None:
-    shutil.rmtree(where.own_workspace(name).parent, ignore_errors=True)
+def _leave_workspace(where: Places, name: str, heir: str, world: World) -> None:
+    """It goes, or to the heir. What the heir has already is not touched; then what this one had stays where it is."""
+    given, taken = where.own_workspace(name).parent, where.own_workspace(heir).parent
+    if not heir:
+        shutil.rmtree(given, ignore_errors=True)
+    elif given.exists() and not taken.exists():
+        _give_tree(where.own_workspace(name), world.runtime.uid_for(heir))
+        given.rename(taken)
 
 
 def _shaking_hands(record: InstanceRecord, change: Change, world: World, desired: Desired) -> None:

@@ -13,6 +13,7 @@ from reconciler.core.names import instance_name
 from reconciler.core.reading import Ok
 from reconciler.kinds.agent.delegate import is_delegate, narrow
 from reconciler.kinds.agent.demand import is_used, needed
+from reconciler.kinds.agent.handover import hand_over
 from reconciler.kinds.agent.instance import Instance, kept
 from reconciler.kinds.agent.rest import is_at_rest
 from reconciler.kinds.agent.rollout import InForce, in_force, pace, take_back
@@ -43,7 +44,7 @@ def plan(desired: Desired, observed: AgentStates, facts: Facts) -> Sequence[Chan
     for each in agents.values():
         out.extend(each.decide())
     out.extend(agents[delegate.agent].make_delegate(name, delegate) for name, delegate in delegates)
-    return out
+    return out if desired.hub.loop.prune.agents == "off" else hand_over(out, desired.of("agent"))
 
 
 def _leave(state: InstanceState, agent: str, manifest: Manifest[AgentSpec] | None, facts: Facts) -> Change:

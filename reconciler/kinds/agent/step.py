@@ -23,8 +23,8 @@ class InstanceWork:
     `phase` and `crashes` are what the record shall say from now on, None where it stays; `grace_s` is the time to end;
     `outdated` names secrets whose files are all that there is to renew. `revision` is the one that the manifest is of,
     where that is not the desired one; `previous` and `rejected` are for the record of what is made. `order` is done
-    with this change. `drops_workspace`: its own workspace goes with it. `failed` says why a roll-out went wrong here.
-    `model` is what was chosen for its executor.
+    with this change. `drops_workspace`: its own workspace goes with it; `heir` is the instance that gets it instead.
+    `failed` says why a roll-out went wrong here. `model` is what was chosen for its executor.
     """
 
     manifest: Manifest[AgentSpec] | None
@@ -41,6 +41,7 @@ class InstanceWork:
     rejected: str = ""
     order: OrderRecord | None = None
     drops_workspace: bool = False
+    heir: str = ""
     failed: str = ""
 
 
