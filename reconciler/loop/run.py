@@ -28,6 +28,7 @@ from reconciler.loop.findings import Alarms, Throughput, find_concerns, find_dis
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
+from reconciler.loop.recorded import plan_by, read_record
 from reconciler.loop.repairs import Repairs
 from reconciler.loop.revision import InForce, Revisions
 from reconciler.loop.suspend import Suspension, end_expired, find_suspended, hold_suspended, read_suspensions
@@ -323,7 +324,12 @@ class Loop:
             is_fresh_store=not self.revisions.applied,
             disputed=desired.disputed if desired.revision.id != self.revisions.applied else (),
         )
-        return hold_suspended(guard(plan, desired.hub, facts), self._suspensions, self._world.clock.now())
+        guarded = guard(plan, desired.hub, facts)
+        if desired.revision.id != self.revisions.applied and _unreadable(observed):
+            # Nothing is planned for what cannot be seen, so that there would be no removal to refuse.
+            recorded = plan_by(read_record(self._world.store), desired, observed.facts, compared_with="state")
+            guarded = replace(guarded, refused=guard(recorded, desired.hub, facts).refused)
+        return hold_suspended(guarded, self._suspensions, self._world.clock.now())
 
     def _apply(self, plan: Plan, desired: Desired) -> tuple[Done, ...]:
         if not plan.pending:

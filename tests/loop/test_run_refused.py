@@ -32,6 +32,25 @@ def test_a_refused_plan_changes_nothing_and_says_how_it_can_be_confirmed(fleet: 
     assert fleet.instances()["a0-0"].revision == good
 
 
+def test_a_revision_that_removes_too_much_does_not_slip_in_while_nobody_sees_what_runs(fleet: FakeFleet) -> None:
+    good = fleet.commit(FIVE)
+    fleet.settle()
+    fleet.runtime.go_down()
+    fleet.commit({"agents.d/a0.yaml": agent_text("a0", version="2")})
+    (away,) = fleet.run().plan.refused
+    assert fleet.loop.revisions.applied == good
+    fleet.runtime.come_back()
+    report = fleet.run()
+    assert report.plan.refused == (away,)
+    assert fleet.loop.revisions.applied == good
+    fleet.store.set_meta(CONFIRMED, away.confirm)
+    fleet.runtime.go_down()
+    assert not fleet.run().plan.refused
+    fleet.runtime.come_back()
+    fleet.settle()
+    assert list(fleet.containers()) == ["a0-0"]
+
+
 def test_a_plan_that_is_refused_at_the_revision_in_force_removes_nothing_and_does_the_rest(fleet: FakeFleet) -> None:
     revision = fleet.commit(FIVE)
     fleet.settle()
