@@ -105,6 +105,7 @@ def _containers(lines: Sequence[ContainerLine]) -> str:
     rows = (
         (
             escape(line.name),
+            f"<code>{escape(line.id[:12])}</code>" if line.id else "",
             _time(line.made),
             f"<code>{escape(_short(line.made.entry.revision))}</code>",
             escape(f"{line.made.entry.action}: {line.made.entry.reason}"),
@@ -114,7 +115,7 @@ def _containers(lines: Sequence[ContainerLine]) -> str:
         )
         for line in lines[:MOST_ROWS]
     )
-    head = ("Container", "Made", "Revision", "Because", "Ended", "Because", "Rows")
+    head = ("Container", "Id", "Made", "Revision", "Because", "Ended", "Because", "Rows")
     return _table(head, rows) + _left_out(len(lines))
 
 

@@ -3,20 +3,21 @@
 Rows of the log and facts of git come in, a `Report` goes out. Pure; `page.py` shows it.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from reconciler.audit.note import Note
 from reconciler.audit.trail import ACCEPT
 from reconciler.audit.verify import Verdict
 from reconciler.core.change import Action
 from reconciler.source.log import CommitFacts
-from reconciler.store.audit import ChainedEntry
+from reconciler.store.audit import AuditEntry, ChainedEntry
 
 MAKES = frozenset({Action.CREATE, Action.REPLACE})
-ENDS = frozenset({Action.REMOVE, Action.RECYCLE})
-_ENDED_PHASE = '{"phase": "terminated"}'
+ENDS = frozenset({Action.REMOVE, Action.RECYCLE, Action.DEACTIVATE})
+_PHASE = "phase"
 _SUSPENDING = ("suspend", "resume", "Suspended")
 
 
@@ -32,10 +33,14 @@ class RevisionLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerLine:
-    """One container's life: by which row it was made, and by which it ended, if it did."""
+    """One container's life: by which row it was made, and by which it ended, if it did.
+
+    `id` is the engine's; empty where the hub was killed before it could write it down.
+    """
 
     name: str
     made: ChainedEntry
+    id: str = ""
     ended: ChainedEntry | None = None
 
 
@@ -86,7 +91,9 @@ class Collector:
     done: list[ChainedEntry] = field(default_factory=list)
     exceptions: dict[str, list[ChainedEntry]] = field(default_factory=lambda: {title: [] for title in EXCEPTIONS})
     rows: int = 0
-    _running: dict[str, ChainedEntry] = field(default_factory=dict)
+    _running: dict[str, ContainerLine] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
+    """Instances of which the one before is gone and the next one may have been made."""
     _ended: list[ContainerLine] = field(default_factory=list)
 
     def take(self, rows: Iterable[ChainedEntry]) -> None:
@@ -105,7 +112,7 @@ class Collector:
     def containers(self) -> tuple[ContainerLine, ...]:
         """Those that ran at any time of the span, in the order in which they were made."""
         ended = [line for line in self._ended if line.ended is not None and line.ended.entry.time >= self.since]
-        lines = [*ended, *(ContainerLine(name=name, made=row) for name, row in self._running.items())]
+        lines = [*ended, *self._running.values()]
         return tuple(sorted(lines, key=lambda line: line.made.seq))
 
     def _take(self, row: ChainedEntry) -> None:
@@ -118,29 +125,52 @@ class Collector:
                 self.exceptions[title].append(row)
 
     def _take_container(self, row: ChainedEntry) -> None:
-        """A container is there from the intent to make it, also where the hub was killed before it could say more."""
+        """A container is there from the intent to make it, also where the hub was killed before it could say more.
+
+        The intent to make another one of that name is the end of the one before, of which nobody may have heard since.
+        """
         entry = row.entry
         if entry.kind != "agent":
             return
         if entry.action in MAKES and entry.outcome == "intent":
-            if entry.action == Action.REPLACE:
-                self._end(row)
-            self._running[entry.name] = row
-        elif entry.action in MAKES and entry.outcome == "failed":
-            self._never_made(entry.name)
-        elif (entry.action in ENDS and entry.outcome == "applied") or entry.after == _ENDED_PHASE:
             self._end(row)
+            self._running[entry.name] = ContainerLine(name=entry.name, made=row)
+        elif entry.action in MAKES and entry.outcome == "failed":
+            self._never_made(entry)
+        elif entry.action in ENDS and entry.outcome == "applied":
+            self._end(row)
+        elif entry.action == _PHASE:
+            self._take_phase(row)
+
+    def _take_phase(self, row: ChainedEntry) -> None:
+        """Where it names another container than the one that ran, that was made anew by some other action."""
+        name, phase = row.entry.name, json.loads(row.entry.after)
+        (self._begun.add if phase["phase"] == "activating" else self._begun.discard)(name)
+        if phase["phase"] == "terminated":
+            self._end(row)
+        elif id_ := phase.get("container", ""):
+            line = self._running.get(name)
+            if line is None or line.id not in ("", id_):
+                self._end(row)
+                line = ContainerLine(name=name, made=row)
+            self._running[name] = replace(line, id=id_)
 
     def _end(self, row: ChainedEntry) -> None:
-        made = self._running.pop(row.entry.name, None)
-        if made is not None:
-            self._ended.append(ContainerLine(name=row.entry.name, made=made, ended=row))
+        line = self._running.pop(row.entry.name, None)
+        if line is not None:
+            self._ended.append(replace(line, ended=row))
 
-    def _never_made(self, name: str) -> None:
-        """The one that it should have replaced, if any, is still there."""
-        intent = self._running.pop(name, None)
-        if self._ended and self._ended[-1].ended is intent is not None:
-            self._running[name] = self._ended.pop().made
+    def _never_made(self, entry: AuditEntry) -> None:
+        """Where nothing was begun, what it should have replaced is still there. Else it may have been made."""
+        if entry.name in self._begun:
+            return
+        intent = self._running.pop(entry.name, None)
+        if intent is None or entry.action != Action.REPLACE:
+            return
+        before = next((line for line in reversed(self._ended) if line.ended is intent.made), None)
+        if before is not None:
+            self._ended.remove(before)
+            self._running[entry.name] = replace(before, ended=None)
 
 
 def build_report(

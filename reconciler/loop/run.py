@@ -327,8 +327,8 @@ class Loop:
         guarded = guard(plan, desired.hub, facts)
         if desired.revision.id != self.revisions.applied and _unreadable(observed):
             # Nothing is planned for what cannot be seen, so that there would be no removal to refuse.
-            recorded = plan_by(read_record(self._world.store), desired, observed.facts, compared_with="state")
-            guarded = replace(guarded, refused=guard(recorded, desired.hub, facts).refused)
+            by_record = plan_by(read_record(self._world.store), desired, observed.facts, compared_with="state")
+            guarded = replace(guarded, refused=guard(by_record, desired.hub, facts).refused)
         return hold_suspended(guarded, self._suspensions, self._world.clock.now())
 
     def _apply(self, plan: Plan, desired: Desired) -> tuple[Done, ...]:

@@ -1,5 +1,6 @@
 """The report: every container is explained, everything out of the ordinary is listed, and the page is safe to open."""
 
+import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
@@ -88,6 +89,78 @@ def test_a_container_that_could_not_be_made_never_ran() -> None:
     log.add("create", "intent")
     log.add("create", "failed")
     assert log.collect().containers == ()
+
+
+def phase(log: Log, name: str, container: str = "") -> ChainedEntry:
+    after = {"phase": name, **({"container": container} if container else {})}
+    return log.add("phase", "noted", after=json.dumps(after), plan_digest="")
+
+
+def test_a_container_that_went_by_itself_is_listed_beside_the_one_that_was_made_instead() -> None:
+    log = Log()
+    first = log.add("create", "intent")
+    phase(log, "activating")
+    phase(log, "handshaking", "c1")
+    log.add("create")
+    phase(log, "executing", "c1")
+    second = log.add("create", "intent", cause="drift", reason="its container is gone")
+    phase(log, "activating")
+    phase(log, "handshaking", "c2")
+    assert log.collect().containers == (
+        ContainerLine(name="writer-0", id="c1", made=first, ended=second),
+        ContainerLine(name="writer-0", id="c2", made=second),
+    )
+
+
+def test_a_container_made_anew_because_its_limits_could_not_be_changed_is_one_of_its_own() -> None:
+    log = Log()
+    first = log.add("create", "intent")
+    phase(log, "handshaking", "c1")
+    log.add("update", "intent")
+    phase(log, "activating")
+    second = phase(log, "handshaking", "c2")
+    log.add("update", reason="the engine refused to change limits in place; replaced")
+    assert log.collect().containers == (
+        ContainerLine(name="writer-0", id="c1", made=first, ended=second),
+        ContainerLine(name="writer-0", id="c2", made=second),
+    )
+
+
+def test_a_container_whose_start_failed_half_way_may_have_run() -> None:
+    log = Log()
+    first = log.add("create", "intent")
+    phase(log, "handshaking", "c1")
+    half = log.add("replace", "intent")
+    phase(log, "activating")
+    log.add("replace", "failed", reason="the engine does not answer")
+    phase(log, "executing", "c2")
+    assert log.collect().containers == (
+        ContainerLine(name="writer-0", id="c1", made=first, ended=half),
+        ContainerLine(name="writer-0", id="c2", made=half),
+    )
+
+
+def test_a_replacement_that_was_not_begun_leaves_what_ran_among_others_that_were() -> None:
+    log = Log()
+    made = log.add("create", "intent")
+    log.add("create", "intent", name="other-0")
+    log.add("replace", "intent")
+    other = log.add("replace", "intent", name="other-0")
+    log.add("replace", "failed", reason="image a:2 is not on this engine")
+    log.add("replace", name="other-0")
+    assert {(line.name, line.made, line.ended) for line in log.collect().containers[0:1]} == {("writer-0", made, None)}
+    assert log.collect().containers[-1] == ContainerLine(name="other-0", made=other)
+
+
+def test_a_container_that_was_put_to_sleep_ended_then() -> None:
+    log = Log()
+    made = log.add("create", "intent")
+    asleep = log.add("deactivate", cause="ttl")
+    again = log.add("create", "intent", cause="start")
+    assert log.collect().containers == (
+        ContainerLine(name="writer-0", made=made, ended=asleep),
+        ContainerLine(name="writer-0", made=again),
+    )
 
 
 def test_what_ran_before_the_span_and_still_does_is_in_it_and_what_was_gone_is_not() -> None:

@@ -27,7 +27,8 @@ def put(
     """
     with world.store.transaction():
         before = records.instance(world.store, after.name)
-        _note(world, desired, change, before.phase if before else Phase.DEFINED, after.phase, after.name)
+        container = after.container_id if after.phase in (Phase.HANDSHAKING, Phase.EXECUTING) else ""
+        _note(world, desired, change, before.phase if before else Phase.DEFINED, after.phase, after.name, container)
         records.put_instance(world.store, after)
         if order is not None:
             records.delete_order(world.store, order)
@@ -44,7 +45,10 @@ def forget(world: World, desired: Desired, change: Change, name: str) -> None:
         records.delete_instance(world.store, name)
 
 
-def _note(world: World, desired: Desired, change: Change, before: str, after: str, name: str) -> None:
+def _note(
+    world: World, desired: Desired, change: Change, before: str, after: str, name: str, container: str = ""
+) -> None:
+    """`container` is the id of the one that runs, so that a report can name it."""
     if before == after:
         return
     is_commit = change.cause is Cause.COMMIT
@@ -56,7 +60,7 @@ def _note(world: World, desired: Desired, change: Change, before: str, after: st
         name=name,
         action=ACTION,
         before=json.dumps({"phase": str(before)}),
-        after=json.dumps({"phase": str(after)}),
+        after=json.dumps({"phase": str(after), **({"container": container} if container else {})}),
         outcome="noted",
         reason=change.reason[:1000],
     )
