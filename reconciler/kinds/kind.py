@@ -127,7 +127,7 @@ class World:
 
         return AuditEntry(time=self.clock.now().isoformat(), boottime=self.clock.boottime(), fleet=self.fleet, **fields)
 
-    def asked(self, caller: Caller, **fields: str) -> AuditEntry:
+    def asked(self, caller: Caller, **fields: str) -> "AuditEntry":
         """An entry for what somebody did by hand, with who and why in the form that all such rows have."""
         by_hand = {"actor": str(caller), "cause": "operator", "outcome": "applied", "reason": caller.asked}
         return self.entry(**{**by_hand, **fields})
