@@ -457,7 +457,7 @@ class OperatorAudit(Model):
     """How the audit log is anchored. `key_directory` is where the signing key is, if not in the data directory.
 
     With `notes` the hub writes a git note at each commit that it applied, and renews it every `renew_notes`. With
-    `reason_required` nothing is done by hand without a reason.
+    `reason_required` nothing is done by hand without a reason. `sink` names one of `sinks`: it gets each checkpoint.
     """
 
     checkpoint_every: CheckpointEvery = CheckpointEvery()
@@ -465,6 +465,7 @@ class OperatorAudit(Model):
     notes: StrictBool = True
     renew_notes: Duration = Field(default=3600.0, ge=1)
     push: NotesPush | None = None
+    sink: Name | None = None
     reason_required: StrictBool = False
 
     @model_validator(mode="after")
@@ -503,6 +504,13 @@ class OperatorSpec(Model):
             if name in sinks:
                 raise ValueError(f"{name!r} is there without being defined; choose another name")
         return sinks
+
+    @model_validator(mode="after")
+    def _check_audit_sink(self) -> "OperatorSpec":
+        if self.audit.sink is not None and self.audit.sink not in self.sinks:
+            known = ", ".join(sorted(self.sinks)) or "none"
+            raise ValueError(f"audit.sink is {self.audit.sink!r}, which sinks does not define; it has: {known}")
+        return self
 
 
 DEFAULT_URLS: Mapping[str, str] = {

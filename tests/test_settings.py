@@ -311,3 +311,8 @@ def test_the_audit_log_is_anchored_by_default_and_the_operator_says_how() -> Non
 def test_an_anchor_that_cannot_be_is_refused(audit: dict[str, object], why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         OperatorSpec.model_validate({"audit": audit})
+
+
+def test_the_sink_of_checkpoints_is_one_that_is_defined() -> None:
+    with pytest.raises(ValidationError, match=r"audit.sink is 'vault', which sinks does not define; it has: pager"):
+        OperatorSpec.model_validate({"audit": {"sink": "vault"}, "sinks": {"pager": {"command": {"argv": ["/bin/x"]}}}})

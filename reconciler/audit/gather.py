@@ -1,6 +1,6 @@
 """Reading what `audit verify` compares: state.db, the repository with its notes, and what runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -8,6 +8,7 @@ from reconciler.audit.ledger import Ledger
 from reconciler.audit.trail import ACCEPT
 from reconciler.audit.verify import REWRITTEN, Containers, Evidence, Repository, wanted_rows
 from reconciler.core.change import Action
+from reconciler.core.checkpoint import Checkpoint
 from reconciler.core.reading import Ok, Unavailable
 from reconciler.errors import SourceError
 from reconciler.ports import Runtime
@@ -23,7 +24,7 @@ MAKING = (Action.CREATE, Action.REPLACE)
 class Places:
     """Where to look. `runtime` opens what containers run on; None where nobody asks for them.
 
-    `copied` are notes of another clone, by commit.
+    `copied` are notes of another clone, by commit; `elsewhere` the checkpoints that a sink got.
     """
 
     store: Store
@@ -33,6 +34,7 @@ class Places:
     ledger: Ledger
     runtime: Callable[[], Runtime] | None
     copied: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Sequence[Checkpoint] = ()
 
 
 def gather(places: Places) -> Evidence:
@@ -46,7 +48,8 @@ def gather(places: Places) -> Evidence:
     containers = _containers(places, unread)
     repository = _repository(places)
     notes = (*repository.notes.values(), *repository.copied.values()) if isinstance(repository, Repository) else ()
-    chain = audit.read_chain(store, wanted_rows(kept, notes))
+    signed = (*(each.checkpoint for each in kept), *places.elsewhere)
+    chain = audit.read_chain(store, wanted_rows(signed, notes))
     revisions = {r.id: 0 for r in records.revisions(store) if r.applied_at}
     return Evidence(
         fleet=places.fleet,
@@ -56,6 +59,7 @@ def gather(places: Places) -> Evidence:
         revisions=revisions | audit.first_rows(store, "revision"),
         rewrites=_rewrites(store),
         restores={r.seq: r.entry.time for r in audit.choose(store, audit.Choice(kind="fleet")) if _is_restore(r)},
+        elsewhere=places.elsewhere,
         repository=repository,
         containers=containers,
         unread=tuple(unread),

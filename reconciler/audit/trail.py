@@ -22,6 +22,7 @@ from reconciler.core.origin import parse_origin
 from reconciler.core.outcome import Failed
 from reconciler.errors import SourceError, StoreError
 from reconciler.kinds.kind import Desired, World
+from reconciler.loop.outbox import Outbox
 from reconciler.source.notes import Notes
 from reconciler.source.transfer import Remote
 from reconciler.store import audit
@@ -29,6 +30,7 @@ from reconciler.store.checkpoints import newest_checkpoint, put_checkpoint
 
 if TYPE_CHECKING:
     from reconciler.loop.run import Fault, PassReport
+    from reconciler.store.records import NoticeRecord
 
 ACCEPT = "accept"
 CONVERGED, FAILED, IN_PROGRESS = "converged", "failed", "in progress"
@@ -39,7 +41,7 @@ UNANCHORED = "AuditUnanchored"
 _ACCEPTED, _NOTED = "accepted_row", "noted"
 
 
-def open_trail(world: World, source: str) -> "Trail":
+def open_trail(world: World, source: str, outbox: Outbox | None = None) -> "Trail":
     """For the hub of `source`; without notes where its source is no repository, or nobody wants them."""
     settings = world.operator.audit
     ledger = find_ledger(source, world.operator.source, world.state)
@@ -49,14 +51,17 @@ def open_trail(world: World, source: str) -> "Trail":
         remote = Remote(origin=parse_origin(settings.push.url), credentials=settings.push.credentials)
         push = Push(notes, remote)
         push.start()
-    return Trail(world, notes, push)
+    return Trail(world, notes, push, outbox)
 
 
 class Trail:
     """Of one hub. `notes` is None where none are wanted, or the source is no repository."""
 
-    def __init__(self, world: World, notes: Notes | None, push: Push | None = None) -> None:
+    def __init__(
+        self, world: World, notes: Notes | None, push: Push | None = None, outbox: Outbox | None = None
+    ) -> None:
         self._world, self._notes, self._push, self._settings = world, notes, push, world.operator.audit
+        self._outbox = outbox
         self._signer: Signer | None = None
         self._fault: Fault | None = None
         self._again_at = 0.0
@@ -156,7 +161,18 @@ class Trail:
                 return None
             checkpoint = signer.sign_checkpoint(seq, row_hash, self._world.clock.now().isoformat())
             put_checkpoint(store, checkpoint)
-            return checkpoint
+            rows = self._keep_for_sink(checkpoint)
+        if self._outbox is not None:
+            self._outbox.send(rows)
+        return checkpoint
+
+    def _keep_for_sink(self, checkpoint: Checkpoint) -> "Sequence[NoticeRecord]":
+        """In the transaction of the checkpoint, so that the sink gets it even if the hub is killed now."""
+        if self._outbox is None or self._settings.sink is None:
+            return ()
+        rows = self._outbox.address(self._settings.sink, checkpoint.document())
+        self._outbox.keep(rows)
+        return rows
 
     # --- notes --------------------------------------------------------------------------------------------------------
 

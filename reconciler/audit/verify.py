@@ -51,7 +51,8 @@ class Evidence:
     `revisions` are ids with the first row of each, 0 where only the table of revisions has it; `rewrites` the rows by
     which a revision was accepted that does not descend from the one before. `repository` is a reason where git cannot
     be read. `containers` is None where they were not looked at, and `unread` says why. `trusted_key` is the only public
-    key that counts. `restores` are the times at which a backup was put in place, by the row that says so.
+    key that counts. `elsewhere` are checkpoints that a sink got, which nobody here could change. `restores` are the
+    times at which a backup was put in place, by the row that says so.
     """
 
     fleet: str
@@ -61,6 +62,7 @@ class Evidence:
     revisions: Mapping[str, int]
     rewrites: Sequence[int] = ()
     restores: Mapping[int, str] = field(default_factory=dict)
+    elsewhere: Sequence[Checkpoint] = ()
     repository: Repository | str = ""
     containers: Containers | None = None
     unread: tuple[str, ...] = ()
@@ -97,10 +99,10 @@ class _Findings:
         self.faults.append(Fault(seq=seq, message=message))
 
 
-def wanted_rows(checkpoints: Sequence[KeptCheckpoint], notes: Iterable[str]) -> frozenset[int]:
+def wanted_rows(checkpoints: Iterable[Checkpoint], notes: Iterable[str]) -> frozenset[int]:
     """The rows whose hashes checkpoints and notes speak of."""
     noted = (note.seq for text in notes if (note := read_note(text)) is not None)
-    return frozenset((*(kept.checkpoint.seq for kept in checkpoints), *noted))
+    return frozenset((*(checkpoint.seq for checkpoint in checkpoints), *noted))
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -109,7 +111,7 @@ def judge(evidence: Evidence) -> Verdict:
     found.faults.extend(evidence.chain.faults)
     if not evidence.chain.faults:
         found.proven.append(f"rows, each following from the one before: {evidence.chain.count}")
-    by_checkpoint = _judge_checkpoints(evidence, found)
+    by_checkpoint = max(_judge_checkpoints(evidence, found), _judge_elsewhere(evidence, found))
     by_note = 0
     commits = {id_: seq for id_, seq in evidence.revisions.items() if ":" not in id_}
     if len(commits) < len(evidence.revisions):
@@ -154,6 +156,34 @@ def _judge_checkpoints(evidence: Evidence, found: _Findings) -> int:
     if holds and not is_rewritten:
         found.proven.append(f"signed checkpoints: {len(evidence.checkpoints)}, the newest of row {holds}")
     return holds
+
+
+def _judge_elsewhere(evidence: Evidence, found: _Findings) -> int:
+    """The seq of the newest checkpoint of a sink that holds."""
+    holds, faults = 0, len(found.faults)
+    lost: dict[int, int] = {}
+    for checkpoint in sorted(evidence.elsewhere, key=lambda c: c.seq):
+        seq, time, last = checkpoint.seq, checkpoint.time, evidence.chain.last_seq
+        if why := _not_genuine(checkpoint, evidence):
+            found.add(f"the checkpoint of row {seq} ({time}) that was kept elsewhere {why}", seq)
+        elif evidence.chain.hashes.get(seq) == checkpoint.hash:
+            holds = seq
+        elif (row := _restore_after(seq, time, evidence)) is not None:
+            lost[row] = lost.get(row, 0) + 1
+        elif seq > last:
+            found.add(_cut_off("a checkpoint that was kept elsewhere", seq, time, last), seq)
+        else:
+            found.add(_written_anew("the checkpoint kept elsewhere", seq, time, holds), holds + 1)
+    for row, count in lost.items():
+        found.unchecked.append(f"checkpoints of rows that were lost when a backup was restored (row {row}): {count}")
+    if evidence.elsewhere and len(found.faults) == faults:
+        found.proven.append(f"checkpoints kept elsewhere: {len(evidence.elsewhere)}, the newest of row {holds}")
+    return holds
+
+
+def _restore_after(seq: int, time: str, evidence: Evidence) -> int | None:
+    """The row of the restore that explains why the log has another row there; None where none does."""
+    return next((row for row, restored in evidence.restores.items() if seq >= row and time < restored), None)
 
 
 def _not_genuine(checkpoint: Checkpoint, evidence: Evidence) -> str:
@@ -234,7 +264,7 @@ def _lost_by_restore(note: Note, commit: str, evidence: Evidence) -> int | None:
     """The row of the restore that explains why the log does not have what the note says; None where none does."""
     if note.commit != commit or _foreign(note, evidence):
         return None
-    return next((row for row, time in evidence.restores.items() if note.seq >= row and note.time < time), None)
+    return _restore_after(note.seq, note.time, evidence)
 
 
 def _foreign(note: Note, evidence: Evidence) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reconciler.cli.audit_books import open_books
+from reconciler.cli.audit_books import Elsewhere, open_books
 from reconciler.cli.options import data_option, operator_option, output_option, source_option
 from reconciler.cli.output import print_json, say_why, table
 
@@ -68,6 +68,7 @@ def show(what: str, count: int, source: str, data: str | None, operator: str | N
 @audit_command.command(name="verify")
 @key_option
 @click.option("--notes", default=None, metavar="PATH", help="Another clone, whose notes must agree too.")
+@click.option("--checkpoints", default=None, metavar="FILE", help="What audit.sink got, which must agree too.")
 @click.option("--no-containers", is_flag=True, help="Do not ask the engine, as for a copy of the data elsewhere.")
 @source_option
 @data_option
@@ -76,6 +77,7 @@ def show(what: str, count: int, source: str, data: str | None, operator: str | N
 def verify(
     public_key: str | None,
     notes: str | None,
+    checkpoints: str | None,
     no_containers: bool,
     source: str,
     data: str | None,
@@ -84,7 +86,8 @@ def verify(
 ) -> int:
     """Prove the log: its chain, checkpoints, notes, the history of git, and what runs. Exit 1 names what is wrong."""
     with open_books(source, data, operator) as books:
-        verdict = books.verify(public_key, notes, with_containers=not no_containers)
+        known = Elsewhere(public_key=public_key, notes=notes, checkpoints=checkpoints)
+        verdict = books.verify(known, with_containers=not no_containers)
     if output == "json":
         print_json({**asdict(verdict), "anchored": verdict.anchored})
         return 1 if verdict.faults else 0

@@ -14,12 +14,22 @@ if TYPE_CHECKING:
     from reconciler.audit.period import Period
     from reconciler.audit.report import Report
     from reconciler.audit.verify import Evidence, Verdict
+    from reconciler.core.checkpoint import Checkpoint
     from reconciler.home import Home
     from reconciler.settings import OperatorSpec
     from reconciler.source.log import CommitFacts
     from reconciler.store.store import Store
 
 LOOKS, BETWEEN_LOOKS_S = 3, 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """What an auditor has from elsewhere: the public key, a clone whose notes count, a file of a sink's documents."""
+
+    public_key: str | None = None
+    notes: str | None = None
+    checkpoints: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +41,8 @@ class Books:
     operator: "OperatorSpec"
     ledger: "Ledger"
 
-    def gather(self, public_key: str | None, notes: str | None, *, with_containers: bool) -> "Evidence":
-        """All that `audit verify` compares. Raises StoreError, and SourceError where `notes` has none."""
+    def gather(self, known: Elsewhere, *, with_containers: bool) -> "Evidence":
+        """All that `audit verify` compares. Raises StoreError, UsageError; SourceError where a clone has no notes."""
         from reconciler.audit.gather import Places, gather
         from reconciler.audit.signing import published_key
         from reconciler.bootstrap import choose_runtime
@@ -44,24 +54,25 @@ class Books:
             store=self.store,
             fleet=self.home.fleet,
             seal_key=self.home.seal_key,
-            trusted_key=public_key or published_key(folder),
+            trusted_key=known.public_key or published_key(folder),
             ledger=self.ledger,
             runtime=(lambda: choose_runtime(self.home, self.operator, "docker", used)[0]) if with_containers else None,
-            copied=Notes(notes, notes_ref(self.home.fleet)).read_all() if notes else {},
+            copied=Notes(known.notes, notes_ref(self.home.fleet)).read_all() if known.notes else {},
+            elsewhere=_read_checkpoints(known.checkpoints) if known.checkpoints else (),
         )
         return gather(places)
 
-    def verify(self, public_key: str | None, notes: str | None, *, with_containers: bool) -> "Verdict":
+    def verify(self, known: Elsewhere, *, with_containers: bool) -> "Verdict":
         """Read and judge; what a hub at work seems to have left half done is looked at again. Raises as `gather`."""
         from reconciler.audit.verify import judge
         from reconciler.home import is_locked
 
-        verdict = judge(self.gather(public_key, notes, with_containers=with_containers))
+        verdict = judge(self.gather(known, with_containers=with_containers))
         for _ in range(LOOKS):
             if not verdict.faults or not is_locked(self.home.state):
                 break
             time.sleep(BETWEEN_LOOKS_S)
-            verdict = judge(self.gather(public_key, notes, with_containers=with_containers))
+            verdict = judge(self.gather(known, with_containers=with_containers))
         return verdict
 
     @property
@@ -90,7 +101,7 @@ class Books:
             fleet=self.home.fleet,
             period=str(period),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            verdict=self.verify(public_key, None, with_containers=True),
+            verdict=self.verify(Elsewhere(public_key=public_key), with_containers=True),
             commits=self._commits([row.entry.name for row in collected.accepted]),
             notes={commit: note for commit, text in self._notes().items() if (note := read_note(text)) is not None},
         )
@@ -112,6 +123,21 @@ class Books:
         with suppress(SourceError), closing(GitLog(self.ledger.repository)) as log:
             return log.commits(ids)
         return {}
+
+
+def _read_checkpoints(file: str) -> "Sequence[Checkpoint]":
+    from reconciler.core.checkpoint import read_documents
+    from reconciler.errors import UsageError
+
+    try:
+        found = list(read_documents(Path(file).read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{file} cannot be read: {exc}") from exc
+    except UsageError as exc:
+        raise UsageError(f"{file}: {exc}; it is to hold the documents that audit.sink got, one in a line") from exc
+    if not found:
+        raise UsageError(f"{file} holds no checkpoint; it is to hold the documents that audit.sink got, one in a line")
+    return found
 
 
 @contextmanager

@@ -255,7 +255,7 @@ def _start(
     if spec.commit_status is not None and not quiet:
         settings = spec.commit_status.model_copy(update={"settle": 0.0}) if is_brief else spec.commit_status
         statuses = Statuses(world.store, outbox, world.fleet, world.clock, settings)
-    trail = open_trail(world, source)
+    trail = open_trail(world, source, outbox)
     stack.callback(trail.close)
 
     def on_desired(desired: "Desired") -> None:

@@ -1,6 +1,13 @@
 """A checkpoint: up to which row the audit log is what it was at a time, and the bytes that are signed. Pure."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from reconciler.errors import UsageError
+
+TYPE = "Checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +30,31 @@ class Checkpoint:
         texts = ("reconciler checkpoint 1", self.fleet, str(self.seq), self.hash, self.time, self.key)
         lines = [text.encode("utf-8", "surrogatepass") for text in texts]
         return b"".join(b"%d:%b\n" % (len(line), line) for line in lines)
+
+    def document(self) -> str:
+        """What a sink gets (JSON): all of it, with an `id` and a `type` of its own."""
+        return json.dumps({"id": f"checkpoint-{self.fleet}-{self.seq}", "type": TYPE, **asdict(self)})
+
+
+def read_documents(text: str) -> Iterator[Checkpoint]:
+    """The checkpoints among the documents that a sink got, one in a line. Raises UsageError with the line's number."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and (found := _read_document(line, number)) is not None:
+            yield found
+
+
+def _read_document(line: str, number: int) -> Checkpoint | None:
+    """None for what is a document of another type."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(f"line {number} is no JSON document") from exc
+    if not isinstance(document, dict):
+        raise UsageError(f"line {number} is no JSON document that a sink got")
+    if document.get("type") != TYPE:
+        return None
+    values: dict[str, Any] = {f.name: document.get(f.name) for f in fields(Checkpoint)}
+    wrong = [name for name, value in values.items() if type(value) is not (int if name == "seq" else str)]
+    if wrong:
+        raise UsageError(f"line {number} is no whole checkpoint: {', '.join(wrong)}")
+    return Checkpoint(**values)

@@ -3,6 +3,7 @@
 import copy
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from reconciler.audit.ledger import Ledger
 from reconciler.audit.signing import published_key
 from reconciler.audit.trail import Trail, open_trail
 from reconciler.audit.verify import Verdict, judge
+from reconciler.core.checkpoint import Checkpoint
 from reconciler.home import open_source
 from reconciler.kinds import KINDS
 from reconciler.loop.run import Loop, PassReport
@@ -93,7 +95,7 @@ class Books:
     def notes(self) -> Notes:
         return Notes(str(self.repo.path), notes_ref(FLEET))
 
-    def verify(self, *, public_key: str | None = None) -> Verdict:
+    def verify(self, *, public_key: str | None = None, elsewhere: Sequence[Checkpoint] = ()) -> Verdict:
         places = Places(
             store=self.fleet.store,
             fleet=FLEET,
@@ -101,6 +103,7 @@ class Books:
             trusted_key=published_key(self.fleet.folder) if public_key is None else public_key,
             ledger=self.ledger,
             runtime=lambda: self.fleet.runtime,
+            elsewhere=elsewhere,
         )
         return judge(gather(places))
 

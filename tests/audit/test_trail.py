@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.alerts.courier import Courier
+from reconciler.alerts.sink import Sent
 from reconciler.audit.note import read_note
+from reconciler.audit.trail import open_trail
+from reconciler.core.checkpoint import read_documents
+from reconciler.loop.outbox import Outbox
 from reconciler.settings import OperatorSpec
 from reconciler.store import audit
 from reconciler.store.checkpoints import checkpoints
+from tests.alerts.test_courier import QUICK, FakeSink, until
 from tests.audit.books import Books
 from tests.fakes.fleet import FLEET, told
 
@@ -175,3 +181,37 @@ def test_a_key_that_cannot_be_read_is_a_condition_and_stops_nothing(books: Books
     books.settle()
     assert "AuditUnanchored" not in told(books.settle())
     assert checkpoints(books.fleet.store) != []
+
+
+VAULT = OperatorSpec.model_validate(
+    {
+        "audit": {"checkpointEvery": {"rows": 1}, "notes": False, "sink": "vault"},
+        "sinks": {"vault": {"command": {"argv": ["/bin/vault"]}}},
+    }
+)
+
+
+def test_a_sink_gets_each_checkpoint_also_those_made_while_it_was_away(tmp_path: Path) -> None:
+    books, away, back = Books(tmp_path, VAULT), FakeSink([Sent(fault="away")]), FakeSink()
+
+    def work(sink: FakeSink, *names: str) -> Outbox:
+        outbox = Outbox(books.fleet.store)
+        outbox.start({"vault": Courier("vault", sink, patience=QUICK, on_done=outbox.arrived)})
+        trail = open_trail(books.fleet.world, str(books.repo.path), outbox)
+        for name in names:
+            books.append(name)
+            trail.look(None)
+        return outbox
+
+    work(away, "1", "2").close()
+    assert away.taken == []
+    books.kill()
+    books.begin()
+    outbox = work(back, "3")
+    until(lambda: len(back.taken) == 3)
+    outbox.close()
+    kept = [each.checkpoint for each in checkpoints(books.fleet.store)]
+    assert list(read_documents("\n".join(back.taken))) == kept
+    assert [checkpoint.seq for checkpoint in kept] == [1, 2, 3]
+    assert books.verify(elsewhere=kept).faults == ()
+    books.kill()

@@ -2,14 +2,17 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from reconciler.audit.note import read_note
 from reconciler.audit.signing import open_signer
+from reconciler.core.checkpoint import Checkpoint
 from reconciler.source.notes import notes_ref
 from reconciler.store import audit
+from reconciler.store.checkpoints import checkpoints
 from tests.audit.books import Books
 from tests.fakes.fleet import FLEET, put_beside
 
@@ -281,3 +284,43 @@ def test_an_engine_that_is_away_is_said_and_proves_nothing(books: Books) -> None
     verdict = books.verify()
     assert verdict.faults == ()
     assert [text.partition(":")[0] for text in verdict.unchecked] == ["containers cannot be listed"]
+
+
+# --- checkpoints that a sink got --------------------------------------------------------------------------------------
+
+
+def kept_elsewhere(books: Books) -> list[Checkpoint]:
+    return [kept.checkpoint for kept in checkpoints(books.fleet.store)]
+
+
+def test_checkpoints_kept_elsewhere_agree_with_a_log_that_nobody_touched(books: Books) -> None:
+    known = kept_elsewhere(books)
+    verdict = books.verify(elsewhere=known)
+    assert verdict.faults == ()
+    assert f"checkpoints kept elsewhere: {len(known)}, the newest of row {known[-1].seq}" in verdict.proven
+
+
+def test_whoever_has_the_hubs_key_and_rewrites_the_notes_too_is_found_by_them(books: Books) -> None:
+    known = kept_elsewhere(books)
+    books.sql("UPDATE audit SET reason='nothing' WHERE seq=3", "DELETE FROM checkpoint")
+    books.rehash()
+    books.repo.git("update-ref", "-d", notes_ref(FLEET))
+    books.trail.close()
+    assert books.faults() == []
+    found = [fault.message for fault in books.verify(elsewhere=known).faults]
+    assert found[0].startswith(f"the checkpoint kept elsewhere of row {known[0].seq} ")
+    assert "was changed after it was signed" in found[0]
+
+
+def test_a_tail_cut_off_with_all_that_is_signed_here_is_found_by_them(books: Books) -> None:
+    known = kept_elsewhere(books)
+    last = known[-1].seq
+    books.sql(f"DELETE FROM audit WHERE seq >= {last}", f"DELETE FROM checkpoint WHERE seq >= {last}")
+    found = [fault.message for fault in books.verify(elsewhere=known).faults]
+    assert any(text.endswith(f" is of row {last}: its tail was cut off") for text in found)
+
+
+def test_a_checkpoint_elsewhere_that_the_hub_never_signed_is_named(books: Books) -> None:
+    false = replace(kept_elsewhere(books)[0], hash="00")
+    [found] = [fault.message for fault in books.verify(elsewhere=[false]).faults]
+    assert found.endswith("that was kept elsewhere has a false signature")

@@ -14,6 +14,7 @@ from reconciler.cli.audit import audit_command
 from reconciler.core.caller import caller_of_uid
 from reconciler.errors import UsageError
 from reconciler.store import audit
+from reconciler.store.checkpoints import checkpoints
 from tests.audit.books import Books
 from tests.fakes.fleet import FLEET, SEAL_KEY
 
@@ -53,6 +54,32 @@ def test_a_commit_may_be_named_by_its_distance(books: Books) -> None:
     books.commit("writer", "second")
     books.settle()
     assert call(books, "show", "HEAD~1").stdout.startswith(f"revision {first}")
+
+
+def test_the_log_is_compared_with_what_a_sink_got(books: Books, tmp_path: Path) -> None:
+    books.trail.close()
+    file = tmp_path / "vault.jsonl"
+    file.write_text("".join(f"{kept.checkpoint.document()}\n" for kept in checkpoints(books.fleet.store)))
+    verify = ("verify", "--no-containers", "--checkpoints", str(file))
+    answer = call(books, *verify)
+    assert (answer.return_value, "checkpoints kept elsewhere: " in answer.stdout) == (0, True)
+    books.sql("UPDATE audit SET reason = 'nothing' WHERE seq = 3", "DELETE FROM checkpoint")
+    books.rehash()
+    answer = call(books, *verify)
+    assert answer.return_value == 1
+    assert "the checkpoint kept elsewhere of row " in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "holds no checkpoint"), ("{\n", "line 1 is no JSON document"), ("\udcff", "cannot be read")],
+)
+def test_a_file_that_no_sink_wrote_is_refused(books: Books, tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "vault.jsonl"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    answer = call(books, "verify", "--no-containers", "--checkpoints", str(file))
+    assert isinstance(answer.exception, UsageError)
+    assert said in str(answer.exception)
 
 
 def test_what_is_proven_and_what_not_is_said_and_ends_with_0(books: Books) -> None:

@@ -1,8 +1,12 @@
-"""The bytes that a checkpoint's signature is over: no two checkpoints have the same."""
+"""The bytes that a checkpoint's signature is over: no two checkpoints have the same. And what a sink gets of it."""
 
+import json
 from dataclasses import replace
 
-from reconciler.core.checkpoint import Checkpoint
+import pytest
+
+from reconciler.core.checkpoint import Checkpoint, read_documents
+from reconciler.errors import UsageError
 
 ONE = Checkpoint(fleet="f1", seq=12, hash="ab", time="t", key="k")
 
@@ -15,3 +19,27 @@ def test_what_is_signed_is_readable_and_without_the_signature() -> None:
 def test_texts_that_move_between_fields_change_what_is_signed() -> None:
     moved = [replace(ONE, fleet="f1\n2:12", seq=12), replace(ONE, hash="a", time="bt"), replace(ONE, time="\n1:k")]
     assert len({c.signed_bytes for c in (ONE, *moved)}) == 4
+
+
+def test_what_a_sink_got_is_read_back_from_among_other_documents() -> None:
+    two = replace(ONE, seq=13, signature="s")
+    other = json.dumps({"id": "heartbeat-1", "type": "Heartbeat"})
+    assert list(read_documents(f"{ONE.document()}\n\n{other}\n{two.document()}\n")) == [ONE, two]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2 is no JSON document"),
+        ("[" * 100_000, "line 2 is no JSON document"),
+        ("7", "line 2 is no JSON document that a sink got"),
+        (
+            '{"type": "Checkpoint", "seq": true}',
+            "line 2 is no whole checkpoint: fleet, seq, hash, time, key, signature",
+        ),
+    ],
+)
+def test_a_line_that_no_sink_got_is_named(line: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        list(read_documents(f"{ONE.document()}\n{line}\n"))
+    assert str(caught.value) == said
