@@ -41,7 +41,7 @@ class Agentd:
         for _ in range(times):
             self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout_s: float = 8.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         return self.process.wait(timeout_s)
 
 
@@ -90,7 +90,7 @@ def start_agentd(hub: FakeHub, tmp_path: Path) -> Iterator[StartAgentd]:
                 "timeouts": timeouts or {},
             },
             "heartbeat_s": 0.1,
-            "grace_s": 4,
+            "grace_s": 8,
             "scratch": str(scratch),
             "port": 0,
             "llm_port": 0,
@@ -127,7 +127,7 @@ def start_agentd(hub: FakeHub, tmp_path: Path) -> Iterator[StartAgentd]:
         agentd.process.wait()
 
 
-def wait_until(is_true: Callable[[], bool], what: str, timeout_s: float = 8.0) -> None:
+def wait_until(is_true: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Poll with a deadline."""
     deadline = time.monotonic() + timeout_s
     while not is_true():

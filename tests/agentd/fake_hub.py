@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-WAIT_S = 8.0
+WAIT_S = 60.0
 
 
 @dataclass
@@ -111,7 +111,7 @@ class FakeHub:
             "run": f"run-{task}",
             "generation": 1,
             "lease_s": 30,
-            "timeout_s": 20,
+            "timeout_s": 120,
             "prompt": "Do it.",
             "input": {"tag": "v1"},
             "parents": {},

@@ -25,11 +25,11 @@ class UnixListener:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         self._socket.listen()
-        self._socket.settimeout(5)
+        self._socket.settimeout(60)
 
     def accept(self) -> socket.socket:
         link, _ = self._socket.accept()
-        link.settimeout(5)
+        link.settimeout(60)
         return link
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ def connect(forwarder: Forwarder, hub_end: tuple[UnixListener | TlsListener, Dia
 
 
 def dial(forwarder: Forwarder) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(forwarder.url.rpartition(":")[2])), timeout=5)
+    return socket.create_connection(("127.0.0.1", int(forwarder.url.rpartition(":")[2])), timeout=60)
 
 
 def read_all(source: socket.socket) -> bytes:

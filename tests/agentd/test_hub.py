@@ -120,8 +120,8 @@ def test_head_and_body_of_a_request_come_in_one_piece(tmp_path: Path) -> None:
 def test_calls_follow_on_one_connection(hub: FakeHub) -> None:
     with contextlib.closing(Hub(UnixDial(hub.socket_path), str(hub.token_file)).connect()) as connection:
         for id_ in ("1", "2"):
-            assert connection.call("POST", "/api/hub/messages", build_message(id_).body, 5).status == 202
+            assert connection.call("POST", "/api/hub/messages", build_message(id_).body, 60).status == 202
         hub.deliver("task.cancel", {})
-        polled = connection.call("GET", "/api/hub/messages?wait=1&max=10", None, 5)
+        polled = connection.call("GET", "/api/hub/messages?wait=1&max=10", None, 60)
     assert (polled.status, polled.is_last) == (200, False)
     assert len(polled.body["messages"]) == 1  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_what_it_wrote_and_how_it_ended_is_told(run: Run) -> None:
     ended = run("cat; echo err >&2; exit 4")
     assert (ended.exit_code, ended.reason, ended.error) == (4, "exit", "exited with code 4")
     assert (ended.stdout, ended.stderr_tail) == (b"the input", "err\n")
-    assert 0 < ended.duration_s < 5
+    assert 0 < ended.duration_s < 60
 
 
 def test_success_has_no_error(run: Run) -> None:
@@ -92,28 +93,27 @@ def test_a_signal_is_told_by_name(run: Run) -> None:
 
 
 def test_no_first_output_in_time_ends_it(run: Run) -> None:
-    ended = run("sleep 60", first_output_s=0.1, progress_s=0.05)
+    ended = run("sleep 600", first_output_s=0.1, progress_s=0.05)
     assert (ended.reason, ended.error) == ("first_output", "wrote nothing within 0.1 s")
-    assert ended.duration_s < 2
 
 
 def test_output_on_stderr_is_first_output_too(run: Run) -> None:
-    assert run("echo >&2; sleep 0.3", first_output_s=0.15).reason == "exit"
+    assert run("echo >&2; sleep 600", first_output_s=10, progress_s=0.1).reason == "progress"
 
 
 def test_no_progress_in_time_ends_it(run: Run) -> None:
-    ended = run("echo a; sleep 60", progress_s=0.15)
+    ended = run("echo a; sleep 600", progress_s=0.15)
     assert (ended.reason, ended.error) == ("progress", "wrote nothing for 0.15 s")
     assert ended.stdout == b"a\n"
 
 
 def test_output_again_and_again_is_progress(run: Run) -> None:
-    ended = run("for i in 1 2 3 4; do echo $i; sleep 0.1; done", progress_s=0.25, first_output_s=1)
-    assert (ended.reason, ended.stdout) == ("exit", b"1\n2\n3\n4\n")
+    ended = run("for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.8; done", progress_s=5)
+    assert (ended.reason, ended.stdout) == ("exit", b"1\n2\n3\n4\n5\n6\n7\n")
 
 
 def test_the_total_time_ends_it_in_spite_of_progress(run: Run) -> None:
-    ended = run("while :; do echo x; sleep 0.02; done", timeout_s=0.2, progress_s=1)
+    ended = run("while :; do echo x; sleep 0.02; done", timeout_s=0.2, progress_s=60)
     assert (ended.reason, ended.error) == ("timeout", "took longer than 0.2 s")
     assert ended.exit_code == 143
 
@@ -121,7 +121,6 @@ def test_the_total_time_ends_it_in_spite_of_progress(run: Run) -> None:
 def test_more_output_than_allowed_ends_it(run: Run) -> None:
     ended = run("yes", max_stdout_bytes=5000)
     assert (ended.reason, len(ended.stdout)) == ("too_large", 5000)
-    assert ended.duration_s < 2
 
 
 def test_too_much_output_is_noticed_also_when_it_has_already_ended(run: Run) -> None:
@@ -148,7 +147,7 @@ def test_who_ignores_sigterm_is_killed_after_a_while(run: Run, halt: Halt, tmp_p
 
 def test_who_ends_well_at_sigterm_may_say_something(run: Run, halt: Halt, tmp_path: Path) -> None:
     script = f"trap 'echo bye; exit 0' TERM; echo $$ > {tmp_path}/pid; while :; do sleep 0.02; done"
-    with halted_when_ready(halt, tmp_path, kill_after_s=5):
+    with halted_when_ready(halt, tmp_path, kill_after_s=60):
         ended = run(script)
     assert (ended.exit_code, ended.reason, ended.stdout) == (0, "cancelled", b"bye\n")
 
@@ -160,9 +159,9 @@ def test_the_first_reason_to_halt_stays(halt: Halt) -> None:
 
 
 def test_children_left_behind_are_killed_and_do_not_hold_it_up(run: Run, tmp_path: Path) -> None:
-    ended = run(f"sleep 60 & echo $! > {tmp_path}/pid")
+    ended = run(f"sleep 600 & echo $! > {tmp_path}/pid")
     assert ended.reason == "exit"
-    assert ended.duration_s < 2
+    assert ended.duration_s < 300
     assert not is_running(read_pid(tmp_path / "pid"))
 
 
@@ -173,16 +172,19 @@ def test_children_with_a_session_of_their_own_are_killed_too(run: Run, tmp_path:
     assert not is_running(read_pid(pid))
 
 
-def test_progress_lines_are_told_at_most_once_a_second(run: Run) -> None:
+def test_progress_lines_are_told_at_most_once_a_second(run: Run, tmp_path: Path) -> None:
     told: list[tuple[float, str]] = []
 
     def note(text: str) -> None:
         told.append((time.monotonic(), text))
+        (tmp_path / text).touch()
 
-    script = "echo progress: 1; sleep 0.1; echo progress: 2; echo note; printf 'progress: 3';echo ' of 4'; sleep 1"
-    run(f"({script}) >&2", on_progress=note)
-    assert [text for _, text in told] == ["1", "3 of 4"]
-    assert told[1][0] - told[0][0] >= 0.99
+    script = (
+        "echo progress: 1; until test -e 1; do sleep 0.01; done; echo progress: 2; echo note; printf 'progress: 3';"
+    )
+    run(f"({script} echo ' of 4'; until test -e '3 of 4'; do sleep 0.01; done) >&2", on_progress=note)
+    assert (told[0][1], told[-1][1]) == ("1", "3 of 4")
+    assert all(later - earlier >= 0.99 for (earlier, _), (later, _) in pairwise(told))
 
 
 def test_progress_just_before_the_end_is_told(run: Run) -> None:

@@ -102,7 +102,7 @@ def test_two_tasks_run_side_by_side_and_the_third_waits(
 
 
 def test_a_partial_result_that_the_hub_does_not_want_is_left_out(hub: FakeHub, start_agentd: StartAgentd) -> None:
-    agentd = start_agentd("sh", "-c", "echo part; exec sleep 60", grace_s=0.8)
+    agentd = start_agentd("sh", "-c", "echo part; exec sleep 60", grace_s=6)
     hub.refuse("task.failed", 422, "invalid_payload")
     hub.assign()
     hub.wait_for("task.started")

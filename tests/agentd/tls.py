@@ -21,14 +21,14 @@ class TlsListener:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(folder / "server.pem")
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(5)
+        self._socket.settimeout(60)
         self.port: int = self._socket.getsockname()[1]
         self.address = f"127.0.0.1:{self.port}"
 
     def accept_raw(self) -> socket.socket:
         """A connection before its handshake."""
         link, _ = self._socket.accept()
-        link.settimeout(5)
+        link.settimeout(60)
         return link
 
     def accept(self) -> socket.socket:
