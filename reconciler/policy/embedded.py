@@ -17,7 +17,7 @@ from reconciler.core.decision import Decision
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.errors import PolicyEngineError
 from reconciler.policy.bundle import is_test, problem_at_decision
-from reconciler.policy.link import WorkerLink, WorkerLostError
+from reconciler.policy.link import PATIENCE, WorkerLink, WorkerLostError
 from reconciler.policy.rewrite import rewrite_module
 from reconciler.policy.testing import TestLimits, run_tests
 from reconciler.ports import PolicyBundle
@@ -28,7 +28,9 @@ SHORTEST_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
-    """Seconds for one decision, for loading, and for a whole check with its tests; bytes for one worker."""
+    """Seconds for one decision (of the processor), for loading, and for a whole check with its tests; bytes for one
+    worker.
+    """
 
     decide_s: float = 1.0
     load_s: float = 10.0
@@ -126,7 +128,9 @@ class EmbeddedEngine:
                 raise
             self._link = fresh
         try:
-            return self._link.ask("decide", self._limits.decide_s, kind=kind, question=question)
+            return self._link.ask(
+                "decide", PATIENCE * self._limits.decide_s, busy_s=self._limits.decide_s, kind=kind, question=question
+            )
         except WorkerLostError as exc:
             self._link = None
             what = f"data.hub.{kind}.decision"
@@ -185,11 +189,11 @@ class _Check:
         message = "cannot be compiled: the engine crashed or hung on it; simplify what was changed last"
         return [Problem(file=path, message=message) for path in where]
 
-    def _ask_problems(self, modules: Mapping[str, str], deadline_s: float) -> list[Problem] | None:
+    def _ask_problems(self, modules: Mapping[str, str], busy_s: float) -> list[Problem] | None:
         """None where the worker did not survive the modules."""
         link = self.start()
         try:
-            reply = link.ask("check", deadline_s, modules=modules)
+            reply = link.ask("check", self.left_s(), busy_s=busy_s, modules=modules)
             problems = [Problem(**fields) for fields in reply["problems"]]
             return problems or self._probe(link, modules, reply["kinds"])
         except WorkerLostError:
@@ -203,7 +207,7 @@ class _Check:
         for kind in kinds:
             deadline_s = min(self._limits.decide_s, self.left_s())
             try:
-                fault = link.ask("probe", deadline_s, kind=kind).get("fault", "")
+                fault = link.ask("probe", self.left_s(), busy_s=deadline_s, kind=kind).get("fault", "")
             except WorkerLostError as exc:
                 late = (
                     f"did not end within {deadline_s:g}s, not even for an empty question; bound what it walks through"

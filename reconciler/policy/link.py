@@ -5,6 +5,7 @@ link is then closed for good, and its owner starts another.
 """
 
 import json
+import math
 import socket
 import subprocess
 import time
@@ -16,6 +17,8 @@ from reconciler.policy.worker import command, encode_frame, frame_size
 
 START_S = 10.0
 ATTEND_S = 0.1
+PATIENCE = 5
+"""A question has so many times its processor time by the clock, since others may have the processors meanwhile."""
 
 
 class WorkerLostError(PolicyEngineError):
@@ -56,21 +59,26 @@ class WorkerLink:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, operation: str, deadline_s: float, **fields: object) -> Mapping[str, Any]:
-        """The reply, which may be an `error`. Raises WorkerLostError; ValueError on fields that are not JSON."""
+    def ask(
+        self, operation: str, deadline_s: float, *, busy_s: float = math.inf, **fields: object
+    ) -> Mapping[str, Any]:
+        """The reply, which may be an `error`. Raises WorkerLostError; ValueError on fields that are not JSON.
+
+        The worker has `deadline_s` by the clock, and `busy_s` of processor time.
+        """
         self._number += 1
         request = {"id": self._number, "op": operation, "deadline_s": deadline_s, **fields}
         try:
             frame = encode_frame(request)
         except (TypeError, RecursionError) as exc:
             raise ValueError(f"it is not JSON: {exc}") from exc
-        until = time.monotonic() + deadline_s
+        until, busy_until = time.monotonic() + deadline_s, self._used_s() + busy_s
         try:
             self._socket.settimeout(deadline_s)
             self._socket.sendall(frame)
         except OSError as exc:
             raise self._lost(operation, exc) from exc
-        reply = self._receive(until, operation)
+        reply = self._receive(until, operation, busy_until)
         if reply.get("id") != self._number:
             raise self._lost(operation, ValueError("it answered another request"))
         return reply
@@ -81,10 +89,10 @@ class WorkerLink:
         self._process.kill()
         self._process.wait()
 
-    def _receive(self, until: float, operation: str) -> Mapping[str, Any]:
+    def _receive(self, until: float, operation: str, busy_until: float = math.inf) -> Mapping[str, Any]:
         try:
-            size = frame_size(self._read(4, until))
-            reply = json.loads(self._read(size, until))
+            size = frame_size(self._read(4, until, busy_until))
+            reply = json.loads(self._read(size, until, busy_until))
         except (OSError, ValueError, RecursionError) as exc:
             raise self._lost(operation, exc) from exc
         except BaseException:
@@ -94,28 +102,36 @@ class WorkerLink:
             raise self._lost(operation, ValueError("the reply is not an object"))
         return reply
 
-    def _read(self, size: int, until: float) -> bytes:
+    def _read(self, size: int, until: float, busy_until: float) -> bytes:
         parts: list[bytes] = []
         while size:
-            part = self._read_some(size, until)
+            part = self._read_some(size, until, busy_until)
             if not part:
                 raise ConnectionResetError("it closed the connection")
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
 
-    def _read_some(self, size: int, until: float) -> bytes:
-        """Raises TimeoutError at the deadline."""
+    def _read_some(self, size: int, until: float, busy_until: float) -> bytes:
+        """Raises TimeoutError at either deadline. What is there already counts, however late we come to look."""
+        step_s = math.inf if self._attend is None and busy_until == math.inf else ATTEND_S
         while True:
-            left = until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._socket.settimeout(min(left, ATTEND_S) if self._attend else left)
+            is_over = time.monotonic() >= until or self._used_s() >= busy_until
+            self._socket.settimeout(0.001 if is_over else max(min(until - time.monotonic(), step_s), 0.001))
             try:
                 return self._socket.recv(min(size, 2**20))
             except TimeoutError:
+                if is_over:
+                    raise
                 if self._attend:
                     self._attend()
+
+    def _used_s(self) -> float:
+        """Seconds of processor time; a process's clock is numbered as in clock_getcpuclockid(3)."""
+        try:
+            return time.clock_gettime(~self._process.pid << 3 | 2)
+        except OSError:
+            return 0.0
 
     def _lost(self, operation: str, cause: Exception) -> WorkerLostError:
         timed_out = isinstance(cause, TimeoutError)

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from reconciler.core.problem import Problem, sort_problems
 from reconciler.policy.bundle import TestRule, find_tests, is_test, without_tests
 from reconciler.policy.coverage import Coverage, count_marks
-from reconciler.policy.link import WorkerLink, WorkerLostError
+from reconciler.policy.link import PATIENCE, WorkerLink, WorkerLostError
 from reconciler.policy.marks import mark_modules
 from reconciler.policy.module import Rule
 from reconciler.policy.rewrite import Rewritten, With, rewrite_module
@@ -118,7 +118,7 @@ class _Run:
         self.unmeasured = 0
         self._until = time.monotonic() + limits.all_s
         self._link: WorkerLink | None = None
-        self._loaded: Mapping[str, object] = {}
+        self._loaded: Mapping[str, Any] = {}
 
     def run(self, tests: Sequence[TestRule]) -> list[Problem]:
         found = self._evaluate_withs()
@@ -197,7 +197,14 @@ class _Run:
             raise _StoppedError(f"the tests took longer than {self._limits.all_s:g}s together")
         link = self._link or self._reload()
         try:
-            reply = link.ask("evaluate", self._limits.each_s, path=path, question=question, marks=self._has_marks)
+            reply = link.ask(
+                "evaluate",
+                PATIENCE * self._limits.each_s,
+                busy_s=self._limits.each_s,
+                path=path,
+                question=question,
+                marks=self._has_marks,
+            )
         except WorkerLostError as exc:
             self._link = None
             self.unmeasured += self._has_marks
