@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ kind: Hub
 metadata: {name: small}
 spec:
   loop: {resync: 2s, concurrency: 4}
-  router: {lease: 5s}
+  router: {lease: 15s}
   orchestrator: {maxParallelTasks: 5, retry: {maxAttempts: 3, baseDelay: 100ms}}
 """
 
@@ -42,10 +42,10 @@ spec:
   role: worker
   image: {IMAGE}
   capabilities: [work.do]
-  executor: {{type: command, argv: {argv}}}
+  executor: {{type: command, argv: {argv}, timeouts: {{firstOutput: 5m}}}}
   resources: {{cpus: 0.5, memory: {memory}, pids: 50}}
   lifecycle: {{grace: 2s}}
-  health: {{heartbeat: 500ms, handshake: 20s}}
+  health: {{heartbeat: 500ms, handshake: 1m}}
 {more}"""
 
 
@@ -58,7 +58,7 @@ metadata: {{name: {name}}}
 spec:
   agent: {agent}
   input: {{value: {value}}}
-  timeout: 30s
+  timeout: 5m
 {more}"""
 
 
@@ -124,7 +124,7 @@ class Fleet:
             text=True,
         )
 
-    def call(self, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 90) -> "Answer":
+    def call(self, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 300) -> "Answer":
         """A reconciler command on this fleet, to its end; by a program of its own where `env` adds to its environment."""
         if env:
             return self._call_anew(*arguments, env=env, timeout_s=timeout_s)
@@ -153,7 +153,7 @@ class Fleet:
         return Answer(code=process.returncode, out=out, err=err)
 
     def apply(self, *arguments: str, env: Mapping[str, str] | None = None) -> "Answer":
-        return self.call("apply", *self.places, *self.permission, "--timeout", "60", *arguments, env=env)
+        return self.call("apply", *self.places, *self.permission, "--timeout", "180", *arguments, env=env)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -189,11 +189,17 @@ class Fleet:
             out += [f"--- {log}", *log.read_text(errors="replace").splitlines()[-30:]]
         return "\n".join(out)
 
+    def lose_data(self) -> None:
+        """All at once, whatever the router does there meanwhile."""
+        lost = self.folder / "lost"
+        self.data.rename(lost)
+        shutil.rmtree(lost, ignore_errors=True)
+
     def destroy(self) -> None:
         """End everything of this fleet and remove its files."""
         if (self.data / "fleet.json").exists():
             with suppress(pytest.fail.Exception):
-                self.call("down", "--now", *self.places, timeout_s=30)
+                self.call("down", "--now", *self.places, timeout_s=120)
         for pid in _mentioning(str(self.folder)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -227,6 +233,16 @@ class Answer:
     err: str
 
 
+def files_below(*roots: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file there, with what is in it; what goes away meanwhile is left out."""
+    for root in roots:
+        for folder, _, names in os.walk(root):
+            for path in (Path(folder, name) for name in names):
+                with suppress(FileNotFoundError):
+                    if path.is_file():
+                        yield path, path.read_bytes()
+
+
 def make_fleet(runtime: str) -> Fleet:
     """An empty repository on branch main. Its folder has a short path, for sockets."""
     folder = Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp"))
@@ -251,7 +267,7 @@ def need_engine(runtime: str) -> None:
     pytest.skip("no Docker Engine answers")
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 60.0, step_s: float = 0.05) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 180.0, step_s: float = 0.05) -> None:
     """Poll until `condition` holds; fail the test when it does not in time."""
     deadline = time.monotonic() + within_s
     while not condition():

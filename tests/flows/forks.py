@@ -34,15 +34,14 @@ class Forks:
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
+            bufsize=0,  # a buffer would take two lines at once, and `select` then sees nothing of the second
         )
 
     def begin(self, arguments: tuple[str, ...], env: Mapping[str, str], out: Path, err: Path) -> int:
         """Start a command with exactly this environment; returns its pid. What it prints goes into the two files."""
         order = {"arguments": arguments, "env": dict(env), "out": str(out), "err": str(err)}
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(order) + "\n")
+        self._server.stdin.write(json.dumps(order).encode() + b"\n")
         return int(self._read(START_S))
 
     def has_ended(self, within_s: float = 0.0) -> bool:
@@ -61,7 +60,7 @@ class Forks:
             self._server.kill()
             self._server.communicate()
 
-    def _read(self, timeout_s: float) -> str:
+    def _read(self, timeout_s: float) -> bytes:
         assert self._server.stdout is not None
         if not self.has_ended(timeout_s):
             pytest.fail(f"no word for {timeout_s} s")

@@ -18,13 +18,13 @@ class Lives:
         self.said.write_text("")
         return self._forks.begin(arguments, self._env, self.said, self.said)
 
-    def end(self, timeout_s: float = 90.0) -> Answer:
+    def end(self, timeout_s: float = 300.0) -> Answer:
         """Wait for the command that was begun; the test fails where it does not end.
 
         One that is killed while it starts a program leaves its lock to that, until the program runs.
         """
         code = self._forks.end(timeout_s)
-        eventually(lambda: not is_locked(self._data), within_s=10.0, step_s=0.01)
+        eventually(lambda: not is_locked(self._data), within_s=60.0, step_s=0.01)
         return Answer(code=code, out=self.said.read_text(errors="replace"), err="")
 
     def has_ended(self, within_s: float = 0.0) -> bool:

@@ -1,7 +1,6 @@
 """A backup of a running hub, a disaster, a restore: what the backup knows is adopted, and no task runs again."""
 
 import json
-import shutil
 import stat
 
 from tests.flows.fleet import Fleet, agent_text, eventually, task_text
@@ -22,7 +21,7 @@ def test_a_lost_data_directory_is_restored_and_the_running_fleet_adopted(fleet: 
     assert json.loads(made.out)["fleet"] == fleet.id
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     runs = [t["run"] for t in fleet.state()["tasks"]]
-    shutil.rmtree(fleet.data)
+    fleet.lose_data()
     restored = fleet.call("restore", str(file), *fleet.places)
     assert restored.code == 0, restored
     with running(fleet):

@@ -4,7 +4,7 @@ import re
 import signal
 
 from tests.flows.fleet import Fleet, agent_text, eventually, task_text
-from tests.flows.test_hub import running, settled
+from tests.flows.test_hub import drop, running, settled
 
 SIX = {f"agents.d/a{n}.yaml": agent_text(f"a{n}") for n in range(6)}
 ENDLESS = """\
@@ -60,7 +60,7 @@ def test_what_failed_in_an_earlier_run_does_not_fail_the_next_one(processes: Fle
     retries = "  retries: {maxAttempts: 1}\n"
     with running(fleet):
         eventually(lambda: settled(fleet, tasks=1))
-        (inbox / "d.yaml").write_text(task_text("dropped", "bad", more=retries))
+        drop(inbox, "d.yaml", task_text("dropped", "bad", more=retries))
         eventually(lambda: any(t["state"] == "failed" for t in fleet.state()["tasks"]))
     once = ("run", "--once", *fleet.places, *fleet.permission)
     answer = fleet.call(*once)
@@ -90,14 +90,14 @@ def test_a_policy_that_never_ends_is_named_within_seconds_and_judged_once(proces
     fleet = processes
     good = {"agents.d/a.yaml": agent_text("a")}
     fleet.commit(good)
-    said = "policies/bad.rego:4:1: data.hub.message.decision did not end within 1s"
+    said = r"policies/bad\.rego:4:1: data\.hub\.message\.decision (does not end|did not end within 1s)"
     with running(fleet) as hub:
         eventually(lambda: settled(fleet))
         fleet.commit({**good, "policies/bad.rego": ENDLESS})
-        eventually(lambda: any(said in c["message"] for c in fleet.state()["conditions"]), within_s=20)
+        eventually(lambda: any(re.search(said, c["message"]) for c in fleet.state()["conditions"]))
         hub.send_signal(signal.SIGINT)
-        hub.communicate(timeout=20)
+        hub.communicate(timeout=180)
     answer = fleet.apply()
     assert answer.code == 1
-    assert said in answer.out
+    assert re.search(said, answer.out)
     assert "checking policies" not in answer.out

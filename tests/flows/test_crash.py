@@ -74,7 +74,7 @@ def agent(name: str, *, lives: str = "maxCrashes: 99, quarantineThreshold: 99", 
 
 
 def task(name: str, whom: str, **more: str) -> dict[str, str]:
-    text = task_text(name, whom, more=more.get("more", "")).replace("timeout: 30s", "timeout: 15m")
+    text = task_text(name, whom, more=more.get("more", "")).replace("timeout: 5m", "timeout: 15m")
     return {f"tasks.d/{name}.yaml": text}
 
 
@@ -125,7 +125,7 @@ class Story:
         """
         began, before = time.monotonic(), len(self.points)
         arguments = ["apply", *self.fleet.places, *self.fleet.permission, "--operator", str(self.operator)]
-        arguments += ["--timeout", "5" if code else "60", *(["--tasks"] if with_tasks else [])]
+        arguments += ["--timeout", "5" if code else "180", *(["--tasks"] if with_tasks else [])]
         for number in range(1, MOST_LIVES + 1):  # noqa: B007 - it is told below
             answer = self.lives.live(*arguments)
             if answer.code == code and until():
@@ -365,7 +365,7 @@ def take_away(story: Story, base: Mapping[str, str]) -> None:
 def test_random_kills_are_repaired(fleet: Fleet) -> None:
     chance = random.Random(SEED)
     lives = Lives(fleet)
-    arguments = ["apply", "--tasks", *fleet.places, *fleet.permission, "--timeout", "60"]
+    arguments = ["apply", "--tasks", *fleet.places, *fleet.permission, "--timeout", "180"]
     killed = turn = 0
     try:
         while killed < RANDOM_KILLS:

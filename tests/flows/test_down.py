@@ -26,7 +26,7 @@ def test_a_complete_down_leaves_nothing_in_the_run_time_directory(fleet: Fleet, 
         with running(fleet) as hub:
             eventually(lambda: settled(fleet))
             answer = down(fleet)
-            assert hub.wait(30) == 0
+            assert hub.wait(180) == 0
     else:
         assert fleet.apply().code == 0
         answer = down(fleet)

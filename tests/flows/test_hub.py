@@ -24,7 +24,17 @@ def running(fleet: Fleet, **env: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         if hub.poll() is None:
             hub.send_signal(signal.SIGINT)
-        hub.communicate(timeout=30)
+        hub.communicate(timeout=180)
+
+
+@contextmanager
+def frozen(hub: subprocess.Popen[str]) -> Iterator[None]:
+    """The hub stands still meanwhile: it cannot mend half of what somebody does to the fleet."""
+    hub.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        hub.send_signal(signal.SIGCONT)
 
 
 def settled(fleet: Fleet, tasks: int = 0) -> bool:
@@ -75,10 +85,11 @@ def test_ctrl_c_and_a_new_start_adopt_the_running_fleet(fleet: Fleet) -> None:
 
 def test_what_is_removed_by_hand_is_back_and_recorded_as_drift(fleet: Fleet) -> None:
     fleet.commit({"agents.d/a.yaml": agent_text("a")})
-    with running(fleet):
+    with running(fleet) as hub:
         eventually(lambda: settled(fleet))
         before = containers(fleet)["a-0"]
-        remove_by_hand(fleet, before)
+        with frozen(hub):
+            remove_by_hand(fleet, before)
         eventually(lambda: settled(fleet) and containers(fleet)["a-0"] != before)
     again = [r for r in audit(fleet) if r["name"] == "a-0" and r["action"] == "create" and r["outcome"] == "applied"]
     assert [r["cause"] for r in again] == ["commit", "drift"]

@@ -41,7 +41,7 @@ def test_an_interrupt_at_any_moment_of_its_start_ends_the_hub(processes: Fleet) 
         time.sleep(moment_s)
         hub.send_signal(signal.SIGINT)
         try:
-            said, _ = hub.communicate(timeout=60)
+            said, _ = hub.communicate(timeout=180)
         except subprocess.TimeoutExpired:
             hub.kill()
             hub.communicate()

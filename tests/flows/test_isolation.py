@@ -54,7 +54,7 @@ def post(message):
     url = os.environ["HUB_URL"] + "/api/hub/messages"
     try:
         request = urllib.request.Request(url, json.dumps(message).encode(), headers)
-        return urllib.request.urlopen(request, timeout=10).status
+        return urllib.request.urlopen(request, timeout=60).status
     except urllib.error.HTTPError as error:
         return error.code
 
@@ -102,7 +102,7 @@ def host_addresses() -> list[str]:
 def connect(family: int, address: Any) -> None:
     """Raises OSError when nobody listens there."""
     with socket.socket(family, socket.SOCK_STREAM) as link:
-        link.settimeout(5)
+        link.settimeout(60)
         link.connect(address)
 
 

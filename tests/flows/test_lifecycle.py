@@ -87,13 +87,17 @@ def test_a_roll_out_whose_first_instance_crashes_is_taken_back_until_the_next_co
         eventually(lambda: phases(fleet).get("a-0") in ("handshaking", "executing") and _version(fleet, "a-0") == "2")
         crash(fleet, "a-0")
         eventually(lambda: bool(rows(fleet, "SELECT 1 FROM condition WHERE type = 'RolledBack' AND status = 1")))
-        eventually(lambda: sorted(phases(fleet).values()) == ["executing"] * 2)
-        assert [_version(fleet, n) for n in ("a-0", "a-1")] == ["1", "1"]
+        eventually(lambda: runs_version(fleet, "1"))
         assert fleet.call("explain", "agent/a", *fleet.places).out.count("its roll-out was taken back") == 2
         fleet.commit({"agents.d/a.yaml": agent_text("a", more="  replicas: 2\n  version: '3'\n")})
-        eventually(lambda: [_version(fleet, n) for n in ("a-0", "a-1")] == ["3", "3"])
-        eventually(lambda: sorted(phases(fleet).values()) == ["executing"] * 2)
+        eventually(lambda: runs_version(fleet, "3"))
     assert fleet.check() == []
+
+
+def runs_version(fleet: Fleet, version: str) -> bool:
+    """Whether both instances of `a` work, and were made from this version."""
+    are_made = [_version(fleet, name) for name in ("a-0", "a-1")] == [version] * 2
+    return are_made and sorted(phases(fleet).values()) == ["executing"] * 2
 
 
 def _version(fleet: Fleet, name: str) -> str:

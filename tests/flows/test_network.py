@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.fleet import Fleet, agent_text, task_text
+from tests.flows.fleet import Fleet, agent_text, eventually, task_text
 from tests.router.fleet import free_port
 
 PROGRAM = """
@@ -20,7 +20,7 @@ import json, os, sys, urllib.request
 value = json.load(sys.stdin)["value"]
 request = urllib.request.Request(os.environ["HUB_URL"] + "/api/hub/self")
 request.add_header("Authorization", "Bearer " + open(os.environ["HUB_TOKEN_FILE"]).read())
-with urllib.request.urlopen(request, timeout=10) as answer:
+with urllib.request.urlopen(request, timeout=60) as answer:
     json.dump({"value": value, "instance": json.load(answer)["instance"]}, sys.stdout)
 """
 ARGV = json.dumps(["python3", "-c", PROGRAM])
@@ -58,12 +58,12 @@ def status_of(link: socket.socket, token: str) -> int:
 
 def by_tls(fleet: Fleet, port: int) -> socket.socket:
     context = ssl.create_default_context(cafile=str(fleet.data / "tls" / "ca.crt"))
-    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 10), server_hostname="127.0.0.1")
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 60), server_hostname="127.0.0.1")
 
 
 def by_socket(fleet: Fleet, instance: str) -> socket.socket:
     link = socket.socket(socket.AF_UNIX)
-    link.settimeout(10)
+    link.settimeout(60)
     link.connect(str(fleet.run / "hub" / instance / "hub.sock"))
     return link
 
@@ -135,8 +135,14 @@ def test_a_port_that_is_taken_is_said_to_be_so_and_the_rest_goes_on(processes: F
     fleet.commit({"agents.d/near.yaml": agent_text("near")})
     with socket.create_server(("127.0.0.1", 0)) as taken:
         plane = f'{{listen: "tcp://127.0.0.1:{taken.getsockname()[1]}"}}'
-        answer = fleet.apply("--operator", str(operate(fleet, plane)), "--timeout", "5")
-    assert answer.code == 2
-    assert "Address already in use" in answer.out + answer.err
-    assert status_of(by_socket(fleet, "near-0"), token_of(fleet, "near-0")) == 200
+        operator = str(operate(fleet, plane))
+
+        def is_said_and_the_rest_is_up() -> bool:
+            answer = fleet.apply("--operator", operator, "--timeout", "5")
+            assert answer.code == 2, answer
+            is_said = "Address already in use" in answer.out + answer.err
+            return is_said and (fleet.run / "hub" / "near-0" / "hub.sock").exists()
+
+        eventually(is_said_and_the_rest_is_up)
+        assert status_of(by_socket(fleet, "near-0"), token_of(fleet, "near-0")) == 200
     bring_up(fleet, plane)

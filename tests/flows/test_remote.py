@@ -147,7 +147,7 @@ def test_a_webhook_brings_a_push_into_force_long_before_the_next_poll(remote: Re
         eventually(lambda: remote.in_force() == pushed)
     finally:
         hub.send_signal(signal.SIGINT)
-        hub.communicate(timeout=60)
+        hub.communicate(timeout=180)
 
 
 def test_an_unsigned_commit_leaves_the_last_signed_one_in_force(remote: RemoteFleet) -> None:
@@ -208,7 +208,7 @@ def test_a_hub_that_was_killed_comes_back_without_its_remote_and_takes_the_next_
         eventually(lambda: (remote.run / "api.sock").exists())
     finally:
         hub.kill()
-        hub.communicate(timeout=60)
+        hub.communicate(timeout=180)
     away = remote.shared.rename(remote.folder / "away")
     hub = remote.start("run", *remote.places, *remote.permission)
     try:
@@ -220,4 +220,4 @@ def test_a_hub_that_was_killed_comes_back_without_its_remote_and_takes_the_next_
         assert {i["name"]: i["container_id"] for i in remote.state()["instances"]}["a-0"] == before["a-0"]
     finally:
         hub.send_signal(signal.SIGINT)
-        hub.communicate(timeout=60)
+        hub.communicate(timeout=180)

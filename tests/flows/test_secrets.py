@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.fleet import Fleet, agent_text, eventually, task_text
+from tests.flows.fleet import Fleet, agent_text, eventually, files_below, task_text
 from tests.flows.test_hub import containers
 
 READ = "import hashlib, os, sys; print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest(), end=' ')"
@@ -74,13 +74,11 @@ def vault(fleet: Fleet) -> Vault:
 
 def everything(fleet: Fleet) -> Iterator[tuple[str, bytes]]:
     """What a hub leaves behind and says, by where it is found; but for the instances' own directories of secrets."""
-    for root in (fleet.data, fleet.run):
-        for path in root.rglob("*"):
-            if path.is_file() and path.parent.parent != fleet.run / "secrets":
-                content = path.read_bytes()
-                yield str(path), content
-                if path.suffix == ".gz":
-                    yield f"{path} unpacked", gzip.decompress(content)
+    for path, content in files_below(fleet.data, fleet.run):
+        if path.parent.parent != fleet.run / "secrets":
+            yield str(path), content
+            if path.suffix == ".gz":
+                yield f"{path} unpacked", gzip.decompress(content)
     for command in (
         ("status",),
         ("get", "agents"),
@@ -138,7 +136,7 @@ def test_agents_read_their_own_secrets_new_values_reach_them_and_no_value_is_any
         found = dict(everything(fleet))
     finally:
         hub.terminate()
-        out, err = hub.communicate(timeout=30)
+        out, err = hub.communicate(timeout=180)
     found["what the hub said"] = (out + err).encode()
     assert "secret one has another value now" in out
     assert not [place for place, content in found.items() for value in vault.values if value in content]

@@ -158,9 +158,9 @@ def engine_socket() -> str:
 
 def engine(method: str, target: str, address: str = "") -> Any:
     """One call on an engine's socket, by default `engine_socket`. Raises OSError, AssertionError, GoneError."""
-    connection = http.client.HTTPConnection("engine", timeout=30)
+    connection = http.client.HTTPConnection("engine", timeout=120)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.sock.settimeout(30)
+    connection.sock.settimeout(120)
     try:
         connection.sock.connect(address.removeprefix("unix://") or engine_socket())
         connection.request(method, target)

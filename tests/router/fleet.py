@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import http.client
 import json
+import random
 import secrets
 import socket
 import sqlite3
@@ -70,7 +71,7 @@ class Agent:
         *,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = 15.0,
+        timeout_s: float = 60.0,
     ) -> Reply:
         """One request on a connection of its own. `body` is JSON unless it is bytes."""
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -80,7 +81,7 @@ class Agent:
             return read_reply(connection.getresponse())
 
     @contextlib.contextmanager
-    def connect(self, timeout_s: float = 15.0) -> Iterator[http.client.HTTPConnection]:
+    def connect(self, timeout_s: float = 60.0) -> Iterator[http.client.HTTPConnection]:
         with self.dial(timeout_s) as link:
             connection = http.client.HTTPConnection("hub")
             connection.sock = link
@@ -89,7 +90,7 @@ class Agent:
             finally:
                 connection.close()
 
-    def dial(self, timeout_s: float = 15.0) -> socket.socket:
+    def dial(self, timeout_s: float = 60.0) -> socket.socket:
         """A connection of its own."""
         if self.tls is not None:
             return self.tls.dial(timeout_s)
@@ -112,14 +113,14 @@ class Agent:
 
     def hello(self, **more: object) -> Reply:
         payload = {"version": "1", "capabilities": ["docs.write"], "executor": "command", **more}
-        return self.send("agent.hello", "request", wait_s=5, to="hub", payload=payload)
+        return self.send("agent.hello", "request", wait_s=25, to="hub", payload=payload)
 
     def poll(self, *, wait_s: float = 0, ack: str | None = None, max_: int = 100, only: str = "") -> Reply:
         ack_part = f"&ack={ack}" if ack is not None else ""
         only_part = f"&only={only}" if only else ""
         return self.call("GET", f"/api/hub/messages?wait={wait_s}&max={max_}{ack_part}{only_part}")
 
-    def receive(self, *, wait_s: float = 5) -> list[dict[str, Any]]:
+    def receive(self, *, wait_s: float = 25) -> list[dict[str, Any]]:
         """Poll and acknowledge."""
         polled = self.poll(wait_s=wait_s)
         assert polled.status == 200
@@ -224,10 +225,14 @@ def read_reply(response: http.client.HTTPResponse) -> Reply:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on, and that the kernel gives to nobody who does not ask for it.
+
+    Linux gives away ports from 32768 on, to clients and to listeners on any port.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def tls_entry(port: int) -> dict[str, Any]:
@@ -235,7 +240,7 @@ def tls_entry(port: int) -> dict[str, Any]:
     return {"host": "127.0.0.1", "port": port, "names": ["127.0.0.1", "hub.test"]}
 
 
-def until(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
     """Poll until the condition holds. Raises AssertionError after the time-out."""
     end = time.monotonic() + timeout_s
     while not condition():
