@@ -22,7 +22,7 @@ def script(folder: Path, text: str) -> str:
     return str(path)
 
 
-def sink_of(*argv: str, timeout_s: float = 10.0) -> CommandSink:
+def sink_of(*argv: str, timeout_s: float = 60.0) -> CommandSink:
     return CommandSink(SinkCommand(argv=argv), timeout_s)
 
 
@@ -54,9 +54,9 @@ def test_one_that_is_not_there_is_a_fault() -> None:
 
 def test_one_that_takes_too_long_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     program = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/pid; wait")
-    assert sink_of(program, timeout_s=0.5).send(DOCUMENT).fault == f"{program} did not end within 0.5s"
+    assert sink_of(program, timeout_s=5).send(DOCUMENT).fault == f"{program} did not end within 5s"
     pid = int((tmp_path / "pid").read_text())
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while is_running(pid):
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -66,7 +66,7 @@ def test_what_it_leaves_behind_is_killed_too(tmp_path: Path) -> None:
     program = script(tmp_path, f"sleep 1000 & echo $! > {tmp_path}/pid")
     assert sink_of(program).send(DOCUMENT) == Sent()
     pid = int((tmp_path / "pid").read_text())
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while is_running(pid):
         assert time.monotonic() < end
         time.sleep(0.01)

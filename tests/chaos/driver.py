@@ -247,7 +247,7 @@ class Driver:
         with suppress(OSError):
             headers = {"Idempotency-Key": task.name}
             body = task.text().encode()
-            if call(self._site.run / "api.sock", "POST", "/api/v1/tasks", body, headers, s=0.5).status == 202:
+            if call(self._site.run / "api.sock", "POST", "/api/v1/tasks", body, headers, s=1.5).status == 202:
                 self._unsaid = None
 
     def _has_said_all(self) -> bool:

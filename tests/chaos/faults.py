@@ -4,6 +4,7 @@ A kind is a function from the field of battle to a `Fault` that has begun, or No
 """
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -355,9 +356,13 @@ def container_remove(field: Field, free: Free) -> Fault | None:
         return None
     if field.site.runtime == "process":
         first, daemon = processes.root(field.site, name), processes.agentd(field.site, name)
-        if first is None or not first.send(signal.SIGKILL):
+        folder, away = field.site.run / "process" / name, field.site.fleet.folder / f"removed-{name}"
+        if first is None:
             return None
-        subprocess.run(["rm", "-rf", str(field.site.run / "process" / name)], check=True)
+        with suppress(FileNotFoundError):  # at once, since the hub may put something into it meanwhile
+            folder.rename(away)
+        first.send(signal.SIGKILL)
+        shutil.rmtree(away, ignore_errors=True)
         return _gone(field, "container-remove", name, daemon)
     return _by_hand(field, "container-remove", name, "DELETE", "?force=1")
 

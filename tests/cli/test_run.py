@@ -78,7 +78,7 @@ def test_an_interrupt_stops_what_there_is() -> None:
     interrupts.use(stopped.set)
     assert not stopped.is_set()
     signal.raise_signal(signal.SIGINT)
-    assert stopped.wait(10)
+    assert stopped.wait(60)
 
 
 @pytest.mark.usefixtures("handlers")
@@ -86,10 +86,10 @@ def test_an_interrupt_does_not_wait_for_a_lock_of_what_it_interrupts() -> None:
     taken: Queue[bool] = Queue()
     lock = threading.Lock()
     interrupts = Interrupts()
-    interrupts.use(lambda: taken.put(lock.acquire(timeout=10)))
+    interrupts.use(lambda: taken.put(lock.acquire(timeout=120)))
     with lock:
         signal.raise_signal(signal.SIGINT)
-    assert taken.get(timeout=20)
+    assert taken.get(timeout=120)
 
 
 # --- which runs a start is about --------------------------------------------------------------------------------------

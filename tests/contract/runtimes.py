@@ -77,7 +77,7 @@ def make_spec(under: RuntimeUnderTest, **changes: Any) -> ContainerSpec:
     return ContainerSpec(**{**defaults, **changes})
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Poll until `condition` holds; fail the test when it does not in time."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -123,7 +123,7 @@ def open_engine() -> docker.APIClient:
     asking.close()
     if not isinstance(facts, Ok):
         refuse_to_run(NO_ENGINE)
-    return docker.APIClient(version="auto", timeout=30, **docker.utils.kwargs_from_env())
+    return docker.APIClient(version="auto", timeout=120, **docker.utils.kwargs_from_env())
 
 
 def refuse_to_run(reason: str) -> Any:

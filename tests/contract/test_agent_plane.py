@@ -29,7 +29,7 @@ import json, os, sys, urllib.request
 def call(path, body=None):
     request = urllib.request.Request(os.environ["HUB_URL"] + path, body)
     request.add_header("Authorization", "Bearer " + open(os.environ["HUB_TOKEN_FILE"]).read())
-    return json.load(urllib.request.urlopen(request, timeout=10))
+    return json.load(urllib.request.urlopen(request, timeout=120))
 note = {"id": "n-1", "type": "review.note", "pattern": "event", "to": "reviewer", "payload": "x" * 200_000}
 sent = call("/api/hub/messages", json.dumps(note).encode())
 json.dump([call("/api/hub/self")["instance"], sent["status"]], sys.stdout)
@@ -138,7 +138,7 @@ def test_hello_task_forwarder_and_result_pass(plane: Plane) -> None:
     until(plane.has_said_hello)
     reviewer = plane.fleet.register("reviewer-0")
     plane.assign("r1")
-    until(lambda: bool(plane.reports("task.completed")), timeout_s=20)
+    until(lambda: bool(plane.reports("task.completed")), timeout_s=60)
     (done,) = plane.reports("task.completed")
     assert (done["exit_code"], done["result"]) == (0, ["writer-0", "accepted"])
     assert [len(m["payload"]) for m in reviewer.receive()] == [200_000]
@@ -179,7 +179,7 @@ def test_after_the_router_was_killed_agentd_finds_the_next_one(plane: Plane, mak
     until(again.has_said_hello)
     again.fleet.register("reviewer-0")
     again.assign("r1")
-    until(lambda: bool(again.reports("task.completed")), timeout_s=20)
+    until(lambda: bool(again.reports("task.completed")), timeout_s=60)
 
 
 @pytest.mark.parametrize("make_plane", ["tls"], indirect=True)

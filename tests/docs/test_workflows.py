@@ -93,7 +93,7 @@ def test_a_command_that_is_none_is_found() -> None:
 def test_every_script_of_a_workflow_is_one_of_the_shell(name: str) -> None:
     for script in scripts(workflow(name)):
         plain = re.sub(r"\$\{\{.*?\}\}", "x", script)
-        subprocess.run(["sh", "-n"], input=plain.encode(), check=True, timeout=30)
+        subprocess.run(["sh", "-n"], input=plain.encode(), check=True, timeout=120)
 
 
 # --- the hook, before a real push -------------------------------------------------------------------------------------

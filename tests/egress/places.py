@@ -84,7 +84,7 @@ class Agent:
         """The whole answer. Without headers the token is shown as a bearer."""
         shown = {"Authorization": f"Bearer {self.token}"} if headers is None else dict(headers)
         content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        with closing(http.client.HTTPConnection("hub", timeout=20)) as connection:
+        with closing(http.client.HTTPConnection("hub", timeout=60)) as connection:
             connection.sock = self.connect()
             connection.request(method, path, content, {"Content-Type": "application/json", **shown})
             response = connection.getresponse()
@@ -102,7 +102,7 @@ class Agent:
 
     def connect(self) -> socket.socket:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        link.settimeout(20)
+        link.settimeout(60)
         try:
             link.connect(str(self.socket_path))
         except OSError:
@@ -149,7 +149,7 @@ def egress_process(run: Path, data: Path) -> Iterator[Place]:
         link.stop()
 
 
-def until(condition: Any, timeout_s: float = 10.0) -> None:
+def until(condition: Any, timeout_s: float = 60.0) -> None:
     """Poll until the condition holds. Raises AssertionError after the time-out."""
     end = time.monotonic() + timeout_s
     while not condition():

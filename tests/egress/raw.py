@@ -39,7 +39,7 @@ class Line:
         self.send(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n%b\r\n%b" % (status, len(body), head, body))
 
     def is_ended(self) -> bool:
-        """Whether the other side ends it within ten seconds."""
+        """Whether the other side ends it within a minute."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionError:
@@ -75,7 +75,7 @@ class RawProvider:
             with contextlib.suppress(OSError):
                 line.socket.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
         for line in self.lines:
             line.socket.close()
 
@@ -90,7 +90,7 @@ class RawProvider:
                 link, _ = self._listening.accept()
             except OSError:
                 return
-            link.settimeout(10)
+            link.settimeout(60)
             line = Line(link)
             self.lines.append(line)
             self._start(self._serve, line)

@@ -98,7 +98,7 @@ def test_sigterm_lets_an_answer_come_to_its_end_and_leaves_nothing(own_place: Pl
         line.receive()
         line.send(SSE_HEAD)
         line.chunk(b"data: 1\n\n")
-        goes_on.wait(10)
+        goes_on.wait(60)
         line.chunk(b"data: 2\n\n")
         line.send(b"0\r\n\r\n")
 
@@ -144,7 +144,7 @@ def test_a_swap_of_the_configuration_disturbs_no_answer_under_way(place: Place, 
 
     def serve(line: Line) -> None:
         line.receive()
-        goes_on.wait(10)
+        goes_on.wait(60)
         line.answer(b'{"usage":{"input_tokens":1}}')
 
     with RawProvider(serve) as raw:
@@ -158,7 +158,7 @@ def test_a_swap_of_the_configuration_disturbs_no_answer_under_way(place: Place, 
         assert writer.ask().status == 200
         assert len(api.asked) == 1
         goes_on.set()
-        asking.join(10)
+        asking.join(60)
         assert replies[0].content == b'{"usage":{"input_tokens":1}}'
 
 

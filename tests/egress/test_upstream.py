@@ -49,7 +49,7 @@ def test_who_has_a_good_certificate_gets_the_key_and_the_connection_is_kept(
         place.configure(providers={"anthropic": provider(url, key_file=str(key_file))})
         writer = place.register()
         assert [writer.ask().status, writer.ask().status] == [200, 200]
-    serving.join(10)
+    serving.join(60)
     assert len(asked) == 2
     assert asked[0].startswith(b"POST /base/v1/messages HTTP/1.1\r\nhost: localhost:%d\r\n" % listener.port)
     assert KEY.encode() in asked[0]
@@ -77,7 +77,7 @@ def test_nobody_else_gets_anything(
         reply = place.register().ask()
         assert (reply.status, reply.code) == (502, "provider_failed")
         assert "Traceback" not in place.log
-    serving.join(10)
+    serving.join(60)
     assert asked == []
 
 

@@ -55,7 +55,7 @@ def test_of_many_who_make_it_at_once_all_have_the_same(tmp_path: Path) -> None:
         assert maker.stdin is not None
         maker.stdin.write("x")
         maker.stdin.flush()
-    assert len({maker.communicate(timeout=30)[0] for maker in makers}) == 1
+    assert len({maker.communicate(timeout=120)[0] for maker in makers}) == 1
     assert [maker.returncode for maker in makers] == [0] * 4
     assert sorted(os.listdir(tmp_path / "tls")) == ["ca.crt", "ca.pem"]
 

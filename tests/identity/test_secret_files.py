@@ -52,7 +52,7 @@ def timed() -> Timed:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -191,7 +191,7 @@ def test_a_hanging_provider_delays_nobody_for_long_and_its_answer_is_told(tmp_pa
     assert provider.at_once <= ASKING_AT_ONCE
     assert not told.is_set()
     provider.go.set()
-    assert told.wait(20)
+    assert told.wait(60)
     eventually(lambda: all(secrets.get(name, AGE_S) == ok(b"1") for name in provider.values))
     assert sorted(provider.asked) == sorted(provider.values)
     assert set(secrets.look(tmp_path, tuple(provider.values), AGE_S).values()) == {SecretFault.CHANGED}

@@ -54,7 +54,7 @@ def last_good(fleet: FakeFleet) -> Desired:
 def test_one_run_ends_when_the_fleet_is_as_git_says_and_all_tasks_are_done(fleet: FakeFleet) -> None:
     fleet.commit({**GOOD, "tasks.d/t.yaml": task_text()}, hub=FAST)
     hub = hub_of(fleet)
-    assert hub.run_once(20.0)
+    assert hub.run_once(120.0)
     hub.stop()
     assert fleet.states() == {"changelog": "succeeded"}
 
@@ -80,8 +80,8 @@ def test_one_run_is_ended_by_a_word(fleet: FakeFleet) -> None:
     hub = hub_of(fleet)
     threading.Timer(0.1, hub.stop).start()
     began = time.monotonic()
-    assert not hub.run_once(30.0)
-    assert time.monotonic() - began < 10
+    assert not hub.run_once(600.0)
+    assert time.monotonic() - began < 300
 
 
 def test_serving_goes_on_until_it_is_stopped_and_leaves_everything_running(fleet: FakeFleet) -> None:
@@ -89,11 +89,11 @@ def test_serving_goes_on_until_it_is_stopped_and_leaves_everything_running(fleet
     hub = hub_of(fleet)
     thread = threading.Thread(target=hub.serve)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while fleet.containers() != {"writer-0": "running"} and time.monotonic() < deadline:
         time.sleep(0.01)
     hub.stop()
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert not hub.is_going_down
     assert fleet.containers() == {"writer-0": "running"}
@@ -105,7 +105,7 @@ def test_a_fault_ends_a_pass_and_not_the_hub(fleet: FakeFleet, caplog: pytest.Lo
     fleet.commit(GOOD, hub=FAST)
     divisors = iter([0])
     hub = hub_of(fleet, faults, before_pass=lambda: print(1 // next(divisors, 1)))
-    assert hub.run_once(20.0)
+    assert hub.run_once(120.0)
     hub.stop()
     assert len(faults) == 1
     assert faults[0].startswith("a fault of the hub's own ended this pass: ZeroDivisionError: ")
@@ -132,8 +132,8 @@ def down(
     desired: Desired | None = None,
     *,
     drain: bool = True,
-    patience_s: float = 20.0,
-    timeout_s: float = 20.0,
+    patience_s: float = 120.0,
+    timeout_s: float = 120.0,
     tell: Callable[[str], None] = print,
 ) -> str:
     """What is left of the fleet after taking it down."""
@@ -187,7 +187,7 @@ def test_taking_down_waits_for_tasks_where_it_drains(fleet: FakeFleet) -> None:
     agents = threading.Thread(target=live)
     agents.start()
     assert down(fleet, patience_s=0.1) == ""
-    agents.join(10)
+    agents.join(60)
     assert fleet.states() == {"changelog": "succeeded"}
     assert fleet.containers() == {}
 

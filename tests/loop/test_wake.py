@@ -45,11 +45,11 @@ def test_an_event_of_the_engine_rings_and_makes_its_container_be_looked_at_again
     inspections.get("writer-0", fleet.instances()["writer-0"].container_id)
     thread = follow_engine(fleet.runtime, inspections, wake, stop)
     fleet.runtime.change_field("writer-0", "limits.pids", 7)
-    assert wake.wait(10)
+    assert wake.wait(60)
     assert inspections.names() == []
     stop.set()
     fleet.runtime.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -60,8 +60,8 @@ def test_a_lost_stream_of_events_rings_and_makes_everything_be_looked_at_again(
     follow_engine(fleet.runtime, inspections, wake, stop)
     inspections.get("writer-0", fleet.instances()["writer-0"].container_id)
     fleet.runtime.lose_events()
-    assert wake.wait(10)
-    deadline = 10.0
+    assert wake.wait(60)
+    deadline = 60.0
     while inspections.names() and deadline > 0:
         wake.wait(0.05)
         deadline -= 0.05
@@ -73,9 +73,18 @@ def test_a_hint_of_the_router_rings_and_so_does_its_silence(fleet: FakeFleet, st
     follow_router(fleet.router, wake, stop)
     assert not wake.wait(0.2)
     fleet.router.hint()
-    assert wake.wait(10)
+    assert wake.wait(60)
     fleet.router.die()
-    assert wake.wait(10)
+    assert wake.wait(60)
+
+
+def is_heard(folder: Path, wake: Wake) -> bool:
+    """Whether a new file there rings; several, because those before the watch began are not seen."""
+    for number in range(300):
+        (folder / f"{number}.yaml").write_text("x")
+        if wake.wait(0.2):
+            return True
+    return False
 
 
 def test_a_changed_file_rings_also_in_a_folder_that_comes_later(tmp_path: Path, stop: threading.Event) -> None:
@@ -83,14 +92,9 @@ def test_a_changed_file_rings_also_in_a_folder_that_comes_later(tmp_path: Path, 
     folder = tmp_path / "inbox"
     thread = watch_files(lambda: [str(folder)], wake, stop)
     folder.mkdir()
-    heard = False
-    for number in range(100):
-        (folder / f"{number}.yaml").write_text("x")
-        if heard := wake.wait(0.1):
-            break
-    assert heard
+    assert is_heard(folder, wake)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -101,15 +105,12 @@ def test_a_folder_that_is_removed_rings_and_is_watched_again_when_it_is_back(
     folder.mkdir()
     (tmp_path / "other").mkdir()
     thread = watch_files(lambda: [str(tmp_path / "other"), str(folder)], wake, stop)
-    (folder / "a").touch()
-    while not wake.wait(0.2):
-        (folder / "a").touch()
+    assert is_heard(folder, wake)
     folder.rename(tmp_path / "gone")
     folder.mkdir()
-    assert wake.wait(10)
+    assert wake.wait(60)
     while wake.wait(1.5):
         pass
-    (folder / "b").touch()
-    assert wake.wait(10)
+    assert is_heard(folder, wake)
     stop.set()
-    thread.join(10)
+    thread.join(60)

@@ -76,7 +76,7 @@ class RealOpa:
     def call(self, method: str, path: str, body: str = "") -> Any:
         """The JSON that it answers. Fails on any error."""
         with socket.socket(socket.AF_UNIX) as link, contextlib.closing(http.client.HTTPConnection("opa")) as connection:
-            link.settimeout(10)
+            link.settimeout(60)
             link.connect(self.address.path)
             connection.sock = link
             connection.request(method, path, body.encode())
@@ -89,7 +89,7 @@ class RealOpa:
         arguments = ["run", "--server", "--addr", str(self.address), "--skip-version-check", "--log-level", "error"]
         with open(self._folder / "opa.log", "ab") as log:
             process = subprocess.Popen([self._program, *arguments], stdout=log, stderr=log)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError):
                 self.call("GET", "/health")
@@ -151,7 +151,7 @@ class FakeOpa:
 
     def hang(self, _path: str, _body: Any) -> Said | None:
         """As `react`: says nothing until the server is closed."""
-        self.released.wait(20)
+        self.released.wait(60)
         return None
 
     def drop_all(self) -> None:

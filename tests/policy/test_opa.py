@@ -62,9 +62,9 @@ def fake(stack: ExitStack) -> FakeOpa:
 
 
 def engine_at(stack: ExitStack, address: Address, clock: Clock | None = None, *, settled: bool = True) -> OpaEngine:
-    """An engine for policies r1 with five seconds for an answer; `settled` says that it had the time to fetch them."""
+    """An engine for policies r1 with a minute for an answer; `settled` says that it had the time to fetch them."""
     clock = clock or Clock()
-    settings = OpaSettings(address=address, timeout_s=5.0, failures=3, half_open_after_s=2.0)
+    settings = OpaSettings(address=address, timeout_s=60.0, failures=3, half_open_after_s=2.0)
     engine = OpaEngine(settings, clock)
     stack.callback(engine.close)
     engine.activate(BUNDLE)
@@ -329,7 +329,7 @@ def test_a_policy_that_takes_too_long_for_a_real_opa(stack: ExitStack, shared_re
     engine.activate(BUNDLE)
     began = time.monotonic()
     assert ask(engine) == "no answer within 200 ms"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def test_a_real_opa_that_lost_its_policies_in_a_restart_and_gets_them_again(

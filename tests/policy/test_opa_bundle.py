@@ -69,7 +69,7 @@ def start_with(archive: bytes, folder: Path, key: str) -> tuple[RealOpa | None, 
         process = subprocess.Popen([need_opa(), *arguments, "--verification-key-id", KEY_ID], stdout=log, stderr=log)
     server = RealOpa.__new__(RealOpa)
     server.address, server.process = RealOpa.address_in(folder), process
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while process.poll() is None:
         assert time.monotonic() < end, "OPA neither listens nor ends"
         with contextlib.suppress(OSError):

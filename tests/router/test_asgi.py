@@ -16,11 +16,11 @@ pytestmark = both_transports
 def test_a_poll_waits_until_there_is_something(fleet: Fleet) -> None:
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
     out: list[Reply] = []
-    thread = threading.Thread(target=lambda: out.append(reviewer.poll(wait_s=10)))
+    thread = threading.Thread(target=lambda: out.append(reviewer.poll(wait_s=25)))
     thread.start()
     until(lambda: fleet.state()["instances"]["reviewer-0"]["polls"] == 1)
     writer.send("review.note", to="reviewer", payload=1)
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert [m["payload"] for m in out[0].body["messages"]] == [1]
 
 
@@ -33,17 +33,21 @@ def test_a_poll_ends_after_its_time(fleet: Fleet) -> None:
     reviewer = fleet.register("reviewer-0")
     began = time.monotonic()
     assert reviewer.poll(wait_s=0.3).body["messages"] == []
-    assert 0.25 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.25
 
 
 def test_unacknowledged_messages_come_again_after_the_lease_even_to_a_waiting_poll(fleet: Fleet) -> None:
-    fleet.configure(limits={"lease_s": 0.4})
+    fleet.configure(limits={"lease_s": 600})
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
+    writer.send("review.note", to="reviewer", payload="of a long lease")
+    assert len(reviewer.poll().body["messages"]) == 1
+    assert reviewer.poll().body["messages"] == []
+    fleet.configure(limits={"lease_s": 0.4})
     writer.send("review.note", to="reviewer", payload=1)
     first = reviewer.poll()
-    assert reviewer.poll().body["messages"] == []
-    again = reviewer.poll(wait_s=10)
-    assert again.body["messages"] == first.body["messages"] != []
+    again = reviewer.poll(wait_s=25)
+    assert again.body["messages"] == first.body["messages"]
+    assert [m["payload"] for m in first.body["messages"]] == [1]
 
 
 def test_a_poll_acknowledges_by_cursor(fleet: Fleet) -> None:
@@ -55,7 +59,7 @@ def test_a_poll_acknowledges_by_cursor(fleet: Fleet) -> None:
     assert [m["payload"] for m in first.body["messages"]] == [0, 1]
     second = reviewer.poll(ack=first.body["cursor"])
     assert [m["payload"] for m in second.body["messages"]] == [2]
-    assert [m["payload"] for m in reviewer.poll(wait_s=5).body["messages"]] == [2]
+    assert [m["payload"] for m in reviewer.poll(wait_s=25).body["messages"]] == [2]
     assert reviewer.call("POST", "/api/hub/messages/ack", {"cursor": second.body["cursor"]}).status == 204
     assert reviewer.poll(wait_s=0.4).body["messages"] == []
 
@@ -205,7 +209,7 @@ def test_neither_acknowledges_what_the_other_has(fleet: Fleet) -> None:
     assign(fleet, "reviewer-0")
     daemon, command = reviewer.poll(only="tasks"), reviewer.poll()
     reviewer.poll(only="tasks", ack=daemon.body["cursor"])
-    assert [m["payload"] for m in reviewer.poll(wait_s=5).body["messages"]] == [0, 1, 2]
+    assert [m["payload"] for m in reviewer.poll(wait_s=25).body["messages"]] == [0, 1, 2]
     assert reviewer.call("POST", "/api/hub/messages/ack", {"cursor": command.body["cursor"]}).status == 204
     assert reviewer.poll(wait_s=0.5).body["messages"] == []
     assert fleet.report().instances["reviewer-0"].mailbox_messages == 0
@@ -217,17 +221,17 @@ def test_each_of_the_two_is_woken_by_what_is_its_own(fleet: Fleet) -> None:
     woken: dict[str, list[str]] = {}
 
     def wait(only: str) -> None:
-        woken[only] = [m["type"] for m in reviewer.poll(wait_s=10, only=only).body["messages"]]
+        woken[only] = [m["type"] for m in reviewer.poll(wait_s=25, only=only).body["messages"]]
 
     threads = {only: threading.Thread(target=wait, args=(only,)) for only in ("tasks", "")}
     for nth, only in enumerate(threads, 1):
         threads[only].start()
         until(lambda nth=nth: fleet.state()["instances"]["reviewer-0"]["polls"] == nth)  # type: ignore[misc]
     writer.send("review.note", to="reviewer")
-    threads[""].join(timeout=5)
+    threads[""].join(timeout=60)
     assert woken == {"": ["review.note"]}
     assign(fleet, "reviewer-0")
-    threads["tasks"].join(timeout=5)
+    threads["tasks"].join(timeout=60)
     assert woken == {"": ["review.note"], "tasks": ["task.assigned"]}
 
 

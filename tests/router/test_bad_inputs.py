@@ -48,7 +48,7 @@ def test_a_token_that_is_none_is_refused(fleet: Fleet, token: str) -> None:
     writer = fleet.register("writer-0")
     request = b"GET /api/hub/self HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer " + token.encode() + b"\r\n\r\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         link.connect(str(writer.socket_path))
         link.sendall(request)
         assert link.recv(4096).startswith(b"HTTP/1.1 401 ")
@@ -196,7 +196,7 @@ def test_a_slow_writer_of_a_body_holds_only_what_it_announced(fleet: Fleet) -> N
 def test_what_is_not_http_is_a_400_or_the_end_and_the_router_goes_on(fleet: Fleet, request_: bytes) -> None:
     writer = fleet.register("writer-0")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
-        link.settimeout(10)
+        link.settimeout(60)
         link.connect(str(writer.socket_path))
         link.sendall(request_)
         link.shutdown(socket.SHUT_WR)

@@ -42,7 +42,7 @@ def ask(
 ) -> tuple[Reply, bytes]:
     """One call on the bundle service, with the token of the data directory or another."""
     token = (fleet.data / "opa" / "token").read_text() if token is None else token
-    connection = http.client.HTTPConnection("127.0.0.1", port_of(fleet), timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(fleet), timeout=120)
     try:
         connection.request(method, path, body, {"Authorization": f"Bearer {token}", **(headers or {})})
         response = connection.getresponse()
@@ -85,7 +85,7 @@ def test_a_long_poll_ends_with_the_next_policies(served: Fleet) -> None:
     served.configure(log={"retention_s": 5.0})
     assert waiting.is_alive(), "other changes do not concern OPA"
     served.configure(policy=policy("p2"))
-    waiting.join(10)
+    waiting.join(60)
     assert found[0][0].status == 200
     assert revision_in(found[0][1]) == "p2"
 
@@ -191,7 +191,7 @@ def test_a_status_explains_why_opa_is_not_ready(served: Fleet) -> None:
     bundle = {"name": "hub", "code": "bundle_error", "message": "it is odd"}
     assert ask(served, "POST", "/status", json.dumps({"bundles": {"hub": bundle}}).encode())[0].status == 200
     assert served.report().policy_fault == "opa: OPA does not take the policies: it is odd"
-    assert "policy" in served.link.wait_hint(5)
+    assert "policy" in served.link.wait_hint(60)
     assert ask(served, "POST", "/status", b"{}")[0].status == 200
     assert served.report().policy_fault == ""
     assert ask(served, "POST", "/status", b"no")[0].status == 400
@@ -202,16 +202,16 @@ def test_sigterm_answers_those_who_wait(served: Fleet) -> None:
     found: list[int] = []
 
     def wait() -> None:
-        found.append(ask(served, "GET", BUNDLE, headers={"If-None-Match": tag, "Prefer": "wait=30"})[0].status)
+        found.append(ask(served, "GET", BUNDLE, headers={"If-None-Match": tag, "Prefer": "wait=100"})[0].status)
 
     waiting = threading.Thread(target=wait)
     waiting.start()
     until(lambda: lines_of(served) > 0)
     began = time.monotonic()
     served.link.stop()
-    waiting.join(10)
+    waiting.join(60)
     assert found == [503]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
 
 
 def lines_of(fleet: Fleet) -> int:
@@ -250,7 +250,7 @@ def test_a_real_opa_logs_its_decisions_and_takes_no_foreign_bundle(served: Fleet
         until(lambda: served.state()["policy"]["engine"] == "opa")
         assert writer.send("review.note", to="reviewer").status == 202
         decisions = served.data / "log" / "opa-decisions.jsonl"
-        until(lambda: decisions.exists() and '"review.note"' in decisions.read_text(), timeout_s=20)
+        until(lambda: decisions.exists() and '"review.note"' in decisions.read_text(), timeout_s=60)
     finally:
         stop_opa(served.run)
     (row,) = [r for line in decisions.read_text().splitlines() if "review.note" in str(r := json.loads(line))]

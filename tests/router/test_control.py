@@ -62,7 +62,7 @@ def send_all(agent: Agent, numbers: Iterable[int], accepted: list[int]) -> None:
 
 
 def test_twenty_swaps_under_ten_thousand_messages_lose_and_double_none(fleet: Fleet) -> None:
-    total, swaps, deadline = 10_000, 20, time.monotonic() + 120
+    total, swaps, deadline = 10_000, 20, time.monotonic() + 600
     senders = [fleet.register(f"writer-{number}") for number in range(8)]
     reviewer = fleet.register("reviewer-0")
     accepted: list[int] = []
@@ -85,7 +85,7 @@ def test_twenty_swaps_under_ten_thousand_messages_lose_and_double_none(fleet: Fl
         thread.start()
     for swap in range(swaps):
         sent = (swap + 1) * total // (swaps + 1)
-        until(lambda sent=sent: len(accepted) >= sent, timeout_s=60)  # type: ignore[misc]
+        until(lambda sent=sent: len(accepted) >= sent, timeout_s=300)  # type: ignore[misc]
         fleet.configure(revision=f"rev{swap}")
     for thread in threads:
         thread.join(timeout=max(0.0, deadline - time.monotonic()))
@@ -181,7 +181,7 @@ def test_removing_revokes_and_closes_what_is_open(fleet: Fleet) -> None:
         thread.start()
         until(lambda: fleet.state()["instances"]["writer-0"]["polls"] == 1)
         fleet.link.remove_instance("writer-0")
-        thread.join(timeout=5)
+        thread.join(timeout=60)
         assert not thread.is_alive()
         assert idle.sock.recv(1) == b""
     assert not writer.socket_path.exists()
@@ -234,10 +234,10 @@ def test_sending_to_an_unknown_instance_is_refused(fleet: Fleet) -> None:
 def test_hints_come_as_soon_as_there_is_something(fleet: Fleet) -> None:
     fleet.link.wait_hint(0)
     out: list[object] = []
-    thread = threading.Thread(target=lambda: out.append(fleet.link.wait_hint(10)))
+    thread = threading.Thread(target=lambda: out.append(fleet.link.wait_hint(60)))
     thread.start()
     fleet.register("writer-0")
-    thread.join(timeout=5)
+    thread.join(timeout=60)
     assert out == [["agent"]]
     assert fleet.link.wait_hint(0.05) == []
 

@@ -85,10 +85,10 @@ def test_a_rule_that_takes_too_long_is_killed_and_the_worker_replaced() -> None:
             began = time.monotonic()
             with pytest.raises(PolicyEngineError, match="deadline"):
                 await engine.decide("message", question("public"))
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 30
             with pytest.raises(PolicyEngineError):
                 await engine.decide("message", question("public", 1))
-            end = time.monotonic() + 10
+            end = time.monotonic() + 60
             while True:
                 try:
                     await engine.decide("message", question("public"))

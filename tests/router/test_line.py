@@ -25,7 +25,7 @@ class Wire:
     """A raw connection that reads answers one by one."""
 
     def __init__(self, agent: Agent) -> None:
-        self.link = agent.dial(10)
+        self.link = agent.dial(60)
         self._received = b""
 
     def send(self, data: bytes) -> None:
@@ -68,7 +68,7 @@ def wire(agents: tuple[Agent, Agent]) -> Iterator[Wire]:
 def payloads(reviewer: Agent, count: int) -> list[object]:
     found: list[object] = []
     while len(found) < count:
-        found += [message["payload"] for message in reviewer.receive(wait_s=5)]
+        found += [message["payload"] for message in reviewer.receive()]
     return found
 
 
@@ -159,7 +159,7 @@ def test_other_requests_between_messages_find_their_answers(agents: tuple[Agent,
 def test_a_request_that_waits_gets_its_reply_and_the_line_goes_on(agents: tuple[Agent, Agent], wire: Wire) -> None:
     writer, reviewer = agents
     body = json.dumps(writer.envelope("review.request", "request", to="reviewer")).encode()
-    wire.send(post(writer, body, query="?wait=10"))
+    wire.send(post(writer, body, query="?wait=50"))
     (request,) = reviewer.receive()
     reviewer.send("review.result", "reply", correlation_id=request["id"], payload="fine")
     status, _, answer = wire.answer()

@@ -64,7 +64,7 @@ def call(case: schemathesis.Case, fleet: Fleet, url: str, *more: Any) -> None:
     if (wait := _as_number(case.query.get("wait"))) is not None and wait > LONGEST_WAIT_S:
         case.query["wait"] = LONGEST_WAIT_S
     token = {"Authorization": f"Bearer {fleet.agents['writer-0'].token}"}
-    response = case.call(base_url=url, headers=token, timeout=20)
+    response = case.call(base_url=url, headers=token, timeout=120)
     assert response.status_code != 500, response.text
     case.validate_response(response, checks=[*CHECKS, *more])
 

@@ -124,7 +124,7 @@ def make_spec(**changes: Any) -> ContainerSpec:
     return ContainerSpec(**{**defaults, **changes})
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Poll until `condition` holds; fail the test when it does not in time."""
     deadline = time.monotonic() + within_s
     while not condition():

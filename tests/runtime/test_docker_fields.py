@@ -217,7 +217,7 @@ def test_what_is_updated_by_hand_shows(
     container_id = under.runtime.create(spec)
     under.runtime.start(container_id)
     response = engine.post(
-        f"{engine.base_url}/v{engine.api_version}/containers/{container_id}/update", json=change, timeout=30
+        f"{engine.base_url}/v{engine.api_version}/containers/{container_id}/update", json=change, timeout=120
     )
     assert response.ok, response.text
     assert differing(under, under.runtime.normalise(spec)) == fields

@@ -195,6 +195,6 @@ def test_limits_of_a_container_that_does_not_run_hold_from_the_next_start(world:
 def test_the_deadline_of_the_grace_is_not_waited_for(world: World) -> None:
     container_id = world.run()
     began_s = time.monotonic()
-    world.runtime.stop(container_id, 30)
-    assert time.monotonic() - began_s < 5
+    world.runtime.stop(container_id, 600)
+    assert time.monotonic() - began_s < 300
     eventually(lambda: world.processes() == set())

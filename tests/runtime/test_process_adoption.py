@@ -40,7 +40,7 @@ def run_hub(world: World, *what: str, crash_at: str = "") -> str:
         env={**os.environ, "PYTHONPATH": SEARCH_PATH, "RECONCILER_CRASH_AT": crash_at},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.returncode == (-signal.SIGKILL if crash_at else 0)
@@ -52,7 +52,7 @@ def test_a_second_runtime_finds_and_ends_what_the_first_started(world: World) ->
     second = world.adopt()
     assert second.inspect("writer-0") == world.runtime.inspect("writer-0")
     second.start(container_id)
-    second.stop(container_id, 5)
+    second.stop(container_id, 60)
     assert world.state().exit_code == 143
 
 
@@ -61,7 +61,7 @@ def test_containers_outlive_the_process_that_started_them(world: World) -> None:
     state = world.state()
     assert (state.id, state.state) == (container_id, "running")
     assert is_alive(state.pid)
-    world.runtime.stop(container_id, 5)
+    world.runtime.stop(container_id, 60)
     assert not is_alive(state.pid)
 
 
@@ -71,7 +71,7 @@ def test_the_exit_of_a_program_is_known_though_no_hub_was_there(world: World) ->
         [sys.executable, "-c", code, world.fleet, str(world.root)],
         env={**os.environ, "PYTHONPATH": SEARCH_PATH},
         stdout=subprocess.DEVNULL,
-        timeout=30,
+        timeout=120,
         check=True,
     )
     assert world.await_exit().exit_code == 7
@@ -176,7 +176,7 @@ def test_a_torn_state_file_is_no_state(world: World) -> None:
     world.run()
     (world.root / "writer-0" / "state.json").write_text("")
     assert world.state().state == "running"
-    world.runtime.stop("writer-0", 5)
+    world.runtime.stop("writer-0", 60)
     assert world.state().exit_code == 143
 
 
@@ -190,7 +190,7 @@ def test_two_hubs_that_start_the_same_container_start_it_once(world: World) -> N
         )
         for _ in range(2)
     ]
-    assert [hub.wait(30) for hub in hubs] == [0, 0]
+    assert [hub.wait(60) for hub in hubs] == [0, 0]
     assert world.processes() == {world.shim_pid(), world.state().pid}
 
 

@@ -31,7 +31,7 @@ def test_what_was_and_what_comes_is_told_in_order(tmp_path: Path) -> None:
     eventually(lambda: [event.action for event in late.events] == ["start"])
     journal.close()
     for each in (follower, late):
-        each.thread.join(5)
+        each.thread.join(60)
         assert not each.thread.is_alive()
 
 
@@ -42,7 +42,7 @@ def test_following_begins_before_there_is_a_journal(tmp_path: Path) -> None:
     journal.append("writer-0", "create")
     eventually(lambda: [event.name for event in follower.events] == ["writer-0"])
     journal.close()
-    follower.thread.join(5)
+    follower.thread.join(60)
 
 
 def test_nothing_is_lost_when_the_journal_is_full(tmp_path: Path) -> None:
@@ -57,8 +57,8 @@ def test_nothing_is_lost_when_the_journal_is_full(tmp_path: Path) -> None:
     replay = Follower(journal)
     eventually(lambda: [event.name for event in replay.events] == names)
     journal.close()
-    follower.thread.join(5)
-    replay.thread.join(5)
+    follower.thread.join(60)
+    replay.thread.join(60)
 
 
 def test_half_a_line_waits_for_its_other_half_and_garbage_is_skipped(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_half_a_line_waits_for_its_other_half_and_garbage_is_skipped(tmp_path: P
     expected = RuntimeEvent(name="writer-0", action="die", time_ns=12)
     eventually(lambda: follower.events == [expected])
     journal.close()
-    follower.thread.join(5)
+    follower.thread.join(60)
 
 
 def test_somebody_looks_now_and_then_while_somebody_follows(tmp_path: Path) -> None:
@@ -80,4 +80,4 @@ def test_somebody_looks_now_and_then_while_somebody_follows(tmp_path: Path) -> N
     follower = Follower(journal)
     eventually(lambda: len(looks) > 1)
     journal.close()
-    follower.thread.join(5)
+    follower.thread.join(60)

@@ -27,7 +27,7 @@ def is_dead(pid):
     return process is None or process.ended
 
 def wait_for(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -87,7 +87,7 @@ def find_python() -> str:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
         try:
-            subprocess.run([candidate, "-c", "import msgspec, reconciler"], **as_nobody(), check=True, timeout=20)
+            subprocess.run([candidate, "-c", "import msgspec, reconciler"], **as_nobody(), check=True, timeout=120)
         except (OSError, subprocess.SubprocessError):
             continue
         return candidate

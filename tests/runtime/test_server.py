@@ -49,7 +49,7 @@ def answering(server: Server, answer: bytes) -> Iterator[None]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield
-        thread.join(10)
+        thread.join(60)
 
 
 def http(status: str, body: object) -> bytes:

@@ -122,6 +122,6 @@ def run_shim(directory: Path, token: str) -> str:
         stderr=subprocess.STDOUT,
         start_new_session=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
     ).stdout

@@ -46,7 +46,7 @@ class Repo:
             env={**IDENTITY, **(env or {})},
             input=stdin,
             capture_output=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         assert not check or done.returncode == 0, done.stderr.decode()

@@ -157,7 +157,7 @@ with build_directory({str(tmp_path / "c")!r}) as partial:
         os.kill(os.getpid(), signal.SIGKILL)
 """
     env = {**os.environ, "RECONCILER_CRASH_AT": moment}
-    done = subprocess.run([sys.executable, "-c", code], env=env, timeout=20, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=env, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "c").exists()
     assert len([n for n in os.listdir(tmp_path) if n.startswith(".c.partial-")]) == 1
@@ -257,7 +257,7 @@ def test_another_user_can_use_git_in_a_checkout(history: Repo, tmp_path: Path) -
             group=ORDINARY_UID,
             extra_groups=[],
             capture_output=True,
-            timeout=20,
+            timeout=120,
             check=False,
         )
 

@@ -162,7 +162,7 @@ def test_an_unchanged_file_is_not_read_again_and_a_changed_one_is(root: Path) ->
         (many / f"{number}.yaml").write_text(f"{number}\n" * 100)
         os.utime(many / f"{number}.yaml", (1, 1))
     head(source)
-    deadline, cost = time.monotonic() + 10, 1_000_000
+    deadline, cost = time.monotonic() + 60, 1_000_000
     while cost > 10_000 and time.monotonic() < deadline:
         before = bytes_read()
         head(source)

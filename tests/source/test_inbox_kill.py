@@ -43,7 +43,7 @@ def run_hub(root: Path, store: Path, crash_at: str = "") -> int:
     done = subprocess.run(
         [sys.executable, "-c", HUB, str(root), str(store)],
         env={**os.environ, "RECONCILER_CRASH_AT": crash_at},
-        timeout=30,
+        timeout=120,
         check=False,
     )
     return done.returncode
