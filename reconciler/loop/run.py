@@ -137,6 +137,7 @@ class Loop:
         self._alerts = alerts or Alerts(world.store, world.fleet, world.clock)
         self._suspensions: tuple[Suspension, ...] = ()
         self._store_fault: Condition | None = None
+        self._own_fault: Condition | None = None
         self._source_read_at = world.clock.boottime()
 
     def close(self) -> None:
@@ -357,11 +358,30 @@ class Loop:
             self._store_fault = replace(fault, alerted=True)
             self._alerts.tell_unkept(fault, self._settings)
 
+    def note_own_fault(self, reason: str, message: str) -> None:
+        """A fault of the hub's own ended a pass. Told at once; on record with the next pass that comes so far."""
+        fault = self._condition(Finding(type="PassFailed", reason=reason, message=message))
+        if self._own_fault is None:
+            self._alerts.tell_unkept(fault, self._settings)
+        else:
+            fault = replace(fault, since=self._own_fault.since)
+        self._own_fault = replace(fault, alerted=True)
+
+    def end_own_fault(self) -> None:
+        """A whole pass went well. Raises StoreError."""
+        if self._own_fault is None:
+            return
+        key = (self._own_fault.subject, self._own_fault.type)
+        over = replace(self._own_fault, status=False, reason="Resolved", message="", since=self._world.clock.now())
+        self._conditions = self._keep_conditions([over], {**self._conditions, key: over})
+        self._own_fault = None
+
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """Those that are true now."""
-        known = [c for c in self._conditions.values() if c.status]
-        return (*known, self._store_fault) if self._store_fault is not None else tuple(known)
+        unkept = [c for c in (self._store_fault, self._own_fault) if c is not None]
+        keys = {(c.subject, c.type) for c in unkept}
+        return (*(c for key, c in self._conditions.items() if c.status and key not in keys), *unkept)
 
     @property
     def source_age_s(self) -> float:
@@ -389,6 +409,8 @@ class Loop:
             found.append(Finding(type="SandboxNotEnforced", reason="ProcessRuntime", message=message))
         found += [f for of_kind in findings.values() for f in of_kind]
         wanted = {**self._said_of_newest(faults), **{f.key: self._condition(f) for f in found}}
+        if self._own_fault is not None:
+            wanted[self._own_fault.subject, self._own_fault.type] = self._own_fault
         changed = self._changed_conditions(wanted, {"hub", *findings})
         now_true = {**self._conditions, **{(c.subject, c.type): c for c in changed}}
         if record:
@@ -425,7 +447,7 @@ class Loop:
             elif before is None:
                 changed.append(after)
             elif not before.status:
-                changed.append(replace(after, alerted=before.alerted))
+                changed.append(replace(after, alerted=before.alerted or after.alerted))
             elif before.message != after.message:
                 changed.append(replace(after, since=before.since, alerted=before.alerted))
         return changed

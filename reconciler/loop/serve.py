@@ -7,10 +7,12 @@ everything; `run_once` returns when the fleet has converged, or can get no furth
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from reconciler.core.change import Action, Cause
 from reconciler.core.condition import Mode
@@ -38,6 +40,7 @@ STUCK_S = 15.0
 """How long nothing must have moved before `run_once` gives up: agents call again within seconds of any fault."""
 TELL_S = 20.0
 HANGS_AFTER_S = 300.0
+_PACKAGE = Path(__file__).parent.parent
 
 
 class Hub:
@@ -138,13 +141,16 @@ class Hub:
             self._before_pass()
             self.last = self._loop.run_pass()
             self._after_pass()
+            self._loop.end_own_fault()
         except StoreError as exc:
             self._loop.note_store_fault(str(exc))
             self._on_fault(f"StoreUnwritable: {exc}")
             return None
         except Exception as exc:
             logging.getLogger("reconciler").exception("a pass failed")
-            self._on_fault(f"a fault of the hub's own ended this pass: {type(exc).__name__}: {exc}")
+            reason, message = type(exc).__name__, f"a fault of the hub's own ended a pass: {_place_fault(exc)}"
+            self._loop.note_own_fault(reason, message)
+            self._on_fault(f"PassFailed: {message}")
             return None
         finally:
             self._passed_at, self._hangs_after_s = time.monotonic(), max(HANGS_AFTER_S, 3 * self._resync_s())
@@ -167,6 +173,14 @@ class Hub:
     def _resync_s(self) -> float:
         desired = self._loop.revisions.last_good()
         return desired.hub.loop.resync if desired else DEFAULT_RESYNC_S
+
+
+def _place_fault(exc: Exception) -> str:
+    """What, and where in our code. What it says may hold anything, and stands in the log alone."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(_PACKAGE)] or frames
+    where = "".join(f" in {Path(f.filename).name}:{f.lineno} ({f.name})" for f in ours[-1:])
+    return f"{type(exc).__name__}{where}; see the hub's log"
 
 
 def take_down(

@@ -368,3 +368,24 @@ def test_a_sink_that_the_operator_does_not_define_is_refused(fleet: FakeFleet) -
     fleet.commit(GOOD, hub=hub_text(alerts={"sinks": ["log", "sms"]}))
     (problem,) = fleet.run().problems
     assert "alerts.sinks is sms, but the operator allows log pager (sinks)" in str(problem)
+
+
+def test_a_fault_of_the_hubs_own_is_told_once_on_record_with_the_next_pass_and_over_with_a_whole_one(
+    fleet: FakeFleet,
+) -> None:
+    said = listen(fleet)
+    settled(fleet)
+    for _ in range(2):
+        fleet.loop.note_own_fault("KeyError", "a fault of the hub's own ended a pass: KeyError; see the hub's log")
+    assert [c.type for c in fleet.loop.conditions] == ["PassFailed"]
+    assert records.conditions(fleet.store) == {}
+    fleet.run()
+    assert [(c.type, c.reason) for c in records.conditions(fleet.store).values()] == [("PassFailed", "KeyError")]
+    fleet.run()
+    assert [c.type for c in fleet.loop.conditions] == ["PassFailed"]
+    assert said.all == [("raised", "hub", "PassFailed")]
+    fleet.loop.end_own_fault()
+    assert fleet.loop.conditions == ()
+    assert said.all[1:] == [("cleared", "hub", "PassFailed")]
+    fleet.run()
+    assert said.all[2:] == []

@@ -11,6 +11,7 @@ from reconciler.kinds import KINDS
 from reconciler.kinds.kind import Desired
 from reconciler.loop.run import PassReport
 from reconciler.loop.serve import Hub, nothing_desired, take_down
+from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, put_beside
 from tests.fakes.texts import agent_text, hub_text, task_text
 
@@ -26,7 +27,12 @@ def fleet(tmp_path: Path) -> Iterator[FakeFleet]:
     made.end_hub()
 
 
-def hub_of(fleet: FakeFleet, faults: list[str] | None = None, before_pass: Callable[[], None] = lambda: None) -> Hub:
+def hub_of(
+    fleet: FakeFleet,
+    faults: list[str] | None = None,
+    before_pass: Callable[[], None] = lambda: None,
+    after_pass: Callable[[], None] = lambda: None,
+) -> Hub:
     """A hub whose agents take a step after each pass, while its clock goes on."""
 
     def live(_report: PassReport) -> None:
@@ -40,6 +46,7 @@ def hub_of(fleet: FakeFleet, faults: list[str] | None = None, before_pass: Calla
         KINDS,
         fleet.inspections,
         before_pass=before_pass,
+        after_pass=after_pass,
         on_pass=live,
         on_fault=told.append,
     )
@@ -108,8 +115,33 @@ def test_a_fault_ends_a_pass_and_not_the_hub(fleet: FakeFleet, caplog: pytest.Lo
     assert hub.run_once(120.0)
     hub.stop()
     assert len(faults) == 1
-    assert faults[0].startswith("a fault of the hub's own ended this pass: ZeroDivisionError: ")
+    assert faults[0].startswith("PassFailed: a fault of the hub's own ended a pass: ZeroDivisionError")
     assert "a pass failed" in caplog.text
+    assert fleet.loop.conditions == ()
+    ends = [e.reason.partition(":")[0] for e in fleet.audit() if e.action == "PassFailed"]
+    assert ends == ["now true", "over"]
+
+
+def test_a_fault_behind_the_pass_stays_a_condition_until_a_whole_pass_goes_well(fleet: FakeFleet) -> None:
+    fleet.commit(GOOD, hub=FAST)
+    shown: list[tuple[str, ...]] = []
+
+    def fail() -> None:
+        shown.append(tuple(c.type for c in fleet.loop.conditions))
+        if len(shown) < 4:
+            raise LookupError("a secret of somebody's")
+
+    hub = hub_of(fleet, after_pass=fail)
+    assert hub.run_once(20.0)
+    hub.stop()
+    assert shown[:4] == [(), ("PassFailed",), ("PassFailed",), ("PassFailed",)]
+    assert fleet.loop.conditions == ()
+    (begun, ended) = [e for e in fleet.audit() if e.action == "PassFailed"]
+    assert begun.reason.startswith("now true: a fault of the hub's own ended a pass: LookupError in ")
+    assert "test_serve" in begun.reason or "serve.py" in begun.reason
+    assert "secret" not in begun.reason
+    assert ended.reason == "over: "
+    assert [c for c in records.conditions(fleet.store).values() if c.status] == []
 
 
 def test_a_store_that_cannot_be_written_is_told_as_a_condition(fleet: FakeFleet) -> None:
