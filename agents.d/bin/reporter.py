@@ -1,7 +1,8 @@
 """The reporter: one Markdown report of what other tasks found.
 
 Operation: `report`. It reads the results of the tasks that this one depends on, and the findings that agents raised
-meanwhile, writes `report.md` to HUB_OUTPUT, and announces it on the topic `report.published`.
+meanwhile, writes `report.md` to HUB_OUTPUT, and announces it on the topic `report.published`. Which files are both
+large and often changed shows only when several results lie side by side: it has the reviewer look into these.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from repository import WorkError
-from work import Result, Task, count, mailbox, perform, progress, send
+from work import Result, Task, count, delegate, mailbox, perform, progress, send
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +48,21 @@ TABLES = {
 }
 
 
-def report(task: Task, *, title: str = "Repository report", rows: int = 10) -> Result:
-    """Combine the parents' results; each table shows at most `rows` rows."""
+def report(task: Task, *, title: str = "Repository report", rows: int = 10, review: int = 0) -> Result:
+    """Combine the parents' results; each table shows at most `rows` rows.
+
+    Delegates to the reviewer a look into the first `review` hotspots.
+    """
     results = {name: value for name, value in task.parents.items() if isinstance(value, dict) and "do" in value}
     if not results:
         raise WorkError("there is nothing to combine: no task in dependsOn left a result of this fleet")
     progress(f"combining {count(len(results), 'result')}")
     hotspots = _hotspots(results.values())
+    looked_into = [str(h["path"]) for h in hotspots if str(h["path"]).endswith(".py")][:review]
+    reviewed = _have_reviewed(task, looked_into, rows) if looked_into else None
     with mailbox() as heard:
         findings = [_to_finding(m) for m in heard if m["type"] == "finding.raised"]
-        text = "\n".join(_lines(title, results, hotspots, findings, rows)) + "\n"
+        text = "\n".join(_lines(title, results, hotspots, reviewed, findings, rows)) + "\n"
         task.output.mkdir(parents=True, exist_ok=True)
         (task.output / "report.md").write_text(text, encoding="utf-8")
     attention = [f"{name}: {_text(r.get('summary'))}" for name, r in results.items() if r.get("ok") is False]
@@ -83,11 +89,28 @@ def report(task: Task, *, title: str = "Repository report", rows: int = 10) -> R
             for name, r in results.items()
         ],
         "hotspots": hotspots,
+        **({"reviewed": reviewed} if reviewed is not None else {}),
         "findings": findings,
         "attention": attention,
         "left_out": sorted(task.parents.keys() - results.keys()),
         "artefacts": [{"name": "report.md", "sha256": sha256, "size": len(text.encode())}],
         "messages": [send("report.published", payload, topic="report.published")],
+    }
+
+
+def _have_reviewed(task: Task, paths: list[str], top: int) -> Result:
+    """What the reviewer found in these files, or why it did not."""
+    prompt = f"Which functions of these {count(len(paths), 'file')} are the longest?"
+    answer = delegate(task, "reviewer", prompt, {"do": "long", "paths": paths, "top": top})
+    result = answer.get("result")
+    return {
+        "by": "reviewer",
+        "task": str(answer.get("task", "")),
+        "paths": paths,
+        "ok": answer.get("ok") is True,
+        "summary": _text(result.get("summary")) if isinstance(result, dict) else "",
+        "reason": str(answer.get("reason") or answer.get("error") or ""),
+        "functions": [{"name": f["name"], "path": f["path"], "lines": f["lines"]} for f in _rows(result, "functions")],
     }
 
 
@@ -121,6 +144,7 @@ def _lines(
     title: str,
     results: Mapping[str, Any],
     hotspots: Sequence[Mapping[str, Any]],
+    reviewed: Result | None,
     findings: Sequence[Mapping[str, Any]],
     rows: int,
 ) -> Iterator[str]:
@@ -147,6 +171,18 @@ def _lines(
             "",
         )
         yield from _table(("path", "commits", "lines"), hotspots[:rows])
+    if reviewed is not None:
+        yield from (
+            "",
+            "### What is long in them",
+            "",
+            f"As {reviewed['by']} found, who was asked for this report.",
+            "",
+        )
+        if reviewed["ok"]:
+            yield from _table(("name", "path", "lines"), _rows(reviewed, "functions")[:rows])
+        else:
+            yield f"Not known: {_text(reviewed['reason'])}"
     if findings:
         yield from ("", "## Findings", "", "What agents told while they worked.", "")
         yield from _table(("path", "line", "rule", "message", "by"), findings)

@@ -12,6 +12,7 @@ import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -85,15 +86,20 @@ def layers(task: Task, *, settings: str = "pyproject.toml") -> Result:
     }
 
 
-def long(task: Task, *, function_lines: int = 50, file_lines: int = 400, top: int = 10) -> Result:
-    """Python functions and files past a length, the `top` longest, and the usual length.
+def long(
+    task: Task, *, function_lines: int = 50, file_lines: int = 400, top: int = 10, paths: tuple[str, ...] = ()
+) -> Result:
+    """Python functions and files past a length, the `top` longest, and the usual length; of `paths` only, if given.
 
-    Others may have asked for a review of some files by message: how long these are.
+    Others may have asked for a review of some files by message: how long these are. Who gave `paths` is told by the
+    result alone.
     """
     functions: list[Function] = []
     files: list[tuple[int, str]] = []
     unreadable: list[Result] = []
     for path, source in _python(task):
+        if paths and path not in paths:
+            continue
         files.append((len(source.splitlines()), path))
         try:
             functions.extend(_functions(path, ast.parse(source)))
@@ -104,7 +110,7 @@ def long(task: Task, *, function_lines: int = 50, file_lines: int = 400, top: in
     files.sort(key=lambda item: (-item[0], item[1]))
     long_functions = [f for f in functions if f.lines > function_lines]
     long_files = [(lines, path) for lines, path in files if lines > file_lines]
-    with mailbox() as heard:
+    with nullcontext([]) if paths else mailbox() as heard:
         asked = sorted({p for m in heard if m["type"] == "review.request" for p in m["payload"]["paths"]})
     return {
         "ok": not long_functions and not long_files and not unreadable,
@@ -136,7 +142,7 @@ def long(task: Task, *, function_lines: int = 50, file_lines: int = 400, top: in
         "unreadable": unreadable,
         "messages": [
             raise_finding(task, "length", path, 1, f"it has {lines} lines, more than {file_lines}")
-            for lines, path in long_files[:MAX_FINDINGS_SENT]
+            for lines, path in (() if paths else long_files[:MAX_FINDINGS_SENT])
         ],
     }
 

@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from urllib.parse import urlsplit
 from repository import WorkError, read_revision
 
 MESSAGE_TIMEOUT_S = 3.0
+REPLY_WAIT_S = 15
+"""How long one call waits for a reply; `progress` is told between two."""
 MAX_HEARD = 1000
 MAX_ANSWER_BYTES = 8 * 2**20
 _BATCH = 100
@@ -125,13 +128,48 @@ def mailbox() -> Iterator[list[Message]]:
             _call("POST", "/ack", {"cursor": cursor})
 
 
-def _call(method: str, path: str, content: Result | None = None) -> tuple[int, bytes]:
+def delegate(task: Task, agent: str, prompt: str, given: Result, *, patience_s: float = 120.0) -> Message:
+    """Have another agent do a part of this task, in an instance made for it, and wait for its end.
+
+    The hub's answer: `ok`, `task`, `state`, `result`, `reason` and more. Never raises: `ok` is False where nothing came
+    of it.
+    """
+    id_ = str(uuid.uuid4())
+    payload: Result = {"task": task.name, "agent": agent, "prompt": prompt, "input": given}
+    envelope: Result = {"id": id_, "type": "delegation.request", "pattern": "request", "to": "hub", "payload": payload}
+    until = time.monotonic() + patience_s
+    try:
+        status, answer = _call("POST", f"?wait={REPLY_WAIT_S}", envelope, wait_s=REPLY_WAIT_S)
+        while status == 202:
+            progress(f"waiting for {agent}")
+            if time.monotonic() > until:
+                return {"ok": False, "reason": f"no answer within {patience_s:g} seconds"}
+            if (reply := _find_reply(id_)) is not None:
+                return reply
+    except _UNSENT as exc:
+        return {"ok": False, "reason": str(exc) or type(exc).__name__}
+    if status != 200:
+        return {"ok": False, "reason": f"{status} {answer.decode(errors='replace')[:500]}"}
+    reply = json.loads(answer)["payload"]
+    return reply if isinstance(reply, dict) else {"ok": False, "reason": "the answer is not an object"}
+
+
+def _find_reply(id_: str) -> Message | None:
+    """That to a request, if it is in the mailbox. Nothing is acknowledged: what else came is for `mailbox`."""
+    status, answer = _call("GET", f"?wait={REPLY_WAIT_S}&max={_BATCH}", wait_s=REPLY_WAIT_S)
+    found = json.loads(answer)["messages"] if status == 200 else []
+    if not found and status != 200:
+        time.sleep(1.0)
+    return next((m["payload"] for m in found if m.get("correlation_id") == id_), None)
+
+
+def _call(method: str, path: str, content: Result | None = None, *, wait_s: float = 0.0) -> tuple[int, bytes]:
     url, token_file = os.environ.get("HUB_URL", ""), os.environ.get("HUB_TOKEN_FILE", "")
     if not url or not token_file:
         raise OSError("HUB_URL or HUB_TOKEN_FILE is not set")
     token = Path(token_file).read_text(encoding="utf-8").strip()
     hub = urlsplit(url)
-    connection = http.client.HTTPConnection(hub.hostname or "", hub.port, timeout=MESSAGE_TIMEOUT_S)
+    connection = http.client.HTTPConnection(hub.hostname or "", hub.port, timeout=MESSAGE_TIMEOUT_S + wait_s)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     body = json.dumps(content).encode() if content is not None else None
     try:

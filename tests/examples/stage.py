@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -87,12 +87,14 @@ class Done:
 class ListeningHub:
     """The hub's agent plane as far as scripts use it: takes messages, answers with a status, and hands out `mailbox`.
 
-    What was handed out stays there until it is acknowledged.
+    What was handed out stays there until it is acknowledged. `delegate` does what is delegated; without it nobody may.
     """
 
     url: str
     token_file: Path
     status: int = 202
+    delegate: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    is_late: bool = False
     received: list[dict[str, Any]] = field(default_factory=list)
     mailbox: list[dict[str, Any]] = field(default_factory=list)
     acknowledged: int = 0
@@ -222,7 +224,24 @@ class _Plane(BaseHTTPRequestHandler):
         self.hub.received.append(
             {"path": self.path, "authorization": self.headers.get("Authorization"), "message": body}
         )
+        if body["type"] == "delegation.request" and self.hub.status == 202:
+            self._delegate(body)
+            return
         self._answer(self.hub.status, {"code": "forbidden"} if self.hub.status >= 400 else {"status": "accepted"})
+
+    def _delegate(self, request: Mapping[str, Any]) -> None:
+        """At once, or by the mailbox where the hub `is_late`."""
+        if self.hub.delegate is None:
+            self._answer(403, {"code": "forbidden"})
+            return
+        payload = self.hub.delegate(request["payload"])
+        reply = {"from": "hub", "id": "r", "type": "delegation.request", "correlation_id": request["id"]}
+        reply |= {"pattern": "reply", "payload": payload}
+        if self.hub.is_late:
+            self.hub.mailbox.append(reply)
+            self._answer(202, {"status": "accepted"})
+        else:
+            self._answer(200, reply)
 
     def _answer(self, status: int, content: object) -> None:
         answer = json.dumps(content).encode() if content is not None else b""

@@ -36,9 +36,10 @@ def agent_of(task: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """What came of all tasks, by name, and what they told the hub."""
+    """What came of all tasks, by name, what they delegated, and what they told the hub."""
 
     done: Mapping[str, Done]
+    delegated: Sequence[Done]
     messages: Sequence[Mapping[str, Any]]
 
 
@@ -60,8 +61,17 @@ def fleet(snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     folder = tmp_path_factory.mktemp("fleet")
     work = Work(folder=folder, tree=snapshot)
     done: dict[str, Done] = {}
+    delegated: list[Done] = []
+
+    def delegate(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        assert payload["agent"] in AGENTS[agent_of(payload["task"])].delegation.to
+        came = work(payload["agent"], payload["input"], snapshot, task="delegation-1")
+        delegated.append(came)
+        return {"ok": came.exit_code == 0, "task": "delegation-1", "state": "succeeded", "result": came.result}
+
     order = TopologicalSorter({name: spec.depends_on for name, spec in TASKS.items()})
     with listen(folder) as hub:
+        hub.delegate = delegate
         for name in order.static_order():
             agent = agent_of(name)
             hub.fill(deliver(agent, hub.received))
@@ -75,7 +85,7 @@ def fleet(snapshot: Path, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
                 memory_bytes=AGENTS[agent].resources.memory // 2,
             )
     assert {name: d.errors for name, d in done.items() if d.exit_code != 0} == {}
-    return Fleet(done=done, messages=[call["message"] for call in hub.received])
+    return Fleet(done=done, delegated=delegated, messages=[call["message"] for call in hub.received])
 
 
 def validator(name: str) -> Any:
@@ -167,11 +177,11 @@ def test_the_report_combines_the_results_of_all_others(fleet: Fleet) -> None:
 
 def test_what_the_scripts_send_fits_the_schemas_and_the_grants(fleet: Fleet) -> None:
     assert {"review.request", "report.published"} <= {m["type"] for m in fleet.messages}
-    for message in fleet.messages:
+    for message in (m for m in fleet.messages if m["to" if "to" in m else "topic"] != "hub"):
         validator(f"messages/{message['type']}").validate(message["payload"])
         grants = AGENTS[agent_of(message["payload"]["task"])].messaging.sends
         targets = [(g.to, g.topic) for g in grants]
-        assert (message.get("to"), message.get("topic")) in [*targets, ("hub", None)]
+        assert (message.get("to"), message.get("topic")) in targets
 
 
 def test_the_reporter_hears_of_the_findings_of_others_and_the_reviewer_of_what_it_is_asked_for(fleet: Fleet) -> None:
@@ -183,6 +193,17 @@ def test_the_reporter_hears_of_the_findings_of_others_and_the_reviewer_of_what_i
     (asked,) = [m["payload"]["paths"] for m in fleet.messages if m["type"] == "review.request"]
     reviewed = [row["path"] for row in fleet.done["long-code"].result["asked_for"]]
     assert sorted(reviewed) == sorted(p for p in asked if p.endswith(".py"))
+
+
+def test_the_report_has_the_reviewer_look_into_what_needs_it_most(fleet: Fleet) -> None:
+    report, (looked,) = fleet.done["report"], fleet.delegated
+    hottest = [h["path"] for h in report.result["hotspots"] if h["path"].endswith(".py")][:3]
+    assert report.result["reviewed"]["paths"] == hottest
+    assert {f["path"] for f in looked.result["files"]} == set(hottest)
+    longest = looked.result["functions"][0]
+    assert report.result["reviewed"]["functions"][0]["name"] == longest["name"]
+    row = f"| {longest['name']} | {longest['path']} | {longest['lines']} |".replace("_", "\\_")
+    assert row in (report.output / "report.md").read_text()
 
 
 def test_work_leaves_the_workspace_as_it_was(fleet: Fleet, snapshot: Path) -> None:

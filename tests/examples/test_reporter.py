@@ -3,6 +3,8 @@
 import hashlib
 from typing import Any
 
+import pytest
+
 from .stage import ListeningHub, Repository, Work
 
 SIZE = {
@@ -137,3 +139,46 @@ def test_where_no_report_comes_about_what_agents_told_comes_again(
     env = {**hub.env, "HUB_OUTPUT": str(repository.path / "output")}
     done = work("reporter", {"do": "report"}, repository.path, parents={"churn": CHURN}, env=env)
     assert (done.exit_code, hub.handed_out, hub.acknowledged) == (1, 1, 0)
+
+
+FUNCTIONS = [{"path": "big.py", "line": 3, "name": "Big.do", "lines": 90, "over": True}]
+REVIEWED = {"ok": True, "task": "delegation-1", "state": "succeeded", "result": {"functions": FUNCTIONS}}
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_reviewer_is_asked_for_what_is_long_in_the_hotspots(
+    work: Work, repository: Repository, hub: ListeningHub, is_late: bool
+) -> None:
+    hub.is_late, hub.delegate = is_late, lambda _payload: REVIEWED
+    given = {"do": "report", "review": 3}
+    parents = {"code-size": SIZE, "churn": CHURN}
+    done = work("reporter", given, repository.path, parents=parents, task="report", env=hub.env)
+    asked = hub.received[0]["message"]
+    assert (asked["type"], asked["pattern"], asked["to"]) == ("delegation.request", "request", "hub")
+    assert asked["payload"]["agent"] == "reviewer"
+    assert asked["payload"]["task"] == "report"
+    assert asked["payload"]["input"] == {"do": "long", "paths": ["big.py"], "top": 10}
+    assert done.result["reviewed"]["functions"] == [{"name": "Big.do", "path": "big.py", "lines": 90}]
+    assert "| Big.do | big.py | 90 |" in (done.output / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "answer", [None, {"ok": False, "task": "", "state": "rejected", "reason": "no budget is left to delegate"}]
+)
+def test_a_report_comes_out_where_nobody_may_look_into_the_hotspots(
+    work: Work, repository: Repository, hub: ListeningHub, answer: dict[str, Any] | None
+) -> None:
+    hub.delegate = None if answer is None else lambda _payload: answer
+    parents = {"code-size": SIZE, "churn": CHURN}
+    done = work("reporter", {"do": "report", "review": 3}, repository.path, parents=parents, env=hub.env)
+    reason = answer["reason"] if answer is not None else "403"
+    assert done.exit_code == 0
+    assert (done.result["reviewed"]["ok"], done.result["reviewed"]["functions"]) == (False, [])
+    assert reason in done.result["reviewed"]["reason"]
+    assert f"Not known: {reason}" in (done.output / "report.md").read_text()
+
+
+def test_without_a_hub_nobody_is_asked(work: Work, repository: Repository) -> None:
+    parents = {"code-size": SIZE, "churn": CHURN}
+    done = work("reporter", {"do": "report", "review": 1}, repository.path, parents=parents)
+    assert (done.exit_code, done.result["reviewed"]["reason"]) == (0, "HUB_URL or HUB_TOKEN_FILE is not set")

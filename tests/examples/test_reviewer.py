@@ -182,3 +182,16 @@ def test_files_that_others_ask_to_review_are_measured(work: Work, repository: Re
     done = work("reviewer", {"do": "long"}, repository.path, env=hub.env)
     assert done.result["asked_for"] == [{"path": "a.py", "lines": 6}]
     assert hub.acknowledged == 1
+
+
+def test_of_some_files_only_these_are_measured_and_nobody_else_is_told(
+    work: Work, repository: Repository, hub: ListeningHub
+) -> None:
+    source = "def f():\n" + "    x = 1\n" * 60
+    repository.commit({"a.py": source, "b.py": source})
+    hub.fill([{"from": "analyst/analyst-0", "id": "1", "type": "review.request", "payload": {"paths": ["b.py"]}}])
+    given = {"do": "long", "paths": ["a.py"], "file_lines": 10}
+    result = work("reviewer", given, repository.path, env=hub.env).result
+    assert [(f["path"], f["lines"]) for f in result["functions"]] == [("a.py", 61)]
+    assert [f["path"] for f in result["files"]] == ["a.py"]
+    assert (result["messages"], hub.received, hub.handed_out) == ([], [], 0)
