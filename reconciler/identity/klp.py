@@ -36,6 +36,9 @@ NAME_BY_TYPE: Final[Mapping[str, str]] = {
     "capability.query": "CAPABILITY_QUERY",
     "security.alert": "SECURITY_ALERT",
 }
+_NAME_BY_REPLY: Final[Mapping[str, str]] = {**NAME_BY_TYPE, "delegation.request": "TASK_RESULT"}
+"""A reply has the type of its request; but what came of a delegated task is no request for one."""
+
 _TYPE_BY_NAME: Final = {name: type_ for type_, name in NAME_BY_TYPE.items()}
 _REQUESTS: Final = frozenset({"TASK_REQUEST", "CAPABILITY_QUERY"})
 _REQUIRED: Final = ("id", "type", "from", "timestamp", "auth")
@@ -119,7 +122,8 @@ def seal_message(delivered: bytes, key: Ed25519PrivateKey, wall_s: float) -> byt
     """A message as its recipient reads it, as KLP, signed now."""
     message: dict[str, Any] = msgspec.json.decode(delivered)
     sealed = {name: value for name, value in message.items() if name not in ("from", "to", "correlation_id", "time")}
-    sealed["type"] = NAME_BY_TYPE.get(message["type"], message["type"])
+    names = _NAME_BY_REPLY if message.get("pattern") == "reply" else NAME_BY_TYPE
+    sealed["type"] = names.get(message["type"], message["type"])
     sealed["timestamp"] = show_timestamp(wall_s)
     sealed |= {name: message[name].replace("/", ":") for name in ("from", "to") if name in message}
     if "correlation_id" in message:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from reconciler.core.timestamp import show_timestamp
 from reconciler.identity.hub_key import read_public_key, show_public_key
 from reconciler.identity.klp import sign
 from reconciler.router.channel import RefusedByRouterError
-from tests.router.fleet import Agent, Fleet, Reply, basic_config
+from tests.router.fleet import Agent, Fleet, Reply, basic_config, until
 
 KEY, STRANGER = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2))
 KLP = {"Content-Type": "application/klp+json"}
@@ -196,6 +197,66 @@ def test_a_reply_to_a_peer_is_signed_too(fleet: Fleet, peer: Agent) -> None:
     assert reply.status == 200
     assert reply.headers["Content-Type"] == "application/klp+json"
     assert prove(reply.body, hub_key(peer))["payload"] == {"ok": True, "instance": "peer-0"}
+
+
+def answer(fleet: Fleet, instance: str, request: str, payload: object) -> None:
+    """What came of a delegation, as control says it."""
+    message = {"type": "delegation.request", "pattern": "reply", "correlation_id": request, "payload": payload}
+    fleet.link.send({"instance": instance, "message": message})
+
+
+ENDED = {"ok": True, "task": "delegation-5f3a", "state": "succeeded", "result": {"users": 3, "share": 0.5}}
+
+
+def test_what_came_of_a_delegates_work_reaches_a_peer_as_a_signed_result(fleet: Fleet, peer: Agent) -> None:
+    request = klp(type="TASK_REQUEST", to="hub", payload={"agent": "reviewer", "prompt": "Who uses this?"})
+    assert post(peer, request).status == 202
+    answer(fleet, "peer-0", str(request["id"]), ENDED)
+    (told,) = (prove(message, hub_key(peer)) for message in peer.receive())
+    assert (told["type"], told["pattern"], told["from"], told["to"]) == ("TASK_RESULT", "reply", "hub", "peer:peer-0")
+    assert (told["task_id"], told["payload"]) == (request["id"], ENDED)
+
+
+def test_so_it_does_where_the_peer_waits_for_it(fleet: Fleet, peer: Agent) -> None:
+    request = klp(type="TASK_REQUEST", to="hub", payload={"agent": "reviewer", "prompt": "Who uses this?"})
+    out: list[Reply] = []
+    asking = threading.Thread(target=lambda: out.append(post(peer, request, query="?wait=30")))
+    asking.start()
+    until(lambda: fleet.state()["open_requests"] == 1)
+    answer(fleet, "peer-0", str(request["id"]), ENDED)
+    asking.join()
+    assert (out[0].status, out[0].headers["Content-Type"]) == (200, "application/klp+json")
+    told = prove(out[0].body, hub_key(peer))
+    assert (told["type"], told["task_id"], told["payload"]) == ("TASK_RESULT", request["id"], ENDED)
+
+
+@pytest.mark.parametrize("to", [None, "writer", "writer:writer-1000"])
+def test_a_peer_answers_the_request_of_a_delegate(fleet: Fleet, peer: Agent, to: str | None) -> None:
+    delegate = fleet.register("writer-1000", agent="writer", capabilities=[])
+    asked = delegate.send("review.request", "request", to="peer", payload={"path": "a.py"})
+    assert asked.status == 202
+    (got,) = (prove(message, hub_key(peer)) for message in peer.receive())
+    assert (got["from"], got["type"], got["id"]) == ("writer:writer-1000", "review.request", asked.body["id"])
+    reply = klp(type="review.done", pattern="reply", task_id=got["id"], to=to, payload={"ok": True})
+    assert post(peer, reply).status == 202
+    (told,) = delegate.receive()
+    assert (told["from"], told["pattern"], told["correlation_id"]) == ("peer/peer-0", "reply", asked.body["id"])
+    assert post(peer, klp(type="review.note", to="writer:writer-1000")).code == "unknown_or_forbidden_recipient"
+
+
+def test_a_delegate_of_a_peer_signs_and_is_answered_in_signed_form(fleet: Fleet, peer: Agent) -> None:
+    delegate = fleet.register("peer-1000", agent="peer", capabilities=[])
+    reviewer = fleet.agents["reviewer-0"]
+    assert delegate.send("review.request", "request", to="reviewer").code == "forbidden"
+    asked = klp(**{"from": "peer:peer-1000"}, type="review.request", pattern="request")
+    assert post(delegate, asked).status == 202
+    (got,) = reviewer.receive()
+    assert (got["from"], got["pattern"]) == ("peer/peer-1000", "request")
+    answered = reviewer.send("review.done", "reply", to=got["from"], correlation_id=got["id"], payload={"ok": True})
+    assert answered.status == 202
+    (told,) = (prove(message, hub_key(delegate)) for message in delegate.receive())
+    assert (told["type"], told["pattern"], told["task_id"]) == ("review.done", "reply", asked["id"])
+    assert peer.receive(wait_s=0) == []
 
 
 def test_what_cannot_be_signed_is_not_delivered_and_told_in_the_log(fleet: Fleet, peer: Agent) -> None:
