@@ -55,6 +55,12 @@ class Operations(Protocol):
 
     def resume(self, subject: str, caller: Caller) -> Mapping[str, Any]: ...
 
+    def rollbacks(self) -> Mapping[str, Any]: ...
+
+    def roll_back(self, content: bytes, caller: Caller) -> Mapping[str, Any]: ...
+
+    def clear_rollback(self, subject: str, caller: Caller) -> Mapping[str, Any]: ...
+
     def submit(self, content: bytes, caller: Caller, key: str = "") -> Mapping[str, Any]: ...
 
     def tasks(self, *, limit: int = PAGE, before: str = "") -> Mapping[str, Any]: ...
@@ -174,6 +180,17 @@ def build_app(hub: Operations) -> Starlette:
         subject = request.path_params["subject"]
         return JSONResponse(await run_in_threadpool(hub.resume, subject, manual(request)))
 
+    async def rollbacks(_request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(hub.rollbacks))
+
+    async def roll_back(request: Request) -> Response:
+        content = await _body(request)
+        return JSONResponse(await run_in_threadpool(hub.roll_back, content, manual(request)), status_code=201)
+
+    async def clear_rollback(request: Request) -> Response:
+        subject = request.path_params["subject"]
+        return JSONResponse(await run_in_threadpool(hub.clear_rollback, subject, manual(request)))
+
     async def explain_agent(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(hub.explain_agent, request.path_params["name"]))
 
@@ -210,6 +227,9 @@ def build_app(hub: Operations) -> Starlette:
             Route("/api/v1/suspensions", suspend, methods=["POST"]),
             Route("/api/v1/suspensions", suspensions),
             Route("/api/v1/suspensions/{subject:path}", resume, methods=["DELETE"]),
+            Route("/api/v1/rollbacks", roll_back, methods=["POST"]),
+            Route("/api/v1/rollbacks", rollbacks),
+            Route("/api/v1/rollbacks/{subject:path}", clear_rollback, methods=["DELETE"]),
             Route("/api/v1/messages", send, methods=["POST"]),
             Route("/api/v1/plans/{digest}/confirm", confirm, methods=["POST"]),
             Route("/api/v1/down", down, methods=["POST"]),

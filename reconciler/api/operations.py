@@ -11,6 +11,7 @@ from reconciler.api.agents import order_agent
 from reconciler.api.app import PAGE, RefusedRequest
 from reconciler.api.messages import read_message
 from reconciler.api.metrics import Measured, render
+from reconciler.api.rollbacks import clear_subject, list_rollbacks, roll_back_subject
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
 from reconciler.core.caller import Caller
 from reconciler.core.condition import Mode
@@ -68,7 +69,9 @@ class HubOperations:
                 "attempted": last.plan.revision if last else "",
                 "candidate": last.candidate if last else "",
                 "problems": [str(p) for p in last.problems] if last else [],
+                "skipped": next((r.since for r in last.rollbacks if r.is_of_fleet), "") if last else "",
             },
+            "rollbacks": [asdict(r) for r in last.rollbacks] if last else [],
             "conditions": [c.to_json() for c in self._loop.conditions],
             "converged": last.is_converged if last else False,
             "behind": last.is_behind if last else True,
@@ -269,6 +272,19 @@ class HubOperations:
 
     def resume(self, subject: str, caller: Caller) -> Mapping[str, Any]:
         answer = resume_subject(self._world, subject, caller, self._loop.revisions.applied)
+        self.wake()
+        return answer
+
+    def rollbacks(self) -> Mapping[str, Any]:
+        return list_rollbacks(self._world.store)
+
+    def roll_back(self, content: bytes, caller: Caller) -> Mapping[str, Any]:
+        answer = roll_back_subject(self._loop, content, caller)
+        self.wake()
+        return answer
+
+    def clear_rollback(self, subject: str, caller: Caller) -> Mapping[str, Any]:
+        answer = clear_subject(self._loop, self._world.store, subject, caller)
         self.wake()
         return answer
 

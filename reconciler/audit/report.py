@@ -19,6 +19,7 @@ MAKES = frozenset({Action.CREATE, Action.REPLACE})
 ENDS = frozenset({Action.REMOVE, Action.RECYCLE, Action.DEACTIVATE})
 _PHASE = "phase"
 _SUSPENDING = ("suspend", "resume", "Suspended")
+_GOING_BACK = ("rollback", "rollback-end", "RolledBack")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ EXCEPTIONS: Mapping[str, Callable[[ChainedEntry], bool]] = {
     "Revisions that were not valid": _is_condition("ConfigInvalid"),
     "Fall-backs of policy": _is_condition("PolicyFallback"),
     "Suspensions": lambda r: r.entry.action in _SUSPENDING,
+    "Rollbacks": lambda r: r.entry.action in _GOING_BACK,
     "Tasks from the inbox or the API, with their manifests": lambda r: r.entry.cause in ("inbox", "api"),
     "Changes that failed": lambda r: r.entry.outcome == "failed",
     "Messages and reports that were refused": lambda r: r.entry.outcome == "refused" and r.entry.cause != "inbox",

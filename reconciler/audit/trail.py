@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ACCEPT = "accept"
 CONVERGED, FAILED, IN_PROGRESS = "converged", "failed", "in progress"
+PARTLY = "converged, but for what was rolled back"
 SETTLES_S = 60.0
 """How long a revision may be on its way before its note says so."""
 AGAIN_S = 60.0
@@ -80,17 +81,18 @@ class Trail:
         before = json.loads(store.get_meta(_ACCEPTED) or "{}").get("revision", "")
         if before == revision.id:
             return
+        back = next((r for r in desired.rollbacks if r.is_of_fleet), None)
         entry = self._world.entry(
             revision=revision.id,
-            actor=revision.author or "hub",
-            cause=str(Cause.COMMIT),
+            actor=(revision.author or "hub") if back is None else back.actor,
+            cause=str(Cause.COMMIT if back is None else Cause.OPERATOR if back.is_asked else Cause.CRASH),
             kind="revision",
             name=revision.id,
             action=ACCEPT,
             before=json.dumps({"revision": before}) if before else "",
             after=json.dumps({"subject": revision.subject, "time": revision.time.isoformat() if revision.time else ""}),
             outcome="applied",
-            reason=self._descent(before, revision.id),
+            reason=self._descent(before, revision.id) if back is None else f"{back}; after {before[:12] or 'nothing'}",
         )
         with store.transaction():
             audit.append(store, [entry])
@@ -185,7 +187,7 @@ class Trail:
         noted = json.loads(self._world.store.get_meta(_NOTED) or "{}")
         if noted.get("revision") != accepted:
             is_due = outcome == CONVERGED or now - self._in_force_since >= SETTLES_S
-        elif noted["outcome"] != CONVERGED and outcome == CONVERGED:
+        elif (noted["outcome"] == CONVERGED) != (outcome == CONVERGED) and outcome in (CONVERGED, PARTLY):
             is_due = True
         else:
             has_new = audit.newest(self._world.store)[0] > noted["seq"]
@@ -239,4 +241,6 @@ def _outcome(report: "PassReport") -> str:
     if any(isinstance(d.outcome, Failed) and d.change.kind != "task" for d in report.done):
         return FAILED
     left = [c for c in (*report.plan.pending, *report.held) if c.kind != "task"]
-    return IN_PROGRESS if left else CONVERGED
+    if left:
+        return IN_PROGRESS
+    return CONVERGED if all(r.is_of_fleet for r in report.rollbacks) else PARTLY

@@ -24,6 +24,7 @@ COMMANDS = {
     "agent": ("agent", "Restart, drain, isolate and release agents"),
     "suspend": ("suspend", "Leave a resource, or the whole fleet, as it is for a while"),
     "resume": ("suspend", "Take a suspension back"),
+    "rollback": ("rollback", "Have a resource, or the whole fleet, be as an older revision says"),
     "task": ("task", "Submit, list, show, cancel and retry tasks"),
     "message": ("message", "Send messages, follow and export the message log"),
     "audit": ("audit", "Show and verify the audit log"),

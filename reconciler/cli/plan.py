@@ -113,6 +113,8 @@ def plan_command(
     elif found.plan.compared_with in ("base", "export"):
         click.echo(render(found, "text", everything=everything), nl=False)
     else:
+        for note in found.notes:
+            click.echo(click.style("note: ", fg="yellow") + note)
         print_plan(found.plan, everything=everything)
     return found.exit_code
 

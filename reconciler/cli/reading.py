@@ -94,6 +94,8 @@ class FleetView:
 
     def to_json(self) -> dict[str, Any]:
         """All of it; token digests and seals stay out."""
+        from reconciler.loop.rollback import read_rollbacks
+
         return {
             "fleet": self.id,
             "running": self.is_running,
@@ -101,6 +103,7 @@ class FleetView:
             "runtime": self.runtime,
             "policy_engine": self.policy_engine,
             "revision": self.revision,
+            "rollbacks": [asdict(r) for r in read_rollbacks(self.store)],
             "agents": {n: [i.name for i in rows] for n, rows in sorted(self.agents().items())},
             "instances": [_public(i) for i in self.instances],
             "tasks": [_without(asdict(t), "manifest", "schemas") for t in self.tasks],

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reconciler.cli.revisions import Revisions
+from reconciler.cli.rolled_back import load_rolled_back, recorded_rollbacks
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
+from reconciler.core.rollback import Rollback
 from reconciler.errors import ForeignFleetError
 from reconciler.home import data_folder, open_home, read_operator
 from reconciler.kinds.kind import Desired
 from reconciler.loop.review import Review, compare_settings, find_places, problem_review
+from reconciler.settings import OperatorSpec
 
 if TYPE_CHECKING:
     from reconciler.loop.export import Export
@@ -42,16 +45,16 @@ def review(question: Question) -> Review:
     if isinstance(export, Problem):
         return problem_review([export])
     with Revisions(question.place, spec, worktree=question.worktree) as revisions:
-        return _review(question, revisions, export)
+        return _review(question, revisions, export, spec)
 
 
-def _review(question: Question, revisions: Revisions, export: "Export | None") -> Review:
+def _review(question: Question, revisions: Revisions, export: "Export | None", operator: OperatorSpec) -> Review:
     notes: list[str] = []
     base = _load_base(question, revisions, export, notes)
     snapshot = revisions.named(question.head) if question.head is not None else revisions.newest()
     if isinstance(snapshot, Problem):
         return problem_review([snapshot], notes=notes)
-    candidate = revisions.load(snapshot)
+    candidate = load_rolled_back(revisions, snapshot, _rollbacks(question), operator, notes)
     if candidate.desired is None:
         return problem_review(candidate.problems, candidate.revision, notes)
     desired = candidate.desired
@@ -69,6 +72,13 @@ def _review(question: Question, revisions: Revisions, export: "Export | None") -
     if admission.problems:
         return found
     return replace(found, plan=_plan(question, revisions, desired, base, export, admission.disputed))
+
+
+def _rollbacks(question: Question) -> tuple[Rollback, ...]:
+    """Those on record, where a person asks what the hub here will do."""
+    if question.head is not None or question.base is not None or question.live is not None or question.worktree:
+        return ()
+    return recorded_rollbacks(data_folder(question.place, question.data) / "state.db")
 
 
 def _plan(
@@ -112,12 +122,14 @@ def _plan_by_record(file: Path, revisions: Revisions, desired: Desired, confirm:
     from reconciler.clock import SystemClock
     from reconciler.errors import SourceError
     from reconciler.loop.recorded import plan_against_record
+    from reconciler.loop.rollback import of_fleet
     from reconciler.store.store import Store
 
     store = Store(file, read_only=True)
     try:
         try:
-            follows = revisions.descends(store.get_meta("applied_revision") or "", desired.revision.id)
+            applied = store.get_meta("applied_revision") or ""
+            follows = of_fleet(desired.rollbacks) is not None or revisions.descends(applied, desired.revision.id)
         except SourceError:
             follows = False
         return plan_against_record(desired, store, SystemClock(), is_descendant=follows, confirmed=confirm)

@@ -146,7 +146,7 @@ def run_apply(
             if confirm is not None:
                 _say_stale(confirm, last.plan.refused[0].confirm)
             return 3
-        return 0 if converged and last is not None and not last.is_behind else 2
+        return 0 if converged and last is not None and not (last.is_behind or last.rollbacks) else 2
 
 
 def _confirm(world: "World", digest: str, caller: Caller) -> None:
@@ -160,7 +160,7 @@ def _confirm(world: "World", digest: str, caller: Caller) -> None:
 
 def _note(world: "World", caller: Caller, kind: str, name: str, action: str) -> None:
     """A row of the audit log for what was asked for while no hub ran."""
-    from reconciler.loop.revision import APPLIED
+    from reconciler.loop.kept import APPLIED
     from reconciler.store.audit import append
 
     revision = world.store.get_meta(APPLIED) or ""
@@ -345,7 +345,7 @@ def _once(running: _Running, timeout_s: float) -> int:
     running.view.summary(running.built.world, converged=converged)
     has_failed = any(run.state in ("failed", "timed_out", "rejected") for run in running.view.runs().of_interest)
     code = 0 if converged and not has_failed else 2
-    if last is not None and last.is_behind:
+    if last is not None and (last.is_behind or last.rollbacks):
         code = 2
     if last is not None and last.problems:
         print_problems(last.problems)

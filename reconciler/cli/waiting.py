@@ -100,6 +100,9 @@ def _is_applied(fleet: FleetView, revision: str, began: datetime) -> Seen:
     live = _ask(fleet)
     if not live:
         return _no_hub()
+    if (skipped := live["revision"].get("skipped", "")) and skipped.startswith(revision):
+        why = next(c["message"] for c in live["conditions"] if (c["subject"], c["type"]) == ("hub", "RolledBack"))
+        return Seen(outlook=Outlook.NEVER, message=f"revision {revision[:12]} is not applied: the fleet is {why}")
     if live["revision"]["candidate"].startswith(revision):
         if why := _invalid(live):
             return Seen(outlook=Outlook.NEVER, message=f"revision {revision[:12]} is not applied: {why}")

@@ -18,6 +18,7 @@ from reconciler.core.fleet import AgentView, Delegate, Fleet
 from reconciler.core.outcome import Outcome
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Ok, Reading
+from reconciler.core.rollback import Rollback
 from reconciler.kinds.manifest import Loaded
 from reconciler.kinds.tree import Tree
 from reconciler.kinds.verdicts import Verdicts
@@ -140,7 +141,8 @@ class Desired:
     `broken` names kinds some of whose files could not be read, so that what is missing may only be unreadable.
     `images` is what image references mean on the engine; `route` the router's whole configuration with its digest.
     `disputed` is what only the revision's own policies allow, and those in force do not. `plane` is where instances
-    come in that the operator wants without a socket.
+    come in that the operator wants without a socket. `rollbacks` are those that hold for it: the one of the fleet, by
+    which this is the older revision, or those of resources, which are as other revisions say.
     """
 
     revision: Revision
@@ -151,6 +153,7 @@ class Desired:
     route: Mapping[str, Any] = field(default_factory=dict)
     disputed: tuple[str, ...] = ()
     plane: AgentPlane = field(default_factory=AgentPlane)
+    rollbacks: tuple[Rollback, ...] = ()
 
     def of(self, kind: str) -> Mapping[str, Any]:
         """The manifests of a kind by name; empty where it has none."""

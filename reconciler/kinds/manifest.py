@@ -27,7 +27,7 @@ DOCUMENT_KINDS = ("Agent", "Task", "Hub", "Operator")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest(Generic[SpecT]):
-    """One resource as git (or the inbox) says it shall be."""
+    """One resource as git (or the inbox) says it shall be; `revision` where that is not the one in force."""
 
     kind: str
     name: str
@@ -37,6 +37,7 @@ class Manifest(Generic[SpecT]):
     file: str
     line: int = 1
     document: int = 0
+    revision: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict, compare=False)
     _known: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 

@@ -64,14 +64,24 @@ def load_desired(
         broken=frozenset(name for name, result in loaded.items() if result.problems or overlooked),
         plane=operator.agent_plane,
     )
+    faults.extend(check_whole(desired, kinds, operator))
     for kind in kinds:
-        faults.extend(kind.check(desired, operator))
         if kind.verify is not None:
             faults.extend(kind.verify(desired, engine, verdicts))
     cache.settle()
     if faults:
         return Candidate(revision=revision, desired=None, problems=sort_problems(place_problems(faults, tree.file)))
-    return Candidate(revision=revision, desired=replace(desired, route=_route(desired, kinds)))
+    return Candidate(revision=revision, desired=routed(desired, kinds))
+
+
+def check_whole(desired: Desired, kinds: Sequence[Kind], operator: OperatorSpec) -> Sequence[Problem]:
+    """Where the resources of a revision do not fit together. Pure."""
+    return [problem for kind in kinds for problem in kind.check(desired, operator)]
+
+
+def routed(desired: Desired, kinds: Sequence[Kind]) -> Desired:
+    """With the router's configuration, which follows from all of it. Pure."""
+    return replace(desired, route=_route(desired, kinds))
 
 
 def _places(paths: Paths) -> Sequence[str]:

@@ -21,6 +21,7 @@ from reconciler.kinds.task.state import TaskState, states_of_all
 from reconciler.loop.guard import GuardFacts, guard
 from reconciler.loop.observe import Observed
 from reconciler.loop.plan import make_plan
+from reconciler.loop.rollback import mark_rolled_back
 from reconciler.loop.suspend import hold_suspended, read_suspensions
 from reconciler.loop.trust import scores_of
 from reconciler.ports import Clock, ContainerSummary, InstanceReport, RouterReport
@@ -85,14 +86,14 @@ def read_record(store: Store) -> Recorded:
 def plan_against_record(
     desired: Desired, store: Store, clock: Clock, *, is_descendant: bool, confirmed: str = ""
 ) -> Plan:
-    """The guarded plan, without what is suspended. Raises StoreError."""
+    """The guarded plan, without what is suspended; it says what is rolled back. Raises StoreError."""
     recorded = read_record(store)
     delegated = attempts.delegated(store)
     facts = Facts(now=clock.now(), boottime=clock.boottime(), boot_id=clock.boot_id(), delegated=delegated)
     plan = plan_by(recorded, desired, facts, compared_with="state")
     plan = replace(plan, changes=tuple(not_known(c, "not in the record") for c in plan.changes))
     plan = guard_by(plan, recorded, desired, Assent(is_descendant=is_descendant, confirmed=confirmed))
-    return hold_suspended(plan, read_suspensions(store), clock.now())
+    return hold_suspended(mark_rolled_back(plan, desired.rollbacks), read_suspensions(store), clock.now())
 
 
 def plan_by(recorded: Recorded, desired: Desired, facts: Facts, *, compared_with: str) -> Plan:

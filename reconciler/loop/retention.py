@@ -15,6 +15,7 @@ from pathlib import Path
 
 from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.workspace import workspace_name
+from reconciler.loop.rollback import read_rollbacks
 from reconciler.loop.run import Loop
 from reconciler.store import records
 from reconciler.store.audit import append
@@ -63,11 +64,12 @@ def remove_old(world: World, desired: Desired) -> dict[str, int]:
     artefacts_before = now - timedelta(seconds=keep.artefacts)
     runs = records.tasks(world.store)
     needed = find_needed(runs, desired, world.store.get_meta("applied_revision") or "")
+    kept = needed.revisions | {r.to for r in read_rollbacks(world.store)}
     old_runs = [r for r in ended(runs, needed, state_before) if r.name not in needed.names][:AT_ONCE]
     trees = [
         replace(r, tree="")
         for r in records.revisions(world.store)
-        if r.tree and r.id not in needed.revisions and _is_before(r.applied_at, state_before)
+        if r.tree and r.id not in kept and _is_before(r.applied_at, state_before)
     ]
     files = list(_old_artefacts(world, runs, needed, artefacts_before))
     folders = list(_old_snapshots(world, needed, artefacts_before))

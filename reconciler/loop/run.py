@@ -13,12 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from reconciler.core.caller import Caller
 from reconciler.core.change import Action, Cause, Change
 from reconciler.core.condition import Condition, Finding, Mode, derive_mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
+from reconciler.core.rollback import Rollback
 from reconciler.errors import RouterError, SourceError
 from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.route_entry import with_trust
@@ -30,7 +32,14 @@ from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.recorded import plan_by, read_record
 from reconciler.loop.repairs import Repairs
-from reconciler.loop.revision import InForce, Revisions
+from reconciler.loop.revision import InForce, Revisions, Unfit
+from reconciler.loop.rollback import (
+    clear_rollback,
+    end_superseded,
+    find_rolled_back,
+    mark_rolled_back,
+    note_rollback,
+)
 from reconciler.loop.suspend import Suspension, end_expired, find_suspended, hold_suspended, read_suspensions
 from reconciler.loop.trust import TrustStep, read_scores
 from reconciler.ports import PolicyEngine, RouterReport
@@ -54,7 +63,10 @@ Findings: TypeAlias = Mapping[str, Sequence[Finding]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
-    """What one pass saw, meant and did. `candidate` is the newest revision that was looked at, good or not."""
+    """What one pass saw, meant and did. `candidate` is the newest revision that was looked at, good or not.
+
+    `rollbacks` are those that hold, so that not all is as the newest revision says.
+    """
 
     revision: str
     plan: Plan
@@ -63,6 +75,7 @@ class PassReport:
     conditions: tuple[Condition, ...] = ()
     problems: tuple[Problem, ...] = ()
     mode: Mode = Mode.NORMAL
+    rollbacks: tuple[Rollback, ...] = ()
 
     @property
     def failed(self) -> tuple[Done, ...]:
@@ -154,6 +167,32 @@ class Loop:
         with self._turn:
             return self._run_pass(apply=apply)
 
+    def roll_back(self, subject: str, name: str, caller: Caller) -> Rollback | Unfit:
+        """Have the next pass take the fleet, or one resource, back to the revision `name`. Raises StoreError."""
+        with self._turn:
+            found = self.revisions.judge(subject, name)
+            if isinstance(found, Unfit):
+                return found
+            made = Rollback(
+                subject=subject,
+                to=found.to,
+                since=found.since,
+                skipped=found.skipped,
+                reason=caller.reason,
+                actor=str(caller),
+                at=self._world.clock.now().isoformat(),
+            )
+            note_rollback(self._world, made, self.revisions.applied)
+            self.revisions.forget()
+            return made
+
+    def clear_rollback(self, subject: str, caller: Caller) -> Rollback | None:
+        """Have the next pass take the subject up as the source has it; None where it was not rolled back."""
+        with self._turn:
+            found = clear_rollback(self._world, subject, caller, self.revisions.applied)
+            self.revisions.forget()
+            return found
+
     def _run_pass(self, *, apply: bool) -> PassReport:
         in_force = self.revisions.in_force()
         self._suspensions = (
@@ -192,7 +231,7 @@ class Loop:
         findings = self._findings(desired, observed, working)
         conditions = self._settle_conditions(faults, findings, record=apply)
         if not apply or (refused and self.revisions.last_good() is None):
-            return self._reported(plan, (), conditions, in_force)
+            return self._reported(plan, (), conditions, in_force, desired.rollbacks)
         if not refused:
             try:
                 self.revisions.accept(desired)
@@ -201,12 +240,14 @@ class Loop:
                     [*faults, ("SourceUnavailable", "Unreadable", str(exc))], findings, record=True
                 )
                 return self._reported(plan, (), conditions, in_force)
+            if in_force.is_newest:
+                end_superseded(self._world, desired)
             self._images = {desired.revision.id: self._images[desired.revision.id]}
         self._keep_images(desired)
         self._on_desired(desired)
         done = self._apply(working, desired)
         self._throughput.note(done)
-        return self._reported(replace(working, refused=refused), done, conditions, in_force)
+        return self._reported(replace(working, refused=refused), done, conditions, in_force, desired.rollbacks)
 
     def _router_faults(self, report: Reading[RouterReport]) -> Sequence[Fault]:
         """A router that was silent twice in a row, so that starting it did not help; what one that answers lacks."""
@@ -231,6 +272,7 @@ class Loop:
             *find_concerns(plan),
             *find_distrusted(observed.facts),
             *find_suspended(self._suspensions),
+            *find_rolled_back(desired.rollbacks),
             *self._throughput.find(waiting, desired.hub.alerts.throughput_window),
             *self._alarms.find(),
             *self._alerts.faults(),
@@ -252,7 +294,12 @@ class Loop:
         return self._reported(plan, (), conditions, in_force)
 
     def _reported(
-        self, plan: Plan, done: tuple[Done, ...], conditions: tuple[Condition, ...], in_force: InForce
+        self,
+        plan: Plan,
+        done: tuple[Done, ...],
+        conditions: tuple[Condition, ...],
+        in_force: InForce,
+        rollbacks: tuple[Rollback, ...] = (),
     ) -> PassReport:
         return PassReport(
             revision=plan.revision,
@@ -262,6 +309,7 @@ class Loop:
             conditions=conditions,
             problems=in_force.problems,
             mode=derive_mode(conditions),
+            rollbacks=rollbacks,
         )
 
     def _receive(self, report: Reading[RouterReport]) -> None:
@@ -330,7 +378,8 @@ class Loop:
             # Nothing is planned for what cannot be seen, so that there would be no removal to refuse.
             by_record = plan_by(read_record(self._world.store), desired, observed.facts, compared_with="state")
             guarded = replace(guarded, refused=guard(by_record, desired.hub, facts).refused)
-        return hold_suspended(guarded, self._suspensions, self._world.clock.now())
+        marked = mark_rolled_back(guarded, desired.rollbacks)
+        return hold_suspended(marked, self._suspensions, self._world.clock.now())
 
     def _apply(self, plan: Plan, desired: Desired) -> tuple[Done, ...]:
         if not plan.pending:

@@ -164,6 +164,8 @@ def find_rejection(report: PassReport) -> str:
     if report.plan.refused:
         first = report.plan.refused[0]
         return f"refused by the guard {first.guard}: {first.reason}"
+    if (back := next((r for r in report.rollbacks if r.is_of_fleet), None)) is not None:
+        return str(back)
     is_other = report.candidate != report.revision
     return next((c.message for c in report.conditions if is_other and c.type == "SourceUnverified"), "")
 
@@ -178,6 +180,8 @@ def judge(report: PassReport, progress: Progress) -> Seen:
     changes = [c for c in report.plan.changes if c.kind != "task"]
     if concern := next((c.concern for c in changes if c.concern is not None), None):
         return Seen(Standing.FAILURE, concern.message)
+    if back := next((r for r in report.rollbacks if not r.is_of_fleet), None):
+        return Seen(Standing.FAILURE, f"{back.subject} is {back}")
     undone = {d.change.unit: d.outcome.reason for d in report.done if isinstance(d.outcome, Failed | Skipped)}
     left = [f"{c.unit}: {undone.get(c.unit, c.reason)}" for c in progress.left]
     if stalled := next((text for text in left if ": stalled" in text), ""):

@@ -46,7 +46,7 @@ class Plane:
         self.fleet.agents.holding.add("job")
         self.fleet.commit({"agents.d/a.yaml": agent_text(), "tasks.d/t.yaml": task_text("job")})
         self.fleet.run()
-        hub = Hub(self.fleet.loop, self.fleet.world, KINDS, self.fleet.inspections)
+        self.hub = hub = Hub(self.fleet.loop, self.fleet.world, KINDS, self.fleet.inspections)
         hub.last = self.fleet.look()
         world = replace(self.fleet.world, router=ToldRouter(self.fleet.clock))
         self.app = build_app(HubOperations(hub, self.fleet.loop, world, lambda _drain: None))

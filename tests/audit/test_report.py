@@ -186,6 +186,7 @@ def test_everything_out_of_the_ordinary_is_under_its_title() -> None:
         "Revisions that were not valid": log.add("ConfigInvalid", "noted", kind="condition", cause="start"),
         "Fall-backs of policy": log.add("PolicyFallback", "noted", kind="condition", cause="start"),
         "Suspensions": log.add("suspend", "noted"),
+        "Rollbacks": log.add("rollback", cause="crash"),
         "Tasks from the inbox or the API, with their manifests": log.add(kind="task", cause="inbox", after="a: 1"),
         "Changes that failed": log.add("create", "failed"),
         "Messages and reports that were refused": log.add("task.completed", "refused", cause="start"),

@@ -11,6 +11,7 @@ from reconciler.alerts.courier import Courier
 from reconciler.alerts.sink import Sent
 from reconciler.audit.note import read_note
 from reconciler.audit.trail import open_trail
+from reconciler.core.caller import Caller
 from reconciler.core.checkpoint import read_documents
 from reconciler.loop.outbox import Outbox
 from reconciler.settings import OperatorSpec
@@ -20,6 +21,7 @@ from tests.alerts.test_courier import QUICK, FakeSink, until
 from tests.audit.books import Books
 from tests.fakes.fleet import FLEET, told
 
+ALICE = Caller(proven="uid:7", name="alice", reason="slow")
 FEW_ROWS = OperatorSpec.model_validate({"audit": {"checkpointEvery": {"rows": 3}, "notes": False}})
 
 
@@ -99,6 +101,36 @@ def test_a_revision_that_does_not_come_out_says_so_after_a_while_and_then_that_i
     last = read_note(books.notes.read_all()[commit])
     assert last is not None
     assert last.outcome == "converged"
+
+
+def test_going_back_is_a_row_with_who_and_why_and_the_log_still_proves_itself(books: Books) -> None:
+    good = books.commit("writer", message="First")
+    books.settle()
+    bad = books.commit("writer", "reader", message="Second")
+    books.settle()
+    books.fleet.loop.roll_back("fleet", "HEAD~1", ALICE)
+    books.settle()
+    row = [e for e in books.fleet.audit() if e.kind == "revision"][-1]
+    assert (row.name, row.actor, row.cause) == (good, "uid:7 (alice)", "operator")
+    assert row.reason == f"rolled back to {good[:12]} by uid:7 (alice): slow; after {bad[:12]}"
+    assert books.faults() == []
+
+
+def test_a_note_does_not_call_a_commit_converged_of_which_a_part_was_rolled_back(books: Books) -> None:
+    books.commit("writer", message="First")
+    books.settle()
+    bad = books.commit("writer", "reader", message="Second")
+    books.settle()
+    books.fleet.loop.roll_back("agent/reader", "HEAD~1", ALICE)
+    books.settle()
+    note = read_note(books.notes.read_all()[bad])
+    assert note is not None
+    assert note.outcome == "converged, but for what was rolled back"
+    books.fleet.loop.clear_rollback("agent/reader", ALICE)
+    books.settle()
+    note = read_note(books.notes.read_all()[bad])
+    assert note is not None
+    assert note.outcome == "converged"
 
 
 def test_a_note_that_cannot_be_written_is_a_condition_and_comes_later(books: Books) -> None:

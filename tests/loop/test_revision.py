@@ -7,7 +7,8 @@ import pytest
 from reconciler.core.problem import Problem
 from reconciler.errors import CheckStoppedError, SourceError
 from reconciler.kinds import KINDS
-from reconciler.loop.revision import APPLIED, Revisions, StoredSnapshot
+from reconciler.loop.kept import APPLIED, StoredSnapshot
+from reconciler.loop.revision import Revisions
 from reconciler.ports import PolicyBundle
 from reconciler.settings import OperatorSpec
 from reconciler.store import records

@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.alerts.courier import Courier, Patience
 from reconciler.alerts.forge import ForgeSink
+from reconciler.core.caller import Caller
 from reconciler.core.plan import Plan
 from reconciler.core.problem import Problem
 from reconciler.kinds import KINDS
@@ -26,6 +27,7 @@ from tests.alerts.forges import TOKEN, Forge, forge
 from tests.fakes.fleet import FLEET, FakeFleet, told
 from tests.fakes.texts import agent_text, hub_text, task_text
 
+ALICE = Caller(proven="uid:7", name="alice", reason="slow")
 BROKEN = {"agents.d/a.yaml": agent_text(rol="x")}
 GOOD = {"agents.d/a.yaml": agent_text()}
 CHANGED = {"agents.d/a.yaml": agent_text(description="changed", resources={"memory": "1GiB"}, env={"A": "1"})}
@@ -202,6 +204,31 @@ def test_a_roll_out_that_is_taken_back_is_no_success_however_well_the_fleet_is(s
         site.fleet.agents.step()
     assert site.states(bad) == ["pending", "success", "failure"]
     assert "the roll-out of writer was taken back" in site.said(bad)[2]
+
+
+def test_a_commit_that_was_rolled_back_is_a_failure_that_says_so_once(site: Site) -> None:
+    good = site.fleet.commit(GOOD)
+    site.settle()
+    bad = site.fleet.commit(CHANGED)
+    site.settle()
+    site.fleet.loop.roll_back("fleet", good, ALICE)
+    site.settle()
+    site.restart()
+    site.settle()
+    assert site.states(bad) == ["pending", "success", "failure"]
+    assert site.said(bad)[-1] == f"rolled back to {good[:12]} by uid:7 (alice): slow"
+    assert site.states(good) == ["pending", "success", "pending", "success"]
+
+
+def test_a_commit_of_which_one_agent_was_rolled_back_is_no_success(site: Site) -> None:
+    good = site.fleet.commit(GOOD)
+    site.settle()
+    bad = site.fleet.commit(CHANGED)
+    site.settle(seconds=1)
+    site.fleet.loop.roll_back("agent/writer", good, ALICE)
+    site.settle()
+    assert site.states(bad) == ["pending", "failure"]
+    assert site.said(bad)[-1] == f"agent/writer is rolled back to {good[:12]} by uid:7 (alice): slow"
 
 
 def test_what_happens_to_agents_long_after_is_no_matter_of_the_commit(site: Site) -> None:

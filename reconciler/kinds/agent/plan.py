@@ -106,7 +106,7 @@ class _Agent:
 
     def _in_force(self) -> InForce:
         if not any(s.record is not None and s.record.rejected for s in self._states):
-            return InForce(manifest=self._manifest)
+            return InForce(manifest=self._manifest, revision=self._manifest.revision)
         image = self._desired.images.get(self._manifest.spec.image)
         return in_force(self._manifest, image.value if isinstance(image, Ok) else "", self._states)
 

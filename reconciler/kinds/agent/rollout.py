@@ -53,7 +53,7 @@ def in_force(manifest: Manifest[AgentSpec], image_id: str, states: Iterable[Inst
                 rejected=record.rejected,
                 why=refused["why"],
             )
-    return InForce(manifest=manifest)
+    return InForce(manifest=manifest, revision=manifest.revision)
 
 
 def take_back(manifest: Manifest[AgentSpec], failed: InstanceRecord, why: str) -> InForce:
