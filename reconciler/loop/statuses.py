@@ -85,10 +85,13 @@ class Statuses:
             self._follow(report)
 
     def _follow(self, report: PassReport) -> None:
-        """How the revision in force comes out."""
-        self._progress.note(report)
-        seen, told, settings = judge(report, self._progress), self._told, self._settings
+        """How the revision in force comes out; a success that is not young any more stays one."""
+        told, settings = self._told, self._settings
         age_s = (self._clock.now() - datetime.fromisoformat(told.since)).total_seconds()
+        if told.standing == Standing.SUCCESS and age_s >= settings.deadline:
+            return
+        self._progress.note(report)
+        seen = judge(report, self._progress)
         if seen.standing is Standing.SUCCESS and self._progress.settled_s < settings.settle:
             seen = Seen(Standing.PENDING, "as it says, but not for long enough")
             self.again_in_s = settings.settle - self._progress.settled_s
@@ -97,7 +100,7 @@ class Statuses:
         elif seen.standing is Standing.PENDING:
             why = f"not settled within {show_duration(settings.deadline)}: {seen.reason}"
             seen = Seen(Standing.FAILURE, why)
-        if _is_news(told.standing, seen.standing, is_young=age_s < settings.deadline):
+        if _is_news(told.standing, seen.standing):
             self._tell([(told.revision, seen)], replace(told, standing=seen.standing))
 
     def _tell(self, news: Sequence[tuple[str, Seen]], told: Told) -> None:
@@ -192,13 +195,13 @@ def judge(report: PassReport, progress: Progress) -> Seen:
     return Seen(Standing.SUCCESS, f"everything is as it says, {count} instance{'s' * (count != 1)} among it")
 
 
-def _is_news(told: str, now: Standing, *, is_young: bool) -> bool:
-    """Whether it is to be told. A success is taken back only while it is young, and then as a failure."""
+def _is_news(told: str, now: Standing) -> bool:
+    """Whether it is to be told. A success is taken back only as a failure."""
     match told:
         case Standing.PENDING:
             return now is not Standing.PENDING
         case Standing.SUCCESS:
-            return now is Standing.FAILURE and is_young
+            return now is Standing.FAILURE
         case _:
             return now is Standing.SUCCESS
 
