@@ -38,7 +38,7 @@ from reconciler.policy.opa_config import OPA_SOCKET
 from reconciler.policy.opa_process import NO_PROGRAM, find_program
 from reconciler.ports import PolicyBundle, PolicyEngine, Runtime, RuntimeFacts, Source
 from reconciler.router.client import RouterLink
-from reconciler.settings import FORGE_SINK, HubSpec, OperatorSpec
+from reconciler.settings import FORGE_SINK, HubSpec, OperatorSink, OperatorSpec
 from reconciler.store import records
 from reconciler.store.store import FILE_NAME, Store
 
@@ -305,22 +305,32 @@ def open_couriers(
     operator: OperatorSpec, on_done: Callable[[int], None], is_alive: Callable[[], bool]
 ) -> Mapping[str, Courier]:
     """One for each sink that the operator defines, and for the forge; they deliver once they are started."""
-    from reconciler.alerts.command import CommandSink
     from reconciler.alerts.forge import ForgeSink
-    from reconciler.alerts.webhook import WebhookSink
 
     couriers: dict[str, Courier] = {}
     for name, settings in operator.sinks.items():
-        if settings.webhook is not None:
-            sink: Sink = WebhookSink(settings.webhook, settings.timeout)
-        elif settings.command is not None:
-            sink = CommandSink(settings.command, settings.timeout)
-        else:
-            continue
+        sink = _open_sink(settings)
         couriers[name] = Courier(name, sink, on_done=on_done, heartbeat_s=settings.heartbeat, is_alive=is_alive)
     if operator.commit_status is not None:
         couriers[FORGE_SINK] = Courier(FORGE_SINK, ForgeSink(operator.commit_status), on_done=on_done)
     return couriers
+
+
+def _open_sink(settings: OperatorSink) -> Sink:
+    from reconciler.alerts.chat import ChatSink
+    from reconciler.alerts.command import CommandSink
+    from reconciler.alerts.smtp import SmtpSink
+    from reconciler.alerts.webhook import WebhookSink
+
+    if settings.webhook is not None:
+        return WebhookSink(settings.webhook, settings.timeout)
+    if settings.command is not None:
+        return CommandSink(settings.command, settings.timeout)
+    if settings.smtp is not None:
+        return SmtpSink(settings.smtp, settings.timeout)
+    if settings.apprise is not None:
+        return ChatSink(settings.apprise, settings.timeout)
+    raise UsageError("a sink has no way out")
 
 
 def _replace(fallback: list[str], reason: str | None) -> None:

@@ -33,7 +33,7 @@ from reconciler.core.provider_url import parse_provider_url
 from reconciler.core.quantity import ByteRate, Duration, Rate, Size
 from reconciler.core.routing import Provider
 from reconciler.core.trust import TrustRules
-from reconciler.settings_notify import CommitStatus
+from reconciler.settings_notify import Apprise, CommitStatus, Smtp
 from reconciler.settings_source import Credentials, OperatorSource
 
 # --- hub.yaml ---------------------------------------------------------------------------------------------------------
@@ -423,13 +423,15 @@ class OperatorSink(Model):
 
     webhook: Webhook | None = None
     command: SinkCommand | None = None
+    smtp: Smtp | None = None
+    apprise: Apprise | None = None
     timeout: Duration = Field(default=10.0, ge=0.05, le=60)
     heartbeat: Duration | None = Field(default=None, ge=0.05)
 
     @model_validator(mode="after")
     def _one_way(self) -> "OperatorSink":
-        if (self.webhook is None) == (self.command is None):
-            raise ValueError("a sink has either 'webhook' or 'command', not both and not neither")
+        if sum(way is not None for way in (self.webhook, self.command, self.smtp, self.apprise)) != 1:
+            raise ValueError("a sink has one of 'webhook', 'command', 'smtp' and 'apprise'")
         return self
 
 

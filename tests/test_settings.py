@@ -251,8 +251,11 @@ def test_a_sink_is_a_webhook_or_a_command() -> None:
 @pytest.mark.parametrize(
     ("sink", "why"),
     [
-        ({}, "either 'webhook' or 'command'"),
-        ({"webhook": {"url": SECRET_URL}, "command": {"argv": ["/x"]}}, "either 'webhook' or 'command'"),
+        ({}, "one of 'webhook', 'command', 'smtp' and 'apprise'"),
+        (
+            {"webhook": {"url": SECRET_URL}, "command": {"argv": ["/x"]}},
+            "one of 'webhook', 'command', 'smtp' and 'apprise'",
+        ),
         ({"webhook": {"url": "ftp://planted"}}, "is no URL"),
         ({"webhook": {"url": "https://user:planted@example.org/"}}, "is no URL"),
         ({"webhook": {"url": "https://example.org/a b"}}, "is no URL"),

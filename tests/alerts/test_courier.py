@@ -139,6 +139,22 @@ def test_whoever_offers_never_waits_for_a_sink_that_hangs() -> None:
         assert not offered.is_alive()
 
 
+def test_draining_waits_for_what_waits_and_not_for_a_sink_that_fails() -> None:
+    sink = FakeSink()
+    sink.gate.clear()
+    with working(sink) as courier:
+        for number in range(3):
+            courier.offer(number, f"n{number}")
+        threading.Timer(0.05, sink.gate.set).start()
+        courier.drain(10)
+        assert sink.taken == ["n0", "n1", "n2"]
+        courier.drain(10)
+        sink.answers = [Sent(fault="no")]
+        courier.offer(3, "n3")
+        courier.drain(10_000)
+    assert len(sink.taken) == 3
+
+
 def test_a_fault_of_the_sink_s_own_code_is_a_failure_and_not_the_end(caplog: pytest.LogCaptureFixture) -> None:
     sink = FakeSink([ZeroDivisionError("secret"), Sent()])
     with working(sink) as courier:

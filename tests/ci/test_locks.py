@@ -9,9 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RUN = ROOT / ".ci/requirements.lock"
 DEV = ROOT / ".ci/requirements-dev.lock"
+CHAT = ROOT / ".ci/requirements-chat.lock"
 CHECKER = ROOT / "images/checker/requirements.lock"
 
-LOCKS = pytest.mark.parametrize("lock", [RUN, DEV, CHECKER], ids=lambda path: path.parent.name + "/" + path.name)
+LOCKS = pytest.mark.parametrize("lock", [RUN, DEV, CHAT, CHECKER], ids=lambda path: path.parent.name + "/" + path.name)
 
 
 def entries(lock: Path) -> list[str]:
@@ -50,10 +51,10 @@ def test_all_dependencies_of_the_project_are_locked() -> None:
     needed = {normal(r) for r in project["dependencies"]}
     assert needed - {normal(name) for name in pins(RUN)} == set()
     extras = project["optional-dependencies"]
-    needed |= {normal(r) for extra in ("test", "check") for r in extras[extra]}
+    needed |= {normal(r) for extra in ("chat", "test", "check") for r in extras[extra]}
     assert needed - {normal(name) for name in pins(DEV)} == set()
 
 
 def test_what_several_locks_pin_has_one_version() -> None:
-    assert pins(RUN).items() <= pins(DEV).items()
+    assert pins(RUN).items() <= pins(CHAT).items() <= pins(DEV).items()
     assert pins(CHECKER).items() <= pins(RUN).items()

@@ -1,0 +1,37 @@
+"""A notice as text for people: a line that names it, and what there is to know."""
+
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """`id` is the same for each try; `kind` is failure, success or info."""
+
+    id: str
+    title: str
+    body: str
+    kind: str
+
+
+_KINDS = {"raised": "failure", "cleared": "success"}
+_SHOWN = ("fleet", "subject", "type", "reason", "since", "time")
+
+
+def compose(document: bytes) -> Letter:
+    """Of a notice, or a heartbeat; control characters are gone."""
+    notice = {key: _clean(str(value)) for key, value in json.loads(document).items()}
+    fleet = f" {notice['fleet']}" if "fleet" in notice else ""
+    facts = [f"{name}: {notice[name]}" for name in _SHOWN if notice.get(name)]
+    body = "\n".join([*([notice["message"], ""] if notice.get("message") else []), *facts])
+    return Letter(
+        id=notice["id"],
+        title=f"[reconciler{fleet}] {notice['status']}: {notice['type']} of {notice['subject']}",
+        body=f"{body}\n",
+        kind=_KINDS.get(notice["status"], "info"),
+    )
+
+
+def _clean(text: str) -> str:
+    """In one line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,31 @@
+"""A notice as text: what names it stands first, and nothing in it can look like something else."""
+
+import json
+
+from reconciler.alerts.text import Letter, compose
+
+
+def test_a_notice_has_a_title_a_message_and_facts() -> None:
+    notice = {
+        "id": "1",
+        "fleet": "f",
+        "status": "cleared",
+        "type": "T",
+        "subject": "hub",
+        "reason": "",
+        "message": "it is over",
+        "time": "now",
+    }
+    assert compose(json.dumps(notice).encode()) == Letter(
+        id="1",
+        title="[reconciler f] cleared: T of hub",
+        body="it is over\n\nfleet: f\nsubject: hub\ntype: T\ntime: now\n",
+        kind="success",
+    )
+
+
+def test_line_breaks_and_control_characters_are_spaces() -> None:
+    notice = {"id": "1", "status": "raised\r\nBcc: x", "type": "T\x1b[31m", "subject": "a\u2028b", "message": "a\n\nb"}
+    letter = compose(json.dumps(notice).encode())
+    assert letter.title == "[reconciler] raised Bcc: x: T [31m of a b"
+    assert letter.body == "a b\n\nsubject: a b\ntype: T [31m\n"
