@@ -20,6 +20,7 @@ from reconciler.core.semver import newest_within, parse_range
 from reconciler.errors import SourceError
 from reconciler.source.git import object_format_of, run_git, write_git_config
 from reconciler.source.layout import locate
+from reconciler.source.signed import FollowedTag
 from reconciler.source.transfer import SERVING, SERVING_FILE, Remote
 
 FOLLOWED = "followed"
@@ -57,6 +58,17 @@ class Mirror:
             if locate(self.path) is not None:
                 return self._resolve(self.path, _FOLLOWED)
         return None
+
+    def tag(self) -> FollowedTag | None:
+        """The tag that is followed, as it was fetched; None where the ref is no tag. Raises SourceError."""
+        if self.ref.kind not in ("tag", "semver"):
+            return None
+        ref = _TIP if self.ref.kind == "tag" else self._newest_tag(self.path)
+        name = self.ref.name if self.ref.kind == "tag" else ref.removeprefix("refs/tags/")
+        found = self._resolve(self.path, ref)
+        if found is None:
+            raise SourceError(f"looking at tag {name!r} of {self.remote.origin.url}: it is gone from the mirror")
+        return FollowedTag(name=name, id=found)
 
     def tidy(self) -> None:
         """Remove what a killed process left behind. Raises SourceError."""

@@ -59,6 +59,7 @@ class RemoteRepository:
         """`gap_s`: between two fetches at least, however often it is told to `refresh`."""
         self._mirror, self._poll_s, self._gap_s = mirror, poll_s, gap_s
         self._local = LocalRepository(mirror.path, FOLLOWED, signatures=signatures)
+        self._is_verified = signatures is not None
         self._swap = threading.RLock()
         self._wanted, self._stop, self._looked = threading.Event(), threading.Event(), threading.Event()
         self._starting = threading.Lock()
@@ -122,7 +123,8 @@ class RemoteRepository:
 
     def unverified(self, since: str, revision: str) -> str | None:
         with self._noticing():
-            return self._local.unverified(since, revision)
+            tag = self._mirror.tag() if self._is_verified else None
+            return self._local.unverified(since, revision, tag)
 
     def checkout(self, revision: str, target: str, *, history: bool) -> None:
         self._await_first()

@@ -31,7 +31,7 @@ from reconciler.source.layout import (
     read_head,
 )
 from reconciler.source.objects import ObjectReader
-from reconciler.source.signed import Signatures
+from reconciler.source.signed import FollowedTag, Signatures
 from reconciler.source.snapshot import GitSnapshot
 from reconciler.source.tree import EXECUTABLE, SUBMODULE, SYMLINK, TreeEntry, list_tree
 from reconciler.source.unavailable import from_error, unavailable, unsettled
@@ -222,13 +222,13 @@ class LocalRepository:
             return False
         raise SourceError(f"comparing {older[:12]} with {newer[:12]}: {answer.complaint or 'git failed'}")
 
-    def unverified(self, since: str, revision: str) -> str | None:
-        """See `Source`. Raises SourceError."""
+    def unverified(self, since: str, revision: str, tag: FollowedTag | None = None) -> str | None:
+        """See `Source`; `tag` is what is followed, where that is one. Raises SourceError."""
         if self._signatures is None:
             return None
         view = self._view(self._located(), revision)
         _check_ids(revision, *([since] if since else []))
-        return self._signatures.find_fault(view, since, revision)
+        return self._signatures.find_fault(view, since, revision, tag)
 
     def _is_missing(self, view: ObjectView, older: str, newer: str) -> bool:
         found = view.run("cat-file", "--batch-check", stdin=f"{older}\n{newer}\n".encode())

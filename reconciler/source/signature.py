@@ -1,6 +1,6 @@
-"""Who signed a commit, by the keys that the operator trusts: ssh (allowed signers) and OpenPGP.
+"""Who signed a commit or a tag, by the keys that the operator trusts: ssh (allowed signers) and OpenPGP.
 
-The bytes of a commit come in, the signer or a reason goes out. `ssh-keygen` and `gpg` are run with an environment of
+The bytes of the object come in, the signer or a reason goes out. `ssh-keygen` and `gpg` are run with an environment of
 their own and on nothing but the operator's keys; no key comes from the repository, from the user's key ring, or from
 the network.
 
@@ -26,9 +26,10 @@ _MAX_KEYS_BYTES = 4 * 2**20
 _FIELDS = (b"gpgsig", b"gpgsig-sha256")
 _SSH = b"-----BEGIN SSH SIGNATURE-----"
 _PGP = (b"-----BEGIN PGP SIGNATURE-----", b"-----BEGIN PGP MESSAGE-----")
+_BEGINS = re.compile(rb"^(?:" + b"|".join((_SSH, *_PGP)) + rb")$", re.MULTILINE)
 _STATUS = re.compile(rb"^\[GNUPG:\] ([A-Z_]+)(?: ([^\n]*))?$", re.MULTILINE)
 _BAD = {
-    "BADSIG": "the signature does not fit the commit",
+    "BADSIG": "its signature does not fit it",
     "ERRSIG": "it is signed by a key that is not among gpgKeys",
     "NO_PUBKEY": "it is signed by a key that is not among gpgKeys",
     "EXPSIG": "its signature has expired",
@@ -72,8 +73,25 @@ def check_signature(commit: bytes, keys: Keys) -> Good | Bad:
     payload, signatures = split_commit(commit)
     if not signatures:
         return Bad(reason="it is not signed")
-    signature = signatures[0]
-    if len(signatures) > 1 or len(signature) > _MAX_SIGNATURE_BYTES:
+    if len(signatures) > 1:
+        return Bad(reason="its signature is malformed")
+    return _check(payload, signatures[0], keys)
+
+
+def check_tag_signature(tag: bytes, keys: Keys) -> Good | Bad:
+    """The same for an annotated tag, whose signature is the end of its message."""
+    payload, signature = split_tag(tag)
+    return _check(payload, signature, keys) if signature else Bad(reason="it is not signed")
+
+
+def split_tag(tag: bytes) -> tuple[bytes, bytes]:
+    """What was signed, and the signature, which begins with the last line that begins one; empty where none does."""
+    starts = [m.start() for m in _BEGINS.finditer(tag)]
+    return (tag[: starts[-1]], tag[starts[-1] :]) if starts else (tag, b"")
+
+
+def _check(payload: bytes, signature: bytes, keys: Keys) -> Good | Bad:
+    if len(signature) > _MAX_SIGNATURE_BYTES:
         return Bad(reason="its signature is malformed")
     with tempfile.TemporaryDirectory(prefix="reconciler-keys-") as folder:
         if signature.startswith(_SSH):

@@ -91,7 +91,7 @@ def test_an_openpgp_key_is_named_by_its_fingerprint(repo: Repo, rings: dict[str,
     assert len(verdict.signer) == 40
     assert "not among gpgKeys" in reason(commit, ring(tmp_path, rings["eve"]))
     assert reason(commit.replace(b"Signed", b"Forged"), ring(tmp_path, rings["bea"])) == (
-        "the signature does not fit the commit"
+        "its signature does not fit it"
     )
     assert "the operator names no gpgKeys" in reason(commit, Keys(allowed_signers="/none"))
 
