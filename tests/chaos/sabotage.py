@@ -27,6 +27,7 @@ WITHOUT = {
     ),
     "fencing": Sabotage("kinds/task/apply.py", "if not attempt.ended_at and attempt.container_id:", "if False:"),
     "write-ahead": Sabotage("loop/apply.py", '[_entry(c, job, "intent", c.reason) for c in intended]', "[]"),
+    "history": Sabotage("loop/guard.py", "if not facts.is_descendant:", "if False:"),
     "breaker": Sabotage("policy/opa_answer.py", "return self._count >= self._most", "return False"),
 }
 

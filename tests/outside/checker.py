@@ -19,6 +19,9 @@ from ruamel.yaml import YAML
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 ENGINE_SOCKET = "/var/run/docker.sock"
+NAMESPACES = ("PidMode", "IpcMode", "UTSMode", "UsernsMode")
+MOUNTS = {"/run/hub", "/run/secrets", "/workspace", "/workspaces"}
+"""What a container may see of the host."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,15 @@ def wanted_by_git(repository: Path, revision: str = "main") -> dict[str, Wanted]
 
 def check_docker(repository: Path, fleet: str, revision: str = "main") -> list[str]:
     """Differences between a commit and the containers of a fleet; empty when there are none."""
-    wanted = wanted_by_git(repository, revision)
+    return compare_docker(wanted_by_git(repository, revision), fleet)
+
+
+def compare_docker(wanted: Mapping[str, Wanted], fleet: str) -> list[str]:
+    """The same for instances that were read from a commit before."""
+    images = {image: _image_id(image) for image in {one.image for one in wanted.values()}}
     faults: list[str] = []
     seen: dict[str, str] = {}
-    for summary in engine("GET", f"/containers/json?all=1&filters={_label(fleet)}"):
+    for summary in _listed(fleet):
         try:
             body = engine("GET", f"/containers/{summary['Id']}/json")
         except GoneError as gone:
@@ -76,14 +84,27 @@ def check_docker(repository: Path, fleet: str, revision: str = "main") -> list[s
         if name not in wanted:
             faults.append(f"{name} runs, but git does not ask for it (orphan {body['Id'][:12]})")
             continue
-        faults.extend(_compare(wanted[name], body))
+        faults.extend(_compare(wanted[name], body, images[wanted[name].image]))
     faults.extend(f"{name} is asked for by git, but has no container" for name in wanted.keys() - seen.keys())
     return faults
 
 
-def _compare(wanted: Wanted, body: dict[str, Any]) -> Iterator[str]:
+def containers(fleet: str) -> dict[str, str]:
+    """Container id by instance, of everything that has the fleet's label."""
+    return {summary["Labels"]["io.reconciler.instance"]: summary["Id"] for summary in _listed(fleet)}
+
+
+def _listed(fleet: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = engine("GET", f"/containers/json?all=1&filters={_label(fleet)}")
+    return found
+
+
+def _image_id(image: str) -> str:
+    return str(engine("GET", f"/images/{quote(image, safe='')}/json")["Id"])
+
+
+def _compare(wanted: Wanted, body: dict[str, Any], image: str) -> Iterator[str]:
     host, config = body["HostConfig"], body["Config"]
-    image = engine("GET", f"/images/{quote(wanted.image, safe='')}/json")["Id"]
     environment = dict(e.partition("=")[::2] for e in config["Env"] or [])
     executor = json.loads(environment.get("HUB_CONFIG", "{}")).get("executor", {})
     expected: list[tuple[str, object, object]] = [
@@ -97,7 +118,12 @@ def _compare(wanted: Wanted, body: dict[str, Any]) -> Iterator[str]:
         ("network", host["NetworkMode"], "none"),
         ("read-only root", host["ReadonlyRootfs"], True),
         ("capabilities", [c.upper() for c in host["CapDrop"] or []], ["ALL"]),
+        ("added capabilities", host["CapAdd"] or [], []),
         ("privileged", host["Privileged"], False),
+        ("new privileges", any(o.startswith("no-new-privileges") for o in host["SecurityOpt"] or []), True),
+        ("namespaces of the host", [n for n in NAMESPACES if host[n] == "host"], []),
+        ("devices", host["Devices"] or [], []),
+        ("mounts", sorted({m["Destination"] for m in body["Mounts"]} - MOUNTS), []),
         ("user", config["User"].split(":")[0], "1000"),
     ]
     for what, found, asked in expected:
@@ -156,25 +182,26 @@ def engine_socket() -> str:
     return os.environ.get("DOCKER_HOST", ENGINE_SOCKET).removeprefix("unix://")
 
 
-def engine(method: str, target: str, address: str = "") -> Any:
+def engine(method: str, target: str, address: str = "", body: Mapping[str, Any] | None = None) -> Any:
     """One call on an engine's socket, by default `engine_socket`. Raises OSError, AssertionError, GoneError."""
+    content, headers = (json.dumps(body), {"Content-Type": "application/json"}) if body else (None, {})
     connection = http.client.HTTPConnection("engine", timeout=120)
     connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.sock.settimeout(120)
     try:
         connection.sock.connect(address.removeprefix("unix://") or engine_socket())
-        connection.request(method, target)
+        connection.request(method, target, content, headers)
         response = connection.getresponse()
-        content = response.read()
+        answer = response.read()
     except http.client.HTTPException as error:
         raise ConnectionError(f"{method} {target}: no answer: {error!r}") from error
     finally:
         connection.close()
     if response.status == 404:
-        raise GoneError(f"{method} {target}: {content[:200]!r}")
+        raise GoneError(f"{method} {target}: {answer[:200]!r}")
     if response.status >= 400:
-        raise AssertionError(f"{method} {target}: {response.status} {content[:200]!r}")
-    return json.loads(content) if content else None
+        raise AssertionError(f"{method} {target}: {response.status} {answer[:200]!r}")
+    return json.loads(answer) if answer else None
 
 
 def has_engine() -> bool:
