@@ -60,7 +60,7 @@ PROJECT = (
     "reconciler.loop.observe",
 )
 PURE_STEPS = {"spec", "state", "plan", "check", "container", "executor", "view", "guard", "message", "secrets"}
-PURE_STEPS |= {"delegate", "demand", "findings", "instance", "rest", "rollout"}
+PURE_STEPS |= {"delegate", "demand", "findings", "handover", "instance", "rest", "rollout"}
 PURE_STEPS |= {"child", "delegation", "explain", "payload", "routing", "schedule", "step", "verdict"}
 TASK_STEPS = PURE_STEPS | {"artefacts", "escalation", "judge", "request"}
 """What tasks have besides: there is more to them than to other kinds."""

@@ -133,7 +133,7 @@ def _read_checkpoints(file: str) -> "Sequence[Checkpoint]":
         found = list(read_documents(Path(file).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as exc:
         raise UsageError(f"{file} cannot be read: {exc}") from exc
-    except UsageError as exc:
+    except ValueError as exc:
         raise UsageError(f"{file}: {exc}; it is to hold the documents that audit.sink got, one in a line") from exc
     if not found:
         raise UsageError(f"{file} holds no checkpoint; it is to hold the documents that audit.sink got, one in a line")

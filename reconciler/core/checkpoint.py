@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from reconciler.errors import UsageError
-
 TYPE = "Checkpoint"
 
 
@@ -37,7 +35,7 @@ class Checkpoint:
 
 
 def read_documents(text: str) -> Iterator[Checkpoint]:
-    """The checkpoints among the documents that a sink got, one in a line. Raises UsageError with the line's number."""
+    """The checkpoints among the documents that a sink got, one in a line. Raises ValueError with the line's number."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and (found := _read_document(line, number)) is not None:
             yield found
@@ -48,13 +46,13 @@ def _read_document(line: str, number: int) -> Checkpoint | None:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as exc:
-        raise UsageError(f"line {number} is no JSON document") from exc
+        raise ValueError(f"line {number} is no JSON document") from exc
     if not isinstance(document, dict):
-        raise UsageError(f"line {number} is no JSON document that a sink got")
+        raise ValueError(f"line {number} is no JSON document that a sink got")
     if document.get("type") != TYPE:
         return None
     values: dict[str, Any] = {f.name: document.get(f.name) for f in fields(Checkpoint)}
     wrong = [name for name, value in values.items() if type(value) is not (int if name == "seq" else str)]
     if wrong:
-        raise UsageError(f"line {number} is no whole checkpoint: {', '.join(wrong)}")
+        raise ValueError(f"line {number} is no whole checkpoint: {', '.join(wrong)}")
     return Checkpoint(**values)

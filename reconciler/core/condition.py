@@ -48,7 +48,9 @@ DEGRADING = frozenset(type_ for type_, rule in RULES.items() if rule.degrades)
 class Condition:
     """`subject` is `hub` or a unit such as `agent/writer-0`; `since` is the time of the last transition (UTC).
 
-    `alerted`: somebody was told that it is true, and not yet that it is over.
+    `alerted`: somebody was told that it is true, and not yet that it is over. `observed_revision` is the revision that
+    was looked at when it was last found so, `input_digest` the digest of what that says of the subject; both are empty
+    where there is none.
     """
 
     subject: str
@@ -58,6 +60,8 @@ class Condition:
     message: str
     since: datetime
     alerted: bool = False
+    observed_revision: str = ""
+    input_digest: str = ""
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -67,6 +71,8 @@ class Condition:
             "reason": self.reason,
             "message": self.message,
             "since": self.since.isoformat(),
+            "observedRevision": self.observed_revision,
+            "inputDigest": self.input_digest,
         }
 
 

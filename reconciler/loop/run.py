@@ -151,6 +151,8 @@ class Loop:
         self._suspensions: tuple[Suspension, ...] = ()
         self._store_fault: Condition | None = None
         self._own_fault: Condition | None = None
+        self._newest = ""
+        self._seen: Desired | None = None
         self._source_read_at = world.clock.boottime()
 
     def close(self) -> None:
@@ -195,6 +197,7 @@ class Loop:
 
     def _run_pass(self, *, apply: bool) -> PassReport:
         in_force = self.revisions.in_force()
+        self._newest, self._seen = in_force.candidate, self.revisions.last_good()
         self._suspensions = (
             end_expired(self._world, self.revisions.applied) if apply else read_suspensions(self._world.store)
         )
@@ -228,6 +231,7 @@ class Loop:
                     f"{refused[0].reason}; if meant: reconciler apply --confirm {refused[0].confirm}",
                 )
             )
+        self._seen = desired
         findings = self._findings(desired, observed, working)
         conditions = self._settle_conditions(faults, findings, record=apply)
         if not apply or (refused and self.revisions.last_good() is None):
@@ -480,7 +484,24 @@ class Loop:
             reason=finding.reason,
             message=finding.message,
             since=self._world.clock.now(),
+            observed_revision=self._newest if finding.type in OF_NEWEST else self._seen_revision,
+            input_digest=self._digest_of(finding.subject),
         )
+
+    @property
+    def _seen_revision(self) -> str:
+        return self._seen.revision.id if self._seen is not None else ""
+
+    def _digest_of(self, subject: str) -> str:
+        """Of what the revision in force says of the subject of a condition; empty where it says nothing."""
+        kind, _, name = subject.partition("/")
+        desired = self._seen
+        if desired is None:
+            return ""
+        if not name:
+            return desired.hub.digest()
+        found = desired.of(kind).get(name) or desired.of(kind).get(name.rpartition("-")[0])
+        return str(found.digest) if found is not None else ""
 
     def _changed_conditions(
         self, wanted: Mapping[tuple[str, str], Condition], looked_at: Collection[str]
@@ -492,12 +513,13 @@ class Loop:
             if after is None:
                 if before is not None and before.status and key[0].partition("/")[0] in looked_at:
                     over_at = self._world.clock.now()
-                    changed.append(replace(before, status=False, reason="Resolved", message="", since=over_at))
+                    over = replace(before, status=False, reason="Resolved", message="", since=over_at)
+                    changed.append(replace(over, observed_revision=self._seen_revision))
             elif before is None:
                 changed.append(after)
             elif not before.status:
                 changed.append(replace(after, alerted=before.alerted or after.alerted))
-            elif before.message != after.message:
+            elif _said(before) != _said(after):
                 changed.append(replace(after, since=before.since, alerted=before.alerted))
         return changed
 
@@ -505,8 +527,10 @@ class Loop:
         self, changed: Sequence[Condition], now_true: Mapping[tuple[str, str], Condition]
     ) -> dict[tuple[str, str], Condition]:
         """Write transitions and notices in one transaction, then have them delivered. Raises StoreError."""
+        news = [c for c in changed if self._is_news(c)]
         if self._store_fault is not None:
             over = replace(self._store_fault, status=False, message="", since=self._world.clock.now())
+            news.append(over)
             changed, now_true = [*changed, over], {**now_true, (over.subject, over.type): over}
         telling = self._alerts.settle(tuple(now_true.values()), self._settings)
         told = {(c.subject, c.type): c for c in telling.changed}
@@ -514,12 +538,17 @@ class Loop:
             with self._world.store.transaction():
                 kept = {**{(c.subject, c.type): c for c in changed}, **told}
                 records.put_conditions(self._world.store, kept.values())
-                append(self._world.store, [self._condition_entry(c) for c in changed])
+                append(self._world.store, [self._condition_entry(c) for c in news])
                 self._alarms.keep()
                 self._alerts.keep(telling)
         self._alerts.tell(telling)
         self._store_fault = None
         return {**now_true, **told}
+
+    def _is_news(self, condition: Condition) -> bool:
+        """Whether it was not so before; that another revision found it so again is none."""
+        before = self._conditions.get((condition.subject, condition.type))
+        return before is None or (before.status, before.message) != (condition.status, condition.message)
 
     def _condition_entry(self, condition: Condition) -> AuditEntry:
         return self._world.entry(
@@ -531,6 +560,10 @@ class Loop:
             outcome="noted",
             reason=f"{'now true' if condition.status else 'over'}: {condition.message}"[:1000],
         )
+
+
+def _said(condition: Condition) -> tuple[str, str, str]:
+    return condition.message, condition.observed_revision, condition.input_digest
 
 
 def _unreadable(observed: Observed) -> list[tuple[str, str, str]]:

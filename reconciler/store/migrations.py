@@ -130,6 +130,14 @@ def add_lines(op: "Operations") -> None:
     op.create_index("ix_dropped_name", "dropped", ["name"])
 
 
+def add_observed(op: "Operations") -> None:
+    """By which revision a condition was found, and by what that says of its subject."""
+    from sqlalchemy import Column, String
+
+    for name in ("observed_revision", "input_digest"):
+        op.add_column("condition", Column(name, String, nullable=False, server_default=""))
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     add_orchestration,
     add_trust_and_alerts,
@@ -138,6 +146,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     add_all_crashes,
     add_checkpoints,
     add_lines,
+    add_observed,
 )
 
 SCHEMA_VERSION = FIRST_VERSION + len(MIGRATIONS)

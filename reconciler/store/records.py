@@ -257,6 +257,8 @@ class ConditionRecord:
     message: str
     since: str
     alerted: bool = False
+    observed_revision: str = ""
+    input_digest: str = ""
 
 
 R = TypeVar("R")
@@ -585,6 +587,8 @@ def conditions(store: Store) -> dict[tuple[str, str], Condition]:
             message=r.message,
             since=datetime.fromisoformat(r.since),
             alerted=r.alerted,
+            observed_revision=r.observed_revision,
+            input_digest=r.input_digest,
         )
         for r in _all(store, ConditionRecord)
     }
@@ -602,6 +606,8 @@ def put_conditions(store: Store, changed: Iterable[Condition]) -> None:
                 message=c.message,
                 since=c.since.isoformat(),
                 alerted=c.alerted,
+                observed_revision=c.observed_revision,
+                input_digest=c.input_digest,
             )
             for c in changed
         ],

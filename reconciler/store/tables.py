@@ -239,6 +239,8 @@ class ConditionRow(SQLModel, table=True):
     message: str
     since: str
     alerted: bool = False
+    observed_revision: str = ""
+    input_digest: str = ""
 
 
 class AuditRow(SQLModel, table=True):

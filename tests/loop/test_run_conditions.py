@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.api.agents import order_agent
+from reconciler.core.caller import caller_of_uid
 from reconciler.core.condition import Mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.errors import StoreError
 from reconciler.kinds import KINDS
 from reconciler.loop.apply import TRANSIENT_CAP_S
-from reconciler.loop.run import Loop
+from reconciler.loop.run import Loop, PassReport
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, actions, change_of, told, transitions
 from tests.fakes.texts import agent_text, hub_text, task_text
@@ -45,6 +47,40 @@ def test_a_condition_that_goes_on_for_another_reason_keeps_its_time(fleet: FakeF
     (second,) = fleet.run().conditions
     assert "timed out" in second.message
     assert second.since == first.since
+
+
+def live(fleet: FakeFleet, passes: int) -> PassReport:
+    for _ in range(passes):
+        report = fleet.run()
+        fleet.agents.step()
+    return report
+
+
+def test_a_condition_says_by_which_revision_and_by_what_of_it_it_was_found(fleet: FakeFleet) -> None:
+    fleet.commit({**GOOD, "agents.d/b.yaml": agent_text("b")})
+    fleet.settle()
+    order_agent(fleet.world, "b-0", "quarantine", caller_of_uid(0), "r")
+    live(fleet, 4)
+    digest = records.instances(fleet.store)["b-0"].spec_digest
+    newer = fleet.commit({"agents.d/a.yaml": agent_text(version="2"), "agents.d/b.yaml": agent_text("b")})
+    report = live(fleet, 12)
+    found = [(c.type, c.observed_revision, c.input_digest) for c in report.conditions]
+    assert found == [("Quarantined", newer, digest)]
+    assert transitions(fleet) == [("Quarantined", "now true")]
+    assert records.conditions(fleet.store)[("agent/b-0", "Quarantined")] == report.conditions[0]
+
+
+def test_what_is_wrong_with_the_newest_revision_names_that_one(fleet: FakeFleet) -> None:
+    good = fleet.commit(GOOD)
+    fleet.settle()
+    bad = fleet.commit({"agents.d/a.yaml": "nonsense"})
+    (condition,) = fleet.run().conditions
+    assert (condition.type, condition.observed_revision) == ("ConfigInvalid", bad)
+    fleet.commit(GOOD)
+    fleet.settle()
+    over = records.conditions(fleet.store)[("hub", "ConfigInvalid")]
+    assert over.status is False
+    assert over.observed_revision not in ("", good, bad)
 
 
 def test_a_condition_survives_a_restart_of_the_hub_without_a_second_transition(fleet: FakeFleet) -> None:
