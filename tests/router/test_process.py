@@ -54,6 +54,7 @@ def test_sigterm_answers_what_is_under_way_and_leaves_nothing(start_fleet: Calla
         thread.start()
     assert len(reviewer.receive()) == 1
     until(lambda: fleet.state()["instances"]["writer-0"]["polls"] == 1)
+    until(lambda: control_lines(fleet) == 1)
     pid = fleet.report().pid
     os.kill(pid, signal.SIGTERM)
     for thread in threads:
@@ -66,6 +67,13 @@ def test_sigterm_answers_what_is_under_way_and_leaves_nothing(start_fleet: Calla
     assert not (fleet.run / "router.pid").exists()
     assert "Traceback" not in (fleet.data / "log" / "router.log").read_text()
     assert isinstance(fleet.link.report(), Absent)
+
+
+def control_lines(fleet: Fleet) -> int:
+    """Connections to the control socket, by what the system says."""
+    with open("/proc/net/unix", encoding="ascii") as table:
+        found = [line.split() for line in table]
+    return sum(words[5] == "03" and words[-1] == str(fleet.run / "control.sock") for words in found)
 
 
 def test_stop_over_the_control_socket_is_acknowledged(start_fleet: Callable[[], Fleet]) -> None:
