@@ -177,7 +177,10 @@ class Fleet:
         self.link.put_instance(instance, instance_entry(instance.rpartition("-")[0], []))
 
     def rows(self, where: str = "1", *values: object) -> list[dict[str, Any]]:
-        """Rows of message_log since the test began, oldest first."""
+        """Rows of message_log since the test began, oldest first.
+
+        Denials that are only counted come once a second, in rows without type and size: also those of the test before.
+        """
         with contextlib.closing(sqlite3.connect(f"file:{self.data / 'traffic.db'}?mode=ro", uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             found = connection.execute(
