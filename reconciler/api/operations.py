@@ -31,6 +31,7 @@ from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped
 from reconciler.loop.recorded import read_record
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
+from reconciler.loop.suspend import read_suspensions
 from reconciler.loop.trust import read_scores, restore_trust
 from reconciler.router.channel import RefusedByRouterError
 from reconciler.store import queue, records
@@ -292,7 +293,10 @@ class HubOperations:
         plan = self._loop.run_pass(apply=False).plan
         mode = self._hub.last.mode if self._hub.last is not None else Mode.NORMAL
         units = records.units(self._world.store)
-        why = explain_agent(name, [c for c in plan.changes if c.kind == "agent"], units, mode)
+        changes = [c for c in plan.changes if c.kind == "agent"]
+        subjects = {f"agent/{name}", *(f"agent/{c.name}" for c in changes if c.instance == name)}
+        suspended = next((str(s) for s in read_suspensions(self._world.store) if s.names(*subjects)), "")
+        why = explain_agent(name, changes, units, mode, suspended)
         if not why:
             raise RefusedRequest(f"there is no agent or instance {name!r} in git or on record", status=404)
         return {"agent": name, "why": why}

@@ -45,7 +45,10 @@ def _explain(kind: str, name: str, source: str, data: str | None) -> str:
     if kind == "agent":
         from reconciler.kinds.agent.explain import explain_without_hub as of_agent
 
-        return of_agent(name, fleet.instances)
+        agents = {i.agent for i in fleet.instances if name in (i.agent, i.name)}
+        subjects = {"hub", f"agent/{name}", *(f"agent/{agent}" for agent in agents)}
+        said = (c.message for c in fleet.conditions if c.type == "Suspended" and c.subject in subjects)
+        return of_agent(name, fleet.instances, next(said, ""))
     from reconciler.kinds.task.explain import explain_without_hub as of_task
 
     run = fleet.task(name)

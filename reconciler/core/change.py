@@ -67,6 +67,15 @@ class Concern:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suspended:
+    """What would be done, and why, if nobody had asked that it be left; `by` says who did, until when and for what."""
+
+    by: str
+    would: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One line of a plan.
 
@@ -74,7 +83,8 @@ class Change:
     means that running work is interrupted. `wait_s` says in how many seconds a HOLD is due, or a KEEP that goes by the
     clock. `instance` names the instance of an agent, where the change is about one. `towards` is what a step prepares:
     draining leads to REMOVE, and waiting for a place leads to CREATE.
-    `is_scaling` marks a removal that leaves its name in git, which only asks for fewer.
+    `is_scaling` marks a removal that leaves its name in git, which only asks for fewer. `suspended` is given where the
+    change is a HOLD for that reason.
     """
 
     kind: str
@@ -91,6 +101,7 @@ class Change:
     towards: Action | None = None
     is_scaling: bool = False
     concern: Concern | None = None
+    suspended: Suspended | None = None
 
     @property
     def unit(self) -> str:
@@ -109,6 +120,11 @@ class Change:
             "disruptive": self.disruptive,
             "spec_digest": self.spec_digest,
         }
+
+
+def show_suspended(suspended: Suspended) -> str:
+    """By whom, and what would be done: `suspended by uid:7; without that the hub would replace it: …`."""
+    return f"{suspended.by}; without that the hub would {suspended.would} it: {suspended.reason}"
 
 
 def diff_fields(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> tuple[FieldChange, ...]:

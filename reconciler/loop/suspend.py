@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from reconciler.core.caller import Caller
-from reconciler.core.change import Action, Cause, Change
+from reconciler.core.change import Action, Cause, Change, Suspended
 from reconciler.core.condition import Finding
 from reconciler.core.plan import Plan
 from reconciler.kinds.kind import World
@@ -46,6 +46,10 @@ class Suspension:
         if change.action in _NOTHING or change.action is Action.QUARANTINE or change.cause in _STILL_DONE:
             return False
         return self.subject in (FLEET, f"{change.kind}/{change.name}", change.unit)
+
+    def names(self, *subjects: str) -> bool:
+        """Whether it is of one of these, or of the fleet."""
+        return self.subject == FLEET or self.subject in subjects
 
     def left_s(self, now: datetime) -> float | None:
         """Seconds until it ends by itself; None where it does not."""
@@ -119,5 +123,12 @@ def _hold(change: Change, suspensions: Sequence[Suspension], now: datetime) -> C
     held_by = next((s for s in suspensions if s.covers(change)), None)
     if held_by is None:
         return change
-    reason = f"{change.reason}; {held_by}"
-    return replace(change, action=Action.HOLD, towards=None, concern=None, wait_s=held_by.left_s(now), reason=reason)
+    return replace(
+        change,
+        action=Action.HOLD,
+        towards=None,
+        concern=None,
+        wait_s=held_by.left_s(now),
+        reason=f"{change.reason}; {held_by}",
+        suspended=Suspended(by=str(held_by), would=change.action, reason=change.reason),
+    )

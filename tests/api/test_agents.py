@@ -8,7 +8,12 @@ import pytest
 
 from reconciler.api.agents import order_agent
 from reconciler.api.app import RefusedRequest
+from reconciler.api.operations import HubOperations
+from reconciler.api.suspensions import suspend_subject
 from reconciler.core.caller import Caller
+from reconciler.kinds import KINDS
+from reconciler.loop.serve import Hub
+from reconciler.loop.suspend import read_suspensions
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, actions, change_of
 from tests.fakes.texts import agent_text, task_text
@@ -135,3 +140,21 @@ def test_what_is_asked_for_while_a_pass_is_under_way_is_not_lost(fleet: FakeFlee
     order(fleet, "writer-0", "quarantine")
     records.delete_order(fleet.store, change_of(planned, "agent/writer-0").spec.order)
     assert records.orders(fleet.store)["writer-0"].verb == "quarantine"
+
+
+def test_explaining_a_suspended_agent_says_by_whom_and_what_would_be_done(fleet: FakeFleet) -> None:
+    hub = Hub(fleet.loop, fleet.world, KINDS, fleet.inspections)
+    plane = HubOperations(hub, fleet.loop, fleet.world, lambda _drain: None)
+    asked = json.dumps({"subject": "agent/writer", "until": "10m"}).encode()
+    caller = Caller(proven="uid:7", reason="we look at it")
+    suspend_subject(fleet.world, asked, caller, frozenset({"agent/writer"}), "r1")
+    (by,) = map(str, read_suspensions(fleet.store))
+    assert by.startswith("suspended by uid:7 until ")
+    note = f"it is {by}, and nothing would be done without that."
+    for name in ("writer", "writer-1"):
+        assert plane.explain_agent(name)["why"].endswith(note)
+    fleet.commit({"agents.d/a.yaml": agent_text(replicas=2, version="2")})
+    fleet.run()
+    would = f"is {by}; without that the hub would replace"
+    assert plane.explain_agent("writer-0")["why"] == f"writer-0 runs, and {would} it: changed in git."
+    assert plane.explain_agent("writer")["why"] == f"agent writer {would} writer-0: changed in git."

@@ -9,6 +9,7 @@ import pytest
 from reconciler.api.app import RefusedRequest
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
 from reconciler.core.caller import Caller
+from reconciler.core.change import Action, Suspended
 from reconciler.loop.recorded import plan_against_record
 from reconciler.loop.suspend import SUSPENSIONS
 from tests.fakes.fleet import FakeFleet, actions, change_of
@@ -43,7 +44,9 @@ def test_a_suspended_agent_is_left_as_it_is_and_says_so(fleet: FakeFleet) -> Non
     fleet.commit({"agents.d/a.yaml": agent_text(replicas=3)})
     report = fleet.run()
     assert actions(report) == {"writer-0": "hold", "writer-1": "hold", "writer-2": "hold"}
-    assert change_of(report, "agent/writer-2").reason.endswith("suspended by uid:7 (ada): we look at it")
+    held = change_of(report, "agent/writer-2")
+    assert held.reason.endswith("suspended by uid:7 (ada): we look at it")
+    assert held.suspended == Suspended(by="suspended by uid:7 (ada): we look at it", would=Action.CREATE, reason="new")
     assert sorted(fleet.instances()) == ["writer-0", "writer-1"]
     assert conditions(fleet) == {("agent/writer", "suspended by uid:7 (ada): we look at it")}
 

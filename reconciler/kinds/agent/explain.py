@@ -5,7 +5,7 @@ The reason is the plan's: there is no second opinion. What keeps a change from b
 
 from collections.abc import Mapping, Sequence
 
-from reconciler.core.change import Action, Change
+from reconciler.core.change import Action, Change, show_suspended
 from reconciler.core.condition import Mode
 from reconciler.kinds.agent.state import Phase
 from reconciler.store.records import InstanceRecord, UnitRecord
@@ -25,19 +25,41 @@ _IS: Mapping[Phase, str] = {
 
 
 def explain_agent(
-    name: str, changes: Sequence[Change], units: Mapping[str, UnitRecord], mode: Mode = Mode.NORMAL
+    name: str,
+    changes: Sequence[Change],
+    units: Mapping[str, UnitRecord],
+    mode: Mode = Mode.NORMAL,
+    suspended: str = "",
 ) -> str:
-    """One sentence on an agent, or on one instance; `changes` is the plan of all. Empty where there is none."""
+    """One sentence on an agent, or on one instance; `changes` is the plan of all. Empty where there is none.
+
+    `suspended` says by whom it is, where it is.
+    """
     found = [c for c in changes if name in (c.name, c.instance)]
-    if len(found) == 1:
-        return f"{explain_instance(found[0], units.get(found[0].unit), mode)}."
     if not found:
         return ""
+    is_said = not suspended or any(c.suspended is not None for c in found)
+    note = "" if is_said else f"; it is {suspended}, and nothing would be done without that"
+    return f"{_explain_all(name, found, units, mode)}{note}."
+
+
+def _explain_all(name: str, found: Sequence[Change], units: Mapping[str, UnitRecord], mode: Mode) -> str:
+    if len(found) == 1:
+        return explain_instance(found[0], units.get(found[0].unit), mode)
     ready = [c for c in found if c.action is Action.KEEP and _phase(c) in (None, Phase.EXECUTING)]
     if len(ready) == len(found):
-        return f"agent {name} runs with all {len(found)} instances, as git says."
+        return f"agent {name} runs with all {len(found)} instances, as git says"
+    if held := [c for c in found if c.suspended is not None]:
+        return _explain_held(name, held)
     others = (explain_instance(c, units.get(c.unit), mode) for c in found if c not in ready)
-    return f"agent {name} runs with {len(ready)} of {len(found)} instances: {'; '.join(others)}."
+    return f"agent {name} runs with {len(ready)} of {len(found)} instances: {'; '.join(others)}"
+
+
+def _explain_held(name: str, held: Sequence[Change]) -> str:
+    """By whom it is suspended, and what would be done with which instance."""
+    found = [(c.instance, c.suspended) for c in held if c.suspended is not None]
+    would = "; ".join(f"{s.would} {instance}: {s.reason}" for instance, s in found)
+    return f"agent {name} is {found[0][1].by}; without that the hub would {would}"
 
 
 def find_ready(changes: Sequence[Change]) -> Mapping[str, Mapping[str, bool]]:
@@ -50,17 +72,20 @@ def find_ready(changes: Sequence[Change]) -> Mapping[str, Mapping[str, bool]]:
     return out
 
 
-def explain_without_hub(name: str, records: Sequence[InstanceRecord]) -> str:
+def explain_without_hub(name: str, records: Sequence[InstanceRecord], suspended: str = "") -> str:
     """The same from the record alone; empty where there is nothing of that name on it."""
+    note = f"; it is {suspended}" if suspended else ""
     found = [r for r in records if name in (r.agent, r.name)]
     said = (f"{r.name} {_IS[Phase(r.phase)]}{f' ({r.reason})' if r.reason else ''}" for r in found)
-    return f"{'; '.join(said)}, by the record, and no hub runs to go on with it." if found else ""
+    return f"{'; '.join(said)}, by the record, and no hub runs to go on with it{note}." if found else ""
 
 
 def explain_instance(change: Change, unit: UnitRecord | None = None, mode: Mode = Mode.NORMAL) -> str:
     """What one instance does and why, without a full stop."""
     phase = _phase(change)
     subject = f"{change.instance} {_IS[phase or Phase.EXECUTING]}"
+    if change.suspended is not None:
+        return f"{subject}, and is {show_suspended(change.suspended)}"
     obstacle = _obstacle(change, unit, mode)
     if obstacle:
         return f"{subject}: {obstacle}"

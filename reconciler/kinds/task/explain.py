@@ -5,7 +5,7 @@ The reason is the plan's: there is no second opinion. What keeps a change from b
 
 from collections.abc import Sequence
 
-from reconciler.core.change import Action, Change
+from reconciler.core.change import Action, Change, show_suspended
 from reconciler.core.condition import Mode
 from reconciler.core.quantity import show_duration
 from reconciler.kinds.task.delegation import delegated_by
@@ -83,4 +83,6 @@ def _obstacle(change: Change | None, unit: UnitRecord | None, mode: Mode) -> str
 
 
 def _first(change: Change | None, run: TaskRecord) -> str:
+    if change is not None and change.suspended is not None:
+        return show_suspended(change.suspended)
     return change.reason if change is not None else run.reason or "the hub has not looked at it yet"

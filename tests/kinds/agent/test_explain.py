@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.core.change import Action, Change, Suspended
 from reconciler.core.condition import Mode
 from reconciler.kinds.agent.explain import explain_agent, explain_without_hub
 from reconciler.kinds.agent.state import InstanceState, Phase
@@ -110,3 +111,44 @@ def test_without_a_hub_the_record_speaks() -> None:
     assert explain_without_hub("writer", [record]) == (
         "writer-0 runs (it exited with 1), by the record, and no hub runs to go on with it."
     )
+
+
+BY = "suspended by uid:7 until 2026-11-21T18:00:00+00:00: we look at it"
+
+
+def suspended(*changes: Change) -> list[Change]:
+    """As a pass holds them."""
+    return [
+        replace(
+            c,
+            action=Action.HOLD,
+            reason=f"{c.reason}; {BY}",
+            suspended=Suspended(by=BY, would=c.action, reason=c.reason),
+        )
+        if c.action is not Action.KEEP
+        else c
+        for c in changes
+    ]
+
+
+def test_who_is_suspended_is_not_said_to_be_changed_but_what_would_be_done() -> None:
+    planned = suspended(*plan_all([manifest_of(version="2")], state_of(record_of(WRITER))))
+    assert explain_agent("writer-0", planned, {}, suspended=BY) == (
+        f"writer-0 runs, and is {BY}; without that the hub would replace it: changed in git."
+    )
+
+
+def test_of_several_instances_it_is_said_once() -> None:
+    planned = suspended(*plan_all([manifest_of(replicas=2)], state_of(record_of(WRITER), container="exited")))
+    assert explain_agent("writer", planned, {}, suspended=BY) == (
+        f"agent writer is {BY}; without that the hub would replace writer-0: changed in git; create writer-1: new."
+    )
+
+
+def test_who_is_suspended_while_nothing_is_due_says_that_too() -> None:
+    planned = suspended(*plan_all([WRITER], state_of(record_of(WRITER))))
+    assert explain_agent("writer-0", planned, {}, suspended=BY) == (
+        f"writer-0 runs: as in git; it is {BY}, and nothing would be done without that."
+    )
+    said = explain_without_hub("writer", [record_of(WRITER)], BY)
+    assert said == f"writer-0 runs, by the record, and no hub runs to go on with it; it is {BY}."
