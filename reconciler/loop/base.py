@@ -26,6 +26,7 @@ from reconciler.kinds.policy.spec import Policies, is_opa_managed
 from reconciler.kinds.schema.spec import MessageSchema
 from reconciler.kinds.task.spec import TaskSpec
 from reconciler.kinds.task.state import TaskState
+from reconciler.loop.named import name_settings
 from reconciler.loop.recorded import Assent, Recorded, guard_by, plan_by
 from reconciler.store.records import InstanceRecord, ScheduleRecord, TaskRecord
 
@@ -38,7 +39,8 @@ def plan_against_base(desired: Desired, base: Desired, assent: Assent, now: date
     plan = plan_by(recorded, desired, Facts(now=now, boottime=0.0, boot_id=""), compared_with="base")
     plan = guard_by(plan, recorded, desired, assent)
     changes = [_as_written(c, base, desired) for c in plan.changes]
-    return replace(plan, changes=(*changes, *_unseen(changes, base, desired)))
+    plan = replace(plan, changes=(*changes, *_unseen(changes, base, desired)))
+    return name_settings(plan, base.hub, desired.hub)
 
 
 def assume_applied(base: Desired, now: datetime) -> Recorded:

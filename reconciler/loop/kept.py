@@ -5,16 +5,19 @@ Kept are the one in force, and those that resources went back to.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from reconciler.core.yaml import MAX_BYTES
+from pydantic import ValidationError
+
+from reconciler.core.yaml import MAX_BYTES, load_documents
 from reconciler.errors import SourceError
 from reconciler.kinds.kind import Desired, Kind
-from reconciler.kinds.tree import SYMLINK_MODE, ParseCache
+from reconciler.kinds.tree import SYMLINK_MODE, ParseCache, Tree
 from reconciler.loop.desired import HUB_FILE, load_desired
 from reconciler.loop.rollback import read_rollbacks
 from reconciler.ports import Clock, Entry, PolicyEngine, Revision, SetAside, Snapshot
-from reconciler.settings import OperatorSpec
+from reconciler.settings import Hub, HubSpec, OperatorSpec
 from reconciler.store import records
 from reconciler.store.records import RevisionRecord
 from reconciler.store.store import Store
@@ -52,6 +55,20 @@ class StoredSnapshot:
             return {e.path: contents[e.blob] for e in entries}
         except KeyError as exc:
             raise SourceError(f"the record of revision {self.revision.id} has lost content {exc}") from exc
+
+
+def read_accepted_hub(store: Store) -> HubSpec | None:
+    """What `hub.yaml` of the applied revision says; None where this release cannot read it. Raises StoreError."""
+    record = records.revision(store, store.get_meta(APPLIED) or "")
+    if record is None or not record.tree:
+        return None
+    with suppress(SourceError, ValidationError):
+        tree = Tree(snapshot=StoredSnapshot(record, store), cache=ParseCache())
+        content = tree.file(HUB_FILE)
+        documents = load_documents(content, HUB_FILE) if isinstance(content, bytes) else None
+        if documents is not None and len(documents.values) == 1:
+            return Hub.model_validate(documents.values[0]).spec
+    return None
 
 
 class Kept:

@@ -19,6 +19,8 @@ from reconciler.kinds.router.state import RouterState
 from reconciler.kinds.task.observe import find_unended
 from reconciler.kinds.task.state import TaskState, states_of_all
 from reconciler.loop.guard import GuardFacts, guard
+from reconciler.loop.kept import read_accepted_hub
+from reconciler.loop.named import name_settings
 from reconciler.loop.observe import Observed
 from reconciler.loop.plan import make_plan
 from reconciler.loop.rollback import mark_rolled_back
@@ -91,6 +93,7 @@ def plan_against_record(
     delegated = attempts.delegated(store)
     facts = Facts(now=clock.now(), boottime=clock.boottime(), boot_id=clock.boot_id(), delegated=delegated)
     plan = plan_by(recorded, desired, facts, compared_with="state")
+    plan = name_settings(plan, read_accepted_hub(store), desired.hub)
     plan = replace(plan, changes=tuple(not_known(c, "not in the record") for c in plan.changes))
     plan = guard_by(plan, recorded, desired, Assent(is_descendant=is_descendant, confirmed=confirmed))
     return hold_suspended(mark_rolled_back(plan, desired.rollbacks), read_suspensions(store), clock.now())

@@ -28,6 +28,7 @@ from reconciler.loop.alerts import Alerts
 from reconciler.loop.apply import Applying, Done, apply_plan
 from reconciler.loop.findings import Alarms, Throughput, find_concerns, find_distrusted
 from reconciler.loop.guard import GuardFacts, guard, without_removals
+from reconciler.loop.named import name_settings
 from reconciler.loop.observe import Observed, observe
 from reconciler.loop.plan import make_plan
 from reconciler.loop.recorded import plan_by, read_record
@@ -362,6 +363,8 @@ class Loop:
 
     def _guarded(self, desired: Desired, observed: Observed) -> Plan:
         plan = make_plan(desired, observed, self._kinds, compared_with=self._compared_with)
+        before = self.revisions.last_good()
+        plan = name_settings(plan, before.hub if before is not None else None, desired.hub)
         recorded = records.instances(self._world.store)
         try:
             is_descendant = self.revisions.is_descendant(desired)
