@@ -208,12 +208,12 @@ def test_a_full_mailbox_still_takes_what_the_hub_sends(fleet: Fleet) -> None:
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")
     while writer.send("review.note", to="reviewer").status == 202:
         pass
-    notice = {"instance": "reviewer-0", "message": {"type": "policy.changed", "payload": {"revision": "r"}}}
+    notice = {"instance": "reviewer-0", "message": {"type": "notice.planned", "payload": {"revision": "r"}}}
     fleet.link.send(notice)
     fleet.link.send(notice)
     with pytest.raises(RefusedByRouterError, match="full twice over"):
         fleet.link.send(notice)
-    assert [m["type"] for m in reviewer.receive()][2:] == ["policy.changed"] * 2
+    assert [m["type"] for m in reviewer.receive()][2:] == ["notice.planned"] * 2
 
 
 def test_orders_that_no_daemon_takes_are_bounded_too(fleet: Fleet) -> None:
