@@ -332,13 +332,15 @@ class PolicyEngine(Protocol):
 class InstanceReport:
     """What the router knows of one instance. Times are seconds of CLOCK_BOOTTIME; 0 where never.
 
-    `mailbox_messages` are those that somebody has to be there for.
+    `mailbox_messages` are those that somebody has to be there for. `last_denial` is what it was told last, while it has
+    not said hello.
     """
 
     instance: str
     digest: str = ""
     hello: Mapping[str, Any] | None = None
     last_seen: float = 0.0
+    last_denial: str = ""
     mailbox_messages: int = 0
 
 

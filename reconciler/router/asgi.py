@@ -197,6 +197,7 @@ class AgentPlane:
         denied = identity.check(instance, call.headers, time.time())
         if denied is not None:
             self._route.log.count(instance.name, instance.agent, denied.code, denied.step)
+            instance.note_denial(denied)
             return self._deny(denied)
         instance.note_call(boottime_s(), is_daemon="only" in call.query)
         return None

@@ -107,5 +107,6 @@ def _read_instance(name: str, entry: Mapping[str, Any]) -> InstanceReport:
         digest=entry["digest"],
         hello=entry["hello"],
         last_seen=entry["last_seen"],
+        last_denial=entry.get("last_denial", ""),
         mailbox_messages=entry["mailbox_messages"],
     )

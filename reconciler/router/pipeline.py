@@ -425,6 +425,7 @@ class Route:
 
     def _count(self, passage: _Passage, denied: Deny) -> Answer:
         self.tallies[passage.sender.agent].note(denied)
+        _note_denial(passage, denied)
         self.log.count(passage.sender.name, passage.sender.agent, denied.code, denied.step)
         return refused(denied, passage.rules)
 
@@ -460,6 +461,7 @@ class Route:
                 self._forgeries.forget(passage.sender.name)
             return unlogged(passage.rules)
         self.tallies[passage.sender.agent].note(denied)
+        _note_denial(passage, denied)
         if alert is not None:
             self._hint("task")
         return refused(denied, passage.rules)
@@ -469,6 +471,12 @@ class Route:
         if not self._forgeries.note(passage.sender.name, passage.now):
             return None
         return hub.raise_alert(passage.sender, hub.FORGED, denied.reason, passage.now, passage.wall_s)
+
+
+def _note_denial(passage: _Passage, denied: Deny) -> None:
+    """Of a hello, or of what could not be read so far. What is said of other messages may show what is in them."""
+    if passage.message is None or passage.message.envelope.type == hub.HELLO:
+        passage.sender.note_denial(denied)
 
 
 def _is_unlogged(passage: _Passage, message: Message) -> bool:

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 from reconciler.router.buckets import Allowance, InstanceDenials
 from reconciler.router.config import InstanceEntry
 from reconciler.router.mailbox import Letter, Mailbox
+from reconciler.router.message import Deny
 from reconciler.router.seen import SeenIds
+
+_MAX_DENIAL = 300
 
 
 class Token(NamedTuple):
@@ -41,6 +44,7 @@ class Instance:
         "hello",
         "in_flight_bytes",
         "is_removed",
+        "last_denial",
         "last_seen",
         "mailbox",
         "name",
@@ -63,6 +67,7 @@ class Instance:
         self.heartbeat: Mapping[str, Any] | None = None
         self.heartbeat_at = 0.0
         self.last_seen = 0.0
+        self.last_denial = ""
         self.seq = 0
         self.outstanding = 0
         self.in_flight_bytes = 0
@@ -84,6 +89,7 @@ class Instance:
         tokens = tuple(Token(bytes.fromhex(t.sha256), t.expires_at) for t in entry.tokens)
         if not {t.sha256 for t in tokens} & {t.sha256 for t in self.tokens}:
             self.hello = None
+            self.last_denial = ""
         self.tokens = tokens
         self.digest = entry.digest
 
@@ -99,9 +105,14 @@ class Instance:
 
     def greet(self, hello: Mapping[str, Any]) -> None:
         """Its daemon says what it is. Until then orders wait: nobody knows whether they are for the daemon alone."""
-        self.hello = hello
+        self.hello, self.last_denial = hello, ""
         for letter in () if self._is_split else self.orders.drain():
             self.put(letter)
+
+    def note_denial(self, denied: Deny) -> None:
+        """What it was told last, until it has said hello: that may be why it does not."""
+        if self.hello is None:
+            self.last_denial = f"{denied.code} at {denied.step}: {denied.reason}"[:_MAX_DENIAL]
 
     def put(self, letter: Letter) -> None:
         """Into the mailbox that it is for, and wake one reader of that."""

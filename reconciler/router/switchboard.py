@@ -309,6 +309,7 @@ def _show(instance: Instance) -> Mapping[str, Any]:
         "heartbeat": instance.heartbeat,
         "heartbeat_at": instance.heartbeat_at,
         "last_seen": instance.last_seen,
+        "last_denial": instance.last_denial,
         "mailbox_messages": instance.mailbox.calls + instance.orders.calls,
         "mailbox_bytes": instance.mailbox.size_bytes + instance.orders.size_bytes,
         "outstanding": instance.outstanding,

@@ -23,6 +23,7 @@ class Registered:
     digest: str
     hello: Mapping[str, Any] | None = None
     last_seen: float = 0.0
+    last_denial: str = ""
     capabilities: Sequence[str] | None = None
     mailbox: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -82,6 +83,7 @@ class FakeRouter:
                             digest=i.digest,
                             hello=i.hello,
                             last_seen=i.last_seen,
+                            last_denial=i.last_denial,
                             mailbox_messages=len(i.mailbox),
                         )
                         for name, i in self.instances.items()

@@ -88,6 +88,34 @@ def test_a_new_container_with_a_new_token_has_not_said_hello(fleet: Fleet) -> No
     assert fleet.report().instances["writer-0"].hello is None
 
 
+def test_what_an_instance_was_told_last_is_reported_until_it_says_hello(fleet: Fleet) -> None:
+    writer = fleet.register("writer-0", hello=False)
+
+    def told() -> str:
+        return str(fleet.report().instances["writer-0"].last_denial)
+
+    assert told() == ""
+    assert writer.hello(capabilities="none").code == "invalid_payload"
+    assert told().startswith("invalid_payload at schema: ")
+    assert writer.send("review.note", to="nobody", payload="a secret").status == 403
+    assert "nobody" not in told()
+    token, writer.token = writer.token, "wrong"
+    assert writer.poll().status == 401
+    assert told().startswith("unauthenticated at identity: ")
+    writer.token = token
+    assert writer.hello().status == 200
+    assert told() == ""
+    assert writer.hello(capabilities="none").code == "invalid_payload"
+    assert told() == ""
+
+
+def test_a_new_token_begins_without_what_the_old_one_was_told(fleet: Fleet) -> None:
+    fleet.register("writer-0", hello=False).hello(capabilities="none")
+    assert fleet.report().instances["writer-0"].last_denial
+    fleet.register("writer-0", hello=False)
+    assert fleet.report().instances["writer-0"].last_denial == ""
+
+
 @both_transports
 def test_a_from_that_is_given_must_be_true(fleet: Fleet) -> None:
     writer, reviewer = fleet.register("writer-0"), fleet.register("reviewer-0")

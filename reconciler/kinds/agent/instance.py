@@ -338,11 +338,12 @@ class Instance:
                 return self._degraded(record, wrong)
             return self._phase(record, Phase.UPGRADING if is_out else Phase.EXECUTING, "handshake completed")
         left = spec.health.handshake - self._age_s(record)
+        told = f" (the router told it: {report.last_denial})" if report is not None and report.last_denial else ""
         if left < 0 and self.facts.router is not None:
-            how = f"no handshake within {show_duration(spec.health.handshake)}"
+            how = f"no handshake within {show_duration(spec.health.handshake)}{told}"
             return self._hangs(record, how, spec.health.handshake - self.listening_s)
         wait = min(left, LOOK_S) if left > 0 else LOOK_S
-        return self._change(Action.HOLD, Cause.START, "waiting for its handshake", wait_s=wait)
+        return self._change(Action.HOLD, Cause.START, f"waiting for its handshake{told}", wait_s=wait)
 
     def _degraded(self, record: InstanceRecord, wrong: str) -> Change:
         """It runs and is not what its manifest says: it gets no work."""

@@ -211,10 +211,12 @@ def test_at_the_end_of_its_ttl_an_instance_is_made_anew() -> None:
 # --- handshake --------------------------------------------------------------------------------------------------------
 
 
-def handshaking(age_s: float, hello: dict[str, object] | None, crashes: int = 0, **more: Any) -> Change:
+def handshaking(
+    age_s: float, hello: dict[str, object] | None, crashes: int = 0, last_denial: str = "", **more: Any
+) -> Change:
     updated = (START - timedelta(seconds=age_s)).isoformat()
     record = record_of(WRITER, phase=Phase.HANDSHAKING, updated_at=updated, crashes=crashes)
-    state = replace(state_of(record), report=InstanceReport(instance="writer-0", hello=hello))
+    state = replace(state_of(record), report=InstanceReport(instance="writer-0", hello=hello, last_denial=last_denial))
     return plan_one(WRITER, state, **more)
 
 
@@ -251,6 +253,16 @@ def test_without_a_handshake_it_is_waited_for_and_then_restarted() -> None:
     assert handshaking(29, None).wait_s == 1.0
     change = handshaking(31, None)
     assert said(change) == (Action.RESTART, Cause.CRASH, "no handshake within 30s")
+
+
+def test_what_the_router_told_an_instance_is_quoted_where_its_handshake_is_missed() -> None:
+    denial = "invalid_payload at schema: /version is missing"
+    for seconds, action, why in (
+        (10, Action.HOLD, "waiting for its handshake"),
+        (31, Action.RESTART, "no handshake within 30s"),
+    ):
+        change = handshaking(seconds, None, last_denial=denial)
+        assert (change.action, change.reason) == (action, f"{why} (the router told it: {denial})")
 
 
 def test_a_handshake_that_fails_each_time_is_a_crash_like_others() -> None:
