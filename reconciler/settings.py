@@ -86,6 +86,7 @@ class Loop(Model):
     prune: Prune = Prune()
     prune_budget: PruneBudget = PruneBudget()
     drift: Drift = Drift()
+    auto_rollback: StrictBool = False
 
 
 class Paths(Model):

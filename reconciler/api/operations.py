@@ -28,6 +28,7 @@ from reconciler.kinds.task.schedule import show_schedules
 from reconciler.kinds.task.state import CANCEL_REQUESTED, FINAL, TaskState
 from reconciler.loop.export import write_export
 from reconciler.loop.inbox import RefusedManifest, parse_dropped, record_dropped, result_document
+from reconciler.loop.kept import HEALTHY
 from reconciler.loop.recorded import read_record
 from reconciler.loop.run import CONFIRMED, Loop
 from reconciler.loop.serve import Hub
@@ -67,6 +68,7 @@ class HubOperations:
             "mode": str(self._loop.mode) if last else "starting",
             "revision": {
                 "applied": self._loop.revisions.applied,
+                "healthy": self._world.store.get_meta(HEALTHY) or "",
                 "attempted": last.plan.revision if last else "",
                 "candidate": last.candidate if last else "",
                 "problems": [str(p) for p in last.problems] if last else [],

@@ -94,6 +94,7 @@ class FleetView:
 
     def to_json(self) -> dict[str, Any]:
         """All of it; token digests and seals stay out."""
+        from reconciler.loop.kept import HEALTHY
         from reconciler.loop.rollback import read_rollbacks
 
         return {
@@ -103,6 +104,7 @@ class FleetView:
             "runtime": self.runtime,
             "policy_engine": self.policy_engine,
             "revision": self.revision,
+            "healthy": self.store.get_meta(HEALTHY) or "",
             "rollbacks": [asdict(r) for r in read_rollbacks(self.store)],
             "agents": {n: [i.name for i in rows] for n, rows in sorted(self.agents().items())},
             "instances": [_public(i) for i in self.instances],

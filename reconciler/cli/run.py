@@ -235,6 +235,7 @@ def _start(
     from reconciler.bootstrap import open_couriers, open_fleet
     from reconciler.kinds import KINDS
     from reconciler.loop.alerts import Alerts
+    from reconciler.loop.health import Health
     from reconciler.loop.inbox import InboxStep
     from reconciler.loop.outbox import Outbox
     from reconciler.loop.retention import Retention
@@ -270,11 +271,12 @@ def _start(
         report=view.on_done,
         fresh_engine=built.fresh_engine,
         on_desired=on_desired,
-        faults=lambda: [*built.faults(), *inbox.faults(), *trail.faults()],
+        faults=lambda: [*built.faults(), *inbox.faults(), *trail.faults(), *health.faults()],
         alerts=alerts,
     )
     stack.callback(loop.close)
     inbox, retention = InboxStep(built.folder, world, loop), Retention(world, loop)
+    health = Health(world, loop, KINDS, lambda: hub.wake.ring())
 
     def on_pass(report: "PassReport") -> None:
         view.on_pass(report)
@@ -285,6 +287,7 @@ def _start(
         inbox.answer()
         retention.look()
         trail.look(hub.last)
+        health.look(hub.last)
         if statuses is not None:
             statuses.look(hub.last)
 

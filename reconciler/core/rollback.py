@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from reconciler.core.change import Change
 
-FLEET = "fleet"
+FLEET, HUB = "fleet", "hub"
 SHORT = 12
 
 
@@ -34,7 +34,7 @@ class Rollback:
     @property
     def is_asked(self) -> bool:
         """Whether somebody asked for it, and it was not the hub's own doing."""
-        return self.actor != "hub"
+        return self.actor != HUB
 
     @property
     def ends(self) -> str:

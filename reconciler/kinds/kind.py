@@ -204,6 +204,7 @@ class Kind:
     images      the image references that the manifests name
     verify      what only a policy engine can find wrong with a whole revision
     nothing     the state of a world in which there is nothing of the kind
+    watch       for how many seconds a failure after a change counts as that of its roll-out, at most
     take_down   ends what the kind runs besides its resources, when the hub is taken down; may raise any ReconcilerError
     """
 
@@ -220,6 +221,7 @@ class Kind:
     receive: Callable[[World, Reading[RouterReport]], int] | None = None
     images: Callable[[Desired], Iterable[str]] | None = None
     verify: Callable[[Desired, Callable[[], PolicyEngine], Verdicts], Sequence[Problem]] | None = None
+    watch: Callable[[Desired], float] | None = None
     take_down: Callable[[World], None] | None = None
 
 

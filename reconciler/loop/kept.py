@@ -22,7 +22,7 @@ from reconciler.store import records
 from reconciler.store.records import RevisionRecord
 from reconciler.store.store import Store
 
-APPLIED = "applied_revision"
+APPLIED, HEALTHY = "applied_revision", "healthy_revision"
 
 
 class StoredSnapshot:

@@ -3,6 +3,7 @@
 from reconciler.kinds.agent.check import check, contribute
 from reconciler.kinds.agent.findings import find
 from reconciler.kinds.agent.plan import plan
+from reconciler.kinds.agent.rollout import watch
 from reconciler.kinds.agent.spec import load
 from reconciler.kinds.agent.state import AgentStates
 from reconciler.kinds.agent.view import view
@@ -19,5 +20,6 @@ AGENT = Kind(
     nothing=AgentStates,
     view=view,
     find=find,
+    watch=watch,
     images=lambda desired: {m.spec.image for m in desired.of("agent").values()},
 )

@@ -22,7 +22,7 @@ from reconciler.core.reading import Absent, Ok
 from reconciler.core.routing import Route, choose
 from reconciler.kinds.agent.container import Places, build_container, hello_of, recorded_model
 from reconciler.kinds.agent.demand import quiet_s
-from reconciler.kinds.agent.rollout import DRAIN, RELEASE, InForce, concern_of, origin
+from reconciler.kinds.agent.rollout import DRAIN, RELEASE, WATCHED, InForce, concern_of, origin
 from reconciler.kinds.agent.secrets import lacking, outdated
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import InstanceState, Phase
@@ -37,8 +37,6 @@ STABLE_S = 600.0
 CRASH_BASE_S = 1.0
 HANGING_GRACE_S = 2.0
 """The time to end of an instance that does not call: it would only report to a hub that it cannot reach."""
-WATCHED = 3
-"""For how many times `health.handshake` after it was made a roll-out is taken back when an instance fails."""
 NO_NETWORK = "the operator's agentPlane.agents names it, but containers of this engine have no network; take it out"
 KILLED = 128 + 9
 LIMITS = "limits."

@@ -14,10 +14,13 @@ from reconciler.core.change import Action, Cause, Change, Concern
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import InstanceState, Phase
 from reconciler.kinds.agent.step import recorded_spec
+from reconciler.kinds.kind import Desired
 from reconciler.kinds.manifest import Manifest
 from reconciler.store.records import InstanceRecord
 
 RELEASE, DRAIN = "release", "drain"
+WATCHED = 3
+"""For how many times `health.handshake` after it was made a roll-out is taken back when an instance fails."""
 _WORKED = (Phase.EXECUTING, Phase.UPGRADING)
 _UNASKED = (Cause.CRASH, Cause.DRIFT)
 """What was not meant to happen is mended at once, however many instances are away."""
@@ -84,6 +87,12 @@ def origin(record: InstanceRecord | None, manifest: Manifest[AgentSpec], image_i
         "revision": record.revision,
     }
     return json.dumps(made, sort_keys=True)
+
+
+def watch(desired: Desired) -> float:
+    """For how many seconds a crash after a change is that of the roll-out, at most."""
+    manifests: Iterable[Manifest[AgentSpec]] = desired.of("agent").values()
+    return max((WATCHED * m.spec.health.handshake for m in manifests), default=0.0)
 
 
 def concern_of(agent: str, why: str) -> Concern:
