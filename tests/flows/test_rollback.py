@@ -127,3 +127,32 @@ def test_what_cannot_be_rolled_back_is_said_and_nothing_is_done(processes: Fleet
             assert said in answer.err
     assert fleet.state()["rollbacks"] == []
     assert fleet.state()["revision"] == good
+
+
+def test_with_revert_git_says_so_too_and_the_rollback_is_over(processes: Fleet) -> None:
+    fleet = processes
+    good = fleet.commit(files("good"))
+    with running(fleet):
+        eventually(lambda: settled(fleet))
+        bad = fleet.commit(files("bad", "better"))
+        eventually(lambda: revisions(fleet) == {"a": bad, "b": bad})
+        agent = fleet.repository / "agents.d/a.yaml"
+        agent.write_text(agent.read_text() + "# mine\n")
+        dirty = fleet.call("rollback", "agent/a", "--to", good, "--revert", *BY, *fleet.places)
+        assert dirty.code == 1
+        assert "no revert commit was made" in dirty.err
+        assert "changes that are not committed: agents.d/a.yaml" in dirty.err
+        assert f"  git restore --source={good} --staged --worktree -- agents.d/a.yaml\n" in dirty.out
+        eventually(lambda: revisions(fleet) == {"a": good, "b": bad})
+        before = containers(fleet)
+        fleet.git("checkout", "-q", "--", "agents.d/a.yaml")
+        answer = fleet.call("rollback", "agent/a", "--to", good, "--revert", *BY, *fleet.places)
+        assert answer.code == 0, answer
+        head = fleet.git("rev-parse", "HEAD").strip()
+        assert f"reverted on main by commit {head[:12]}" in answer.out
+        eventually(lambda: fleet.state()["revision"] == head)
+        eventually(lambda: fleet.state()["rollbacks"] == [])
+        assert containers(fleet) == before
+    subject = fleet.git("log", "-1", "--format=%an: %s").strip()
+    assert subject == f"alice: Revert agent/a to {good[:12]}: it answers nobody"
+    assert fleet.git("diff", "--stat", bad, "HEAD", "--", "agents.d/b.yaml") == ""
