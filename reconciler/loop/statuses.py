@@ -85,10 +85,10 @@ class Statuses:
             self._follow(report)
 
     def _follow(self, report: PassReport) -> None:
-        """How the revision in force comes out; a success that is not young any more stays one."""
+        """How the revision in force comes out; a success that is not young any more is only taken back by a person."""
         told, settings = self._told, self._settings
         age_s = (self._clock.now() - datetime.fromisoformat(told.since)).total_seconds()
-        if told.standing == Standing.SUCCESS and age_s >= settings.deadline:
+        if told.standing == Standing.SUCCESS and age_s >= settings.deadline and not report.rollbacks:
             return
         self._progress.note(report)
         seen = judge(report, self._progress)
@@ -169,8 +169,10 @@ def find_rejection(report: PassReport) -> str:
         return f"refused by the guard {first.guard}: {first.reason}"
     if (back := next((r for r in report.rollbacks if r.is_of_fleet), None)) is not None:
         return str(back)
-    is_other = report.candidate != report.revision
-    return next((c.message for c in report.conditions if is_other and c.type == "SourceUnverified"), "")
+    if report.candidate == report.revision:
+        return ""
+    doubts = (c.message for c in report.conditions if (c.type, c.reason) == ("SourceUnverified", "Refused"))
+    return next(doubts, "")
 
 
 def judge(report: PassReport, progress: Progress) -> Seen:

@@ -192,6 +192,40 @@ def test_a_commit_whose_signature_is_not_accepted_is_a_failure(site: Site) -> No
     assert site.states(good) == ["pending", "success"]
 
 
+def test_a_signature_that_cannot_be_checked_now_says_nothing_of_the_commit(site: Site) -> None:
+    site.fleet.commit(GOOD)
+    site.settle()
+    signed = site.fleet.commit(CHANGED)
+    site.fleet.source.cannot_verify = "the file of keys is gone"
+    site.run()
+    assert site.states(signed) == []
+    site.fleet.source.cannot_verify = ""
+    site.settle()
+    assert site.states(signed) == ["pending", "success"]
+
+
+def test_a_first_commit_that_is_broken_is_a_failure_once_also_over_a_restart(site: Site) -> None:
+    broken = site.fleet.commit(BROKEN)
+    site.run()
+    site.restart()
+    site.run()
+    assert site.states(broken) == ["failure"]
+
+
+def test_going_back_to_an_older_commit_is_another_attempt(site: Site) -> None:
+    first = site.fleet.commit(GOOD)
+    site.settle()
+    second = site.fleet.commit(CHANGED)
+    site.settle()
+    site.fleet.source.go_to(first)
+    report = site.run()
+    assert site.states(first) == ["pending", "success", "failure"]
+    site.fleet.store.set_meta("confirmed_plan", report.plan.refused[0].confirm)
+    site.settle()
+    assert site.states(first) == ["pending", "success", "failure", "pending", "success"]
+    assert site.states(second) == ["pending", "success"]
+
+
 def test_a_roll_out_that_is_taken_back_is_no_success_however_well_the_fleet_is(site: Site) -> None:
     site.fleet.commit(GOOD)
     site.settle()
@@ -229,6 +263,16 @@ def test_a_commit_of_which_one_agent_was_rolled_back_is_no_success(site: Site) -
     site.settle()
     assert site.states(bad) == ["pending", "failure"]
     assert site.said(bad)[-1] == f"agent/writer is rolled back to {good[:12]} by uid:7 (alice): slow"
+
+
+def test_a_success_of_which_an_agent_is_rolled_back_much_later_is_one_no_more(site: Site) -> None:
+    good = site.fleet.commit(GOOD)
+    site.settle()
+    bad = site.fleet.commit(CHANGED)
+    site.settle(seconds=700)
+    site.fleet.loop.roll_back("agent/writer", good, ALICE)
+    site.settle()
+    assert site.states(bad) == ["pending", "success", "failure"]
 
 
 def test_what_happens_to_agents_long_after_is_no_matter_of_the_commit(site: Site) -> None:
