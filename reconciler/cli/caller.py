@@ -21,11 +21,11 @@ NAME_VARIABLE = "RECONCILER_OPERATOR"
 def caller_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command that has `source` a `caller`. Options below it are the command's own."""
 
-    @click.option("--as", "name", default="", metavar="NAME", help="Who you are, for the audit log.  [default: git's]")
+    @click.option("--as", "who", default="", metavar="NAME", help="Who you are, for the audit log.  [default: git's]")
     @click.option("--reason", default="", metavar="TEXT", help="Why, for the audit log.")
     @functools.wraps(command)
-    def call(*args: Any, name: str, reason: str, source: str, **options: Any) -> Any:
-        return command(*args, caller=find_caller(source, name, reason), source=source, **options)
+    def call(*args: Any, who: str, reason: str, source: str, **options: Any) -> Any:
+        return command(*args, caller=find_caller(source, who, reason), source=source, **options)
 
     return call
 

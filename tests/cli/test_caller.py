@@ -3,10 +3,13 @@
 import os
 import pwd
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from reconciler.cli import cli
 from reconciler.cli.caller import NAME_VARIABLE, check_reason, find_caller, with_caller
 from reconciler.core.caller import Caller
 from reconciler.errors import UsageError
@@ -81,3 +84,22 @@ def test_without_a_hub_the_reason_is_required_all_the_same() -> None:
         check_reason(Caller(proven="uid:0", name="a"), operator)
     check_reason(Caller(proven="uid:0", reason="why"), operator)
     check_reason(Caller(proven="uid:0"), OperatorSpec())
+
+
+def commands_of(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Each command with its path, such as `agent drain`."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands_of(command, f"{path}{name} ")
+        else:
+            yield f"{path}{name}", command
+
+
+def test_no_command_has_an_argument_that_an_option_takes_away() -> None:
+    found = dict(commands_of(cli))
+    names = {path: [p.name for p in command.params] for path, command in found.items()}
+    assert "agent drain" in names
+    assert {path: n for path, n in names.items() if len(set(n)) != len(n)} == {}
