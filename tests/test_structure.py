@@ -44,6 +44,7 @@ PATHS = {"pathlib"}
 LIBRARIES = {"cronsim", "jsonschema_rs", "msgspec", "pydantic", "ruamel"}
 PROJECT = (
     "reconciler.core.",
+    "reconciler.errors",
     "reconciler.identity.seal",
     "reconciler.policy.bundle",
     "reconciler.ports",
