@@ -3,6 +3,7 @@
 import json
 
 from reconciler.alerts.text import Letter, compose
+from reconciler.core.checkpoint import Checkpoint, read_documents
 
 
 def test_a_notice_has_a_title_a_message_and_facts() -> None:
@@ -29,3 +30,10 @@ def test_line_breaks_and_control_characters_are_spaces() -> None:
     letter = compose(json.dumps(notice).encode())
     assert letter.title == "[reconciler] raised Bcc: x: T [31m of a b"
     assert letter.body == "a b\n\nsubject: a b\ntype: T [31m\n"
+
+
+def test_a_checkpoint_is_handed_on_word_for_word() -> None:
+    signed = Checkpoint(fleet="f", seq=7, hash="h", time="now", key="k", signature="s")
+    letter = compose(signed.document().encode())
+    assert (letter.id, letter.title, letter.kind) == ("checkpoint-f-7", "[reconciler f] Checkpoint", "info")
+    assert list(read_documents(letter.body)) == [signed]
