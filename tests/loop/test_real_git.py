@@ -171,8 +171,7 @@ def test_nothing_that_a_repository_asks_git_to_run_is_run_by_any_pass(site: Site
     marker, program = tmp_path / "marker", tmp_path / "evil"
     program.write_text(f"#!/bin/sh\ntouch {marker}\n")
     program.chmod(0o755)
-    inner = make_repo(tmp_path / "inner", {"x": "1"})
-    head = inner.git("rev-parse", "HEAD")
+    head = make_repo(tmp_path / "inner", {"x": "1"}).git("rev-parse", "HEAD")
     modules = f'[submodule "m"]\n\tpath = agents.d/m\n\turl = ext::{program}\n\tupdate = !{program}\n'
     files: dict[str, str | bytes] = {".gitattributes": "* filter=evil diff=evil\n", ".gitmodules": modules}
     for hook in HOOKS:
