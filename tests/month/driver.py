@@ -93,11 +93,11 @@ class _Month:
                 if step.fault:
                     self._outcome.faults[step.fault] += 1
         except StuckError as error:
-            raise StuckError(f"{step}: {error}; {self._look(step)}") from error
+            raise StuckError(f"{step}: {error}; {self._look(step.in_force)}") from error
 
     def _take(self, step: Step) -> None:
         """One push with all that befalls it, and what must have become of it."""
-        site, after, at = self._site, self._site.last_seq(), time.monotonic()
+        site, after, began = self._site, self._site.last_seq(), time.monotonic()
         site.commit(step.made)
         if step.number == 0:
             self._begin(step)
@@ -105,11 +105,14 @@ class _Month:
             self._befall(step, after)
         self._await_verdict(step, after)
         if step.is_confirmed:
+            self._await_fleet(self._in_force)
+            self._check_accepted(site.rows(after), set())
             self._confirm(step, after)
-        site.wait(lambda: not self._look(step), "the fleet is not what git says")
-        self._compare(step, after)
-        took = time.monotonic() - at
-        self._say(f"{step}; {took:.1f} s")
+        self._await_fleet(step.in_force)
+        let_in = step.verdict is Verdict.ACCEPTED or step.is_confirmed
+        self._check_accepted(site.rows(after), {site.ids[step.head]} if let_in else set())
+        self._check_untouched(step)
+        self._say(f"{step}; {time.monotonic() - began:.1f} s")
 
     def _begin(self, step: Step) -> None:
         site = self._site
@@ -134,6 +137,7 @@ class _Month:
                 site.wake()
                 site.wait(lambda: site.has_row(after, "RuntimeUnavailable", "^now true"), "nobody misses the engine")
                 site.link.mend()
+                site.wait(lambda: site.has_row(after, "RuntimeUnavailable", "^over"), "nobody finds the engine again")
             case "container-remove":
                 site.remove_container(step.victim)
                 site.push(step.head)
@@ -167,16 +171,15 @@ class _Month:
 
         def is_told() -> bool:
             rows = site.rows(after)
-            self._check_accepted(step, rows)
+            self._check_accepted(rows, {head} if step.verdict is Verdict.ACCEPTED else set())
             return any(map(is_it, rows))
 
         within_s = START_S if step.number == 0 else PATIENCE_S
         site.wait(is_told, f"no word that it is {step.verdict}", within_s)
 
-    def _check_accepted(self, step: Step, rows: Sequence[Row]) -> None:
+    def _check_accepted(self, rows: Sequence[Row], allowed: set[str]) -> None:
         """Nothing came into force that may not. Raises StuckError."""
         accepted = {row.name for row in rows if row.action == "accept"}
-        allowed = {self._site.ids[step.in_force]} if step.verdict is Verdict.ACCEPTED or step.is_confirmed else set()
         if not accepted <= allowed:
             raise StuckError(f"what came into force is {sorted(accepted)}, and only {sorted(allowed)} may")
 
@@ -196,18 +199,21 @@ class _Month:
 
         site.wait(is_through, "what a person confirmed does not come into force")
 
-    def _look(self, step: Step) -> list[str]:
+    def _await_fleet(self, number: int) -> None:
+        """Until the fleet is equal to a commit."""
+        self._site.wait(lambda: not self._look(number), f"the fleet is not what commit {number} says")
+
+    def _look(self, number: int) -> list[str]:
         """What the outside checker finds."""
-        if step.in_force not in self._wanted:
-            self._wanted = {step.in_force: wanted_by_git(self._site.fleet.repository, self._site.ids[step.in_force])}
+        if number not in self._wanted:
+            self._wanted = {number: wanted_by_git(self._site.fleet.repository, self._site.ids[number])}
         try:
-            return compare_docker(self._wanted[step.in_force], self._site.fleet.id)
+            return compare_docker(self._wanted[number], self._site.fleet.id)
         except (OSError, AssertionError) as error:
             return [f"nobody can say what runs: {error!r}"]
 
-    def _compare(self, step: Step, after: int) -> None:
-        """Nothing else came into force, and what the commit is not about was left alone."""
-        self._check_accepted(step, self._site.rows(after))
+    def _check_untouched(self, step: Step) -> None:
+        """What the commit is not about was left alone, unless a fault struck. Raises StuckError."""
         running = containers(self._site.fleet.id)
         before, now = self._trees[self._in_force].agents, self._trees[step.in_force].agents
         same = [n for n in now if n in before and _runs_the_same(before, now, n)]
