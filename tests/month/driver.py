@@ -152,6 +152,8 @@ class _Month:
         if step.fault == "hub-kill":
             site.kill_hub()
             site.start_hub()
+            # Without a hub, a command of a person's would take the data lock, and the hub would not start.
+            site.wait(site.wake, "the hub does not come back", START_S)
         if step.fault == "router-kill":
             site.kill_router()
 

@@ -181,15 +181,18 @@ class Site:
         except subprocess.TimeoutExpired as error:
             raise StuckError(f"the hub does not stop: {error}") from error
 
-    def wake(self) -> None:
-        """Tell the hub to look at the repository now, where it is there to be told."""
+    def wake(self) -> bool:
+        """Tell the hub to look at the repository now; whether it was there to be told."""
         connection = http.client.HTTPConnection("hub", timeout=5)
         connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with closing(connection), suppress(OSError, http.client.HTTPException):
             connection.sock.settimeout(5)
             connection.sock.connect(str(self.fleet.run / "api.sock"))
             connection.request("POST", "/api/v1/wake")
-            connection.getresponse().read()
+            response = connection.getresponse()
+            response.read()
+            return response.status < 300
+        return False
 
     def rows(self, after: int) -> list[Row]:
         """The audit log from there on; empty where it cannot be read at the moment."""
