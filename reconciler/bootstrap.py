@@ -27,9 +27,9 @@ from reconciler.identity.secrets import open_provider
 from reconciler.kinds.kind import Desired, World
 from reconciler.kinds.task.escalation import escalations
 from reconciler.kinds.tree import ParseCache, Tree
+from reconciler.loop.conditions import Fault
 from reconciler.loop.desired import load_hub
 from reconciler.loop.inspections import Inspections
-from reconciler.loop.run import Fault
 from reconciler.lost import Leftover, lost_containers, lost_processes
 from reconciler.policy.builtin import Facts
 from reconciler.policy.chain import Chain, Order

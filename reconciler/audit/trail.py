@@ -29,7 +29,8 @@ from reconciler.store import audit
 from reconciler.store.checkpoints import newest_checkpoint, put_checkpoint
 
 if TYPE_CHECKING:
-    from reconciler.loop.run import Fault, PassReport
+    from reconciler.loop.conditions import Fault
+    from reconciler.loop.run import PassReport
     from reconciler.store.records import NoticeRecord
 
 ACCEPT = "accept"

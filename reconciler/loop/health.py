@@ -13,10 +13,11 @@ from reconciler.core.outcome import Failed, Skipped
 from reconciler.core.rollback import FLEET, HUB
 from reconciler.core.standing import Standing
 from reconciler.kinds.kind import Desired, Kind, World
+from reconciler.loop.conditions import Fault
 from reconciler.loop.kept import HEALTHY
 from reconciler.loop.revision import Unfit
 from reconciler.loop.rollback import of_fleet, read_rollbacks
-from reconciler.loop.run import Fault, Loop, PassReport
+from reconciler.loop.run import Loop, PassReport
 from reconciler.loop.statuses import Progress, judge
 
 _STALLED = re.compile(r"stalled after \d+ identical failures")

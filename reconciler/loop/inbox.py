@@ -21,7 +21,8 @@ from reconciler.kinds.task.apply import new_run
 from reconciler.kinds.task.check import check_dropped
 from reconciler.kinds.task.spec import TaskSpec, parse_task
 from reconciler.kinds.task.state import FINAL
-from reconciler.loop.run import Fault, Loop
+from reconciler.loop.conditions import Fault
+from reconciler.loop.run import Loop
 from reconciler.source.dropped import Candidate
 from reconciler.source.inbox import Inbox, Verdict
 from reconciler.store import records

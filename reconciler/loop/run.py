@@ -7,14 +7,14 @@ git -> desired -> observed -> plan -> guard -> apply -> audit
 
 import json
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from reconciler.core.caller import Caller
-from reconciler.core.change import Action, Cause, Change
+from reconciler.core.change import Action, Change
 from reconciler.core.condition import Condition, Finding, Mode, derive_mode
 from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.core.plan import Plan
@@ -26,6 +26,7 @@ from reconciler.kinds.kind import Desired, Kind, World
 from reconciler.kinds.route_entry import with_trust
 from reconciler.loop.alerts import Alerts
 from reconciler.loop.apply import Applying, Done, apply_plan
+from reconciler.loop.conditions import Conditions, Fault, Findings
 from reconciler.loop.findings import Alarms, Throughput, find_concerns, find_distrusted
 from reconciler.loop.guard import GuardFacts, guard, without_removals
 from reconciler.loop.named import name_settings
@@ -46,20 +47,10 @@ from reconciler.loop.trust import TrustStep, read_scores
 from reconciler.ports import PolicyEngine, RouterReport
 from reconciler.settings import Alerts as AlertSettings
 from reconciler.store import queue, records
-from reconciler.store.audit import AuditEntry, append
 
 CONFIRMED = "confirmed_plan"
 IMAGES = "resolved_images"
 """Of the revision in force: JSON `{revision, images: {reference: image id}}`."""
-
-UNSEEN = ("SourceUnavailable", "SourceUnsettled")
-OF_NEWEST = ("PlanRefused", "ConfigInvalid", "HistoryRewritten", "SourceUnverified")
-
-Fault: TypeAlias = tuple[str, str, str]
-"""A condition of the hub that is true now: type, reason, message."""
-
-Findings: TypeAlias = Mapping[str, Sequence[Finding]]
-"""By kinds of subjects that were looked at: `hub`, `agent`, `provider`, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +132,6 @@ class Loop:
         )
         self._images: dict[str, dict[str, Reading[str]]] = {}
         self._pool: ThreadPoolExecutor | None = None
-        self._conditions = records.conditions(world.store)
         self._turn = threading.Lock()
         self._silent_passes = 0
         self._repairs = Repairs()
@@ -150,10 +140,7 @@ class Loop:
         self._alarms = Alarms(world.store, world.clock.boottime)
         self._alerts = alerts or Alerts(world.store, world.fleet, world.clock)
         self._suspensions: tuple[Suspension, ...] = ()
-        self._store_fault: Condition | None = None
-        self._own_fault: Condition | None = None
-        self._newest = ""
-        self._seen: Desired | None = None
+        self._conditions = Conditions(world, self._alerts, self._alarms)
         self._source_read_at = world.clock.boottime()
 
     def close(self) -> None:
@@ -198,7 +185,7 @@ class Loop:
 
     def _run_pass(self, *, apply: bool) -> PassReport:
         in_force = self.revisions.in_force()
-        self._newest, self._seen = in_force.candidate, self.revisions.last_good()
+        self._conditions.look_at(self.revisions.last_good(), in_force.candidate)
         self._suspensions = (
             end_expired(self._world, self.revisions.applied) if apply else read_suspensions(self._world.store)
         )
@@ -232,18 +219,17 @@ class Loop:
                     f"{refused[0].reason}; if meant: reconciler apply --confirm {refused[0].confirm}",
                 )
             )
-        self._seen = desired
+        self._conditions.look_at(desired, in_force.candidate)
         findings = self._findings(desired, observed, working)
-        conditions = self._settle_conditions(faults, findings, record=apply)
+        conditions = self._conditions.settle(faults, findings, self._settings, record=apply)
         if not apply or (refused and self.revisions.last_good() is None):
             return self._reported(plan, (), conditions, in_force, desired.rollbacks)
         if not refused:
             try:
                 self.revisions.accept(desired)
             except SourceError as exc:
-                conditions = self._settle_conditions(
-                    [*faults, ("SourceUnavailable", "Unreadable", str(exc))], findings, record=True
-                )
+                faults.append(("SourceUnavailable", "Unreadable", str(exc)))
+                conditions = self._conditions.settle(faults, findings, self._settings, record=True)
                 return self._reported(plan, (), conditions, in_force)
             if in_force.is_newest:
                 end_superseded(self._world, desired)
@@ -294,7 +280,7 @@ class Loop:
         return out
 
     def _nothing(self, in_force: InForce, *, apply: bool) -> PassReport:
-        conditions = self._settle_conditions(in_force.faults, {}, record=apply)
+        conditions = self._conditions.settle(in_force.faults, {}, self._settings, record=apply)
         plan = Plan(revision="", compared_with="nothing", problems=in_force.problems)
         return self._reported(plan, (), conditions, in_force)
 
@@ -405,39 +391,24 @@ class Loop:
         return apply_plan(plan, self._kinds, job)
 
     def _mode(self) -> Mode:
-        return derive_mode(self._conditions.values())
+        return self._conditions.recorded_mode
 
     def note_store_fault(self, reason: str) -> None:
-        """state.db cannot be used, so that this stands in memory alone. Told at once, and over with the next pass."""
-        if self._store_fault is None:
-            fault = self._condition(Finding(type="StoreUnwritable", reason="Failed", message=reason))
-            self._store_fault = replace(fault, alerted=True)
-            self._alerts.tell_unkept(fault, self._settings)
+        """See `Conditions`."""
+        self._conditions.note_store_fault(reason, self._settings)
 
     def note_own_fault(self, reason: str, message: str) -> None:
-        """A fault of the hub's own ended a pass. Told at once; on record with the next pass that comes so far."""
-        fault = self._condition(Finding(type="PassFailed", reason=reason, message=message))
-        if self._own_fault is None:
-            self._alerts.tell_unkept(fault, self._settings)
-        else:
-            fault = replace(fault, since=self._own_fault.since)
-        self._own_fault = replace(fault, alerted=True)
+        """See `Conditions`."""
+        self._conditions.note_own_fault(reason, message, self._settings)
 
     def end_own_fault(self) -> None:
-        """A whole pass went well. Raises StoreError."""
-        if self._own_fault is None:
-            return
-        key = (self._own_fault.subject, self._own_fault.type)
-        over = replace(self._own_fault, status=False, reason="Resolved", message="", since=self._world.clock.now())
-        self._conditions = self._keep_conditions([over], {**self._conditions, key: over})
-        self._own_fault = None
+        """See `Conditions`. Raises StoreError."""
+        self._conditions.end_own_fault(self._settings)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """Those that are true now."""
-        unkept = [c for c in (self._store_fault, self._own_fault) if c is not None]
-        keys = {(c.subject, c.type) for c in unkept}
-        return (*(c for key, c in self._conditions.items() if c.status and key not in keys), *unkept)
+        return self._conditions.true
 
     @property
     def source_age_s(self) -> float:
@@ -453,120 +424,6 @@ class Loop:
     def _settings(self) -> AlertSettings:
         desired = self.revisions.last_good()
         return desired.hub.alerts if desired is not None else AlertSettings()
-
-    def _settle_conditions(self, faults: Sequence[Fault], findings: Findings, *, record: bool) -> tuple[Condition, ...]:
-        """Turn what was found into conditions; transitions are recorded, audited and told.
-
-        What is said of resources of a kind that could not be looked at stays.
-        """
-        found = [Finding(type=type_, reason=reason, message=message) for type_, reason, message in faults]
-        if self._world.runtime.name == "process":
-            message = "the process runtime isolates neither network nor files; no confidential or restricted work"
-            found.append(Finding(type="SandboxNotEnforced", reason="ProcessRuntime", message=message))
-        found += [f for of_kind in findings.values() for f in of_kind]
-        wanted = {**self._said_of_newest(faults), **{f.key: self._condition(f) for f in found}}
-        if self._own_fault is not None:
-            wanted[self._own_fault.subject, self._own_fault.type] = self._own_fault
-        changed = self._changed_conditions(wanted, {"hub", *findings})
-        now_true = {**self._conditions, **{(c.subject, c.type): c for c in changed}}
-        if record:
-            now_true = self._conditions = self._keep_conditions(changed, now_true)
-        return tuple(c for c in now_true.values() if c.status)
-
-    def _said_of_newest(self, faults: Sequence[Fault]) -> Mapping[tuple[str, str], Condition]:
-        """What was found wrong with the newest revision stands while nobody can see whether there is a newer one."""
-        if not any(type_ in UNSEEN for type_, _, _ in faults):
-            return {}
-        return {key: c for key, c in self._conditions.items() if c.status and c.type in OF_NEWEST}
-
-    def _condition(self, finding: Finding) -> Condition:
-        return Condition(
-            subject=finding.subject,
-            type=finding.type,
-            status=True,
-            reason=finding.reason,
-            message=finding.message,
-            since=self._world.clock.now(),
-            observed_revision=self._newest if finding.type in OF_NEWEST else self._seen_revision,
-            input_digest=self._digest_of(finding.subject),
-        )
-
-    @property
-    def _seen_revision(self) -> str:
-        return self._seen.revision.id if self._seen is not None else ""
-
-    def _digest_of(self, subject: str) -> str:
-        """Of what the revision in force says of the subject of a condition; empty where it says nothing."""
-        kind, _, name = subject.partition("/")
-        desired = self._seen
-        if desired is None:
-            return ""
-        if not name:
-            return desired.hub.digest()
-        found = desired.of(kind).get(name) or desired.of(kind).get(name.rpartition("-")[0])
-        return str(found.digest) if found is not None else ""
-
-    def _changed_conditions(
-        self, wanted: Mapping[tuple[str, str], Condition], looked_at: Collection[str]
-    ) -> list[Condition]:
-        """What is another way than it was, in order."""
-        changed: list[Condition] = []
-        for key in sorted(self._conditions.keys() | wanted.keys()):
-            before, after = self._conditions.get(key), wanted.get(key)
-            if after is None:
-                if before is not None and before.status and key[0].partition("/")[0] in looked_at:
-                    over_at = self._world.clock.now()
-                    over = replace(before, status=False, reason="Resolved", message="", since=over_at)
-                    changed.append(replace(over, observed_revision=self._seen_revision))
-            elif before is None:
-                changed.append(after)
-            elif not before.status:
-                changed.append(replace(after, alerted=before.alerted or after.alerted))
-            elif _said(before) != _said(after):
-                changed.append(replace(after, since=before.since, alerted=before.alerted))
-        return changed
-
-    def _keep_conditions(
-        self, changed: Sequence[Condition], now_true: Mapping[tuple[str, str], Condition]
-    ) -> dict[tuple[str, str], Condition]:
-        """Write transitions and notices in one transaction, then have them delivered. Raises StoreError."""
-        news = [c for c in changed if self._is_news(c)]
-        if self._store_fault is not None:
-            over = replace(self._store_fault, status=False, message="", since=self._world.clock.now())
-            news.append(over)
-            changed, now_true = [*changed, over], {**now_true, (over.subject, over.type): over}
-        telling = self._alerts.settle(tuple(now_true.values()), self._settings)
-        told = {(c.subject, c.type): c for c in telling.changed}
-        if changed or telling:
-            with self._world.store.transaction():
-                kept = {**{(c.subject, c.type): c for c in changed}, **told}
-                records.put_conditions(self._world.store, kept.values())
-                append(self._world.store, [self._condition_entry(c) for c in news])
-                self._alarms.keep()
-                self._alerts.keep(telling)
-        self._alerts.tell(telling)
-        self._store_fault = None
-        return {**now_true, **told}
-
-    def _is_news(self, condition: Condition) -> bool:
-        """Whether it was not so before; that another revision found it so again is none."""
-        before = self._conditions.get((condition.subject, condition.type))
-        return before is None or (before.status, before.message) != (condition.status, condition.message)
-
-    def _condition_entry(self, condition: Condition) -> AuditEntry:
-        return self._world.entry(
-            revision=self.revisions.applied,
-            cause=str(Cause.START),
-            kind="condition",
-            name=condition.subject,
-            action=condition.type,
-            outcome="noted",
-            reason=f"{'now true' if condition.status else 'over'}: {condition.message}"[:1000],
-        )
-
-
-def _said(condition: Condition) -> tuple[str, str, str]:
-    return condition.message, condition.observed_revision, condition.input_digest
 
 
 def _unreadable(observed: Observed) -> list[tuple[str, str, str]]:

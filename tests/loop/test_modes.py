@@ -12,7 +12,8 @@ import pytest
 from reconciler.core.condition import Mode
 from reconciler.errors import StoreError
 from reconciler.kinds import KINDS
-from reconciler.loop.run import Fault, Loop
+from reconciler.loop.conditions import Fault
+from reconciler.loop.run import Loop
 from tests.fakes.agents import FakeAgents
 from tests.fakes.fleet import FLEET, FakeFleet, told
 from tests.fakes.runtime import FusedRuntime

@@ -4,7 +4,8 @@ import pytest
 
 from reconciler.core.condition import Mode
 from reconciler.kinds import KINDS
-from reconciler.loop.run import Fault, Loop
+from reconciler.loop.conditions import Fault
+from reconciler.loop.run import Loop
 from tests.fakes.fleet import FakeFleet, told, transitions
 from tests.fakes.texts import agent_text
 
