@@ -106,7 +106,7 @@ def site(tmp_path: Path, at: Forge) -> Iterator[Site]:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -351,11 +351,11 @@ def test_a_plain_directory_has_no_status(site: Site) -> None:
 
 def test_a_forge_that_hangs_holds_no_pass_up(site: Site) -> None:
     over = threading.Event()
-    site.at.trouble = lambda _n: 0 if over.wait(60) else 500
+    site.at.trouble = lambda _n: 0 if over.wait(600) else 500
     commit = site.fleet.commit(GOOD)
     passes = threading.Thread(target=site.settle)
     passes.start()
-    passes.join(30)
+    passes.join(60)
     assert not passes.is_alive()
     assert len(records.notices(site.fleet.store)) == 2
     over.set()

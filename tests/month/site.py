@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.processes import from_file
-from tests.flows.fleet import Fleet
+from tests.flows.fleet import Fleet, eventually
 from tests.flows.forks import ROOT
 from tests.flows.test_engine_away import Link
 from tests.month.story import Node
@@ -24,7 +24,7 @@ from tests.month.team import LINK
 from tests.outside.births import Birth, Births
 from tests.outside.checker import engine
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 LOOK_S = 0.1
 WAKE_S = 2.0
 FIRST_DAY = 1_790_000_000
@@ -202,9 +202,17 @@ class Site:
         return []
 
     def last_seq(self) -> int:
-        with suppress(sqlite3.Error), closing(self._open()) as connection:
-            return int(connection.execute("SELECT coalesce(max(seq), 0) FROM audit").fetchone()[0])
-        return 0
+        """Of the newest row, as soon as it can be read; 0 where there is no log yet."""
+        found: list[int] = []
+
+        def is_read() -> bool:
+            with suppress(sqlite3.Error), closing(self._open()) as connection:
+                found.append(int(connection.execute("SELECT coalesce(max(seq), 0) FROM audit").fetchone()[0]))
+            return bool(found)
+
+        if (self.fleet.data / "state.db").exists():
+            eventually(is_read)
+        return found[0] if found else 0
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.fleet.data}/state.db?mode=ro", uri=True, timeout=5)
