@@ -79,10 +79,13 @@ class Trail:
     def accept(self, desired: Desired) -> None:
         """Record that another revision is in force than before, once. Raises StoreError."""
         revision, store = desired.revision, self._world.store
-        before = json.loads(store.get_meta(_ACCEPTED) or "{}").get("revision", "")
+        last = json.loads(store.get_meta(_ACCEPTED) or "{}")
+        before = last.get("revision", "")
         if before == revision.id:
             return
         back = next((r for r in desired.rollbacks if r.is_of_fleet), None)
+        why = f"{back}; after {before[:12] or 'nothing'}" if back is not None else ""
+        why = why or self._descent(before, last.get("skipped", ""), revision.id)
         entry = self._world.entry(
             revision=revision.id,
             actor=(revision.author or "hub") if back is None else back.actor,
@@ -93,11 +96,12 @@ class Trail:
             before=json.dumps({"revision": before}) if before else "",
             after=json.dumps({"subject": revision.subject, "time": revision.time.isoformat() if revision.time else ""}),
             outcome="applied",
-            reason=self._descent(before, revision.id) if back is None else f"{back}; after {before[:12] or 'nothing'}",
+            reason=why,
         )
         with store.transaction():
             audit.append(store, [entry])
-            store.set_meta(_ACCEPTED, json.dumps({"revision": revision.id, "seq": audit.newest(store)[0]}))
+            accepted = {"revision": revision.id, "seq": audit.newest(store)[0]}
+            store.set_meta(_ACCEPTED, json.dumps(accepted | ({"skipped": back.since} if back is not None else {})))
         self._in_force_since = self._world.clock.boottime()
 
     def look(self, report: "PassReport | None") -> None:
@@ -132,8 +136,11 @@ class Trail:
         self._fault = (UNANCHORED, reason, message)
         self._again_at = now + AGAIN_S
 
-    def _descent(self, before: str, revision: str) -> str:
-        """Whether it follows from the one before, in words; `REWRITTEN` stands first where it does not."""
+    def _descent(self, before: str, skipped: str, revision: str) -> str:
+        """Whether it follows from the one before, in words; `REWRITTEN` stands first where it does not.
+
+        After a rollback it has to follow from what was skipped, too.
+        """
         if not before:
             return "the first revision on record"
         if ":" in before + revision:
@@ -141,6 +148,8 @@ class Trail:
         with suppress(SourceError):
             if not self._world.source.is_ancestor(before, revision):
                 return f"{REWRITTEN}: it does not descend from {before[:12]}, which was in force"
+            if skipped and not self._world.source.is_ancestor(skipped, revision):
+                return f"{REWRITTEN}: it does not descend from {skipped[:12]}, which was rolled back"
         return f"after {before[:12]}"
 
     # --- checkpoints --------------------------------------------------------------------------------------------------

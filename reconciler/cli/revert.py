@@ -40,7 +40,8 @@ def revert(made: Rollback, caller: Caller, source: str, data: str | None, operat
         why, commit = f"{exc}", ""
     if why:
         click.echo(f"no revert commit was made: {why}", err=True)
-        by_hand = (f"  {command}" for command in show_commands(place.branch, made.to, files, message))
+        commands = show_commands(place.branch, made.to, files, message)
+        by_hand = (f"  {command}" for command in (*commands, *(() if place.path else ("git push",))))
         click.echo("\n".join(("by hand:", *by_hand)), err=err)
         return 1
     said = f"reverted on {place.branch} by commit {commit[:12]}" if commit else "the files are so already; no commit"

@@ -121,6 +121,7 @@ def _plan_by_itself(question: Question, revisions: Revisions, desired: Desired) 
 def _plan_by_record(file: Path, revisions: Revisions, desired: Desired, confirm: str) -> Plan:
     from reconciler.clock import SystemClock
     from reconciler.errors import SourceError
+    from reconciler.loop.kept import find_tip
     from reconciler.loop.recorded import plan_against_record
     from reconciler.loop.rollback import of_fleet
     from reconciler.store.store import Store
@@ -128,8 +129,8 @@ def _plan_by_record(file: Path, revisions: Revisions, desired: Desired, confirm:
     store = Store(file, read_only=True)
     try:
         try:
-            applied = store.get_meta("applied_revision") or ""
-            follows = of_fleet(desired.rollbacks) is not None or revisions.descends(applied, desired.revision.id)
+            is_back = of_fleet(desired.rollbacks) is not None
+            follows = is_back or revisions.descends(find_tip(store), desired.revision.id)
         except SourceError:
             follows = False
         return plan_against_record(desired, store, SystemClock(), is_descendant=follows, confirmed=confirm)

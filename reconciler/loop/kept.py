@@ -15,7 +15,7 @@ from reconciler.errors import SourceError
 from reconciler.kinds.kind import Desired, Kind
 from reconciler.kinds.tree import SYMLINK_MODE, ParseCache, Tree
 from reconciler.loop.desired import HUB_FILE, load_desired
-from reconciler.loop.rollback import read_rollbacks
+from reconciler.loop.rollback import of_fleet, read_rollbacks
 from reconciler.ports import Clock, Entry, PolicyEngine, Revision, SetAside, Snapshot
 from reconciler.settings import Hub, HubSpec, OperatorSpec
 from reconciler.store import records
@@ -23,6 +23,13 @@ from reconciler.store.records import RevisionRecord
 from reconciler.store.store import Store
 
 APPLIED, HEALTHY = "applied_revision", "healthy_revision"
+
+
+def find_tip(store: Store) -> str:
+    """What a newer revision has to descend from: what is in force, or was before the fleet went back; may be empty."""
+    back = of_fleet(read_rollbacks(store))
+    known = records.revision(store, back.since) if back is not None else None
+    return known.id if known is not None and known.applied_at else store.get_meta(APPLIED) or ""
 
 
 class StoredSnapshot:

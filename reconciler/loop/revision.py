@@ -19,7 +19,7 @@ from reconciler.kinds.tree import ParseCache
 from reconciler.kinds.verdicts import Verdicts
 from reconciler.loop.admit import admit
 from reconciler.loop.desired import Candidate, check_whole, load_desired, routed
-from reconciler.loop.kept import APPLIED, Kept
+from reconciler.loop.kept import APPLIED, Kept, find_tip
 from reconciler.loop.rollback import digest_of, find_holding, find_resource, lay_over, of_fleet, read_rollbacks
 from reconciler.ports import Clock, PolicyEngine, Revision, Snapshot, Source
 from reconciler.settings import OperatorSpec
@@ -158,7 +158,7 @@ class Revisions:
             return True
         if ":" in applied or self._may_go_back:
             return True
-        return self._source.is_ancestor(applied, desired.revision.id)
+        return self._source.is_ancestor(self._tip, desired.revision.id)
 
     def accept(self, desired: Desired) -> None:
         """Make a revision the last good one, durably, with the contents of its manifests.
@@ -210,6 +210,10 @@ class Revisions:
             self._snapshot = None
 
     @property
+    def _tip(self) -> str:
+        return find_tip(self._store)
+
+    @property
     def _may_go_back(self) -> bool:
         """Whether the operator has said that history counts as it comes, or names the very commit."""
         source = self._operator.source
@@ -228,16 +232,16 @@ class Revisions:
 
     def _rewritings(self, revision: Revision) -> tuple[tuple[str, str, str], ...]:
         """That the head does not descend from what is in force: somebody pushed by force, or moved the tag."""
-        applied = self.applied
-        if not applied or applied == revision.id or not revision.audited or ":" in applied:
+        tip = self._tip
+        if not tip or self.applied == revision.id or not revision.audited or ":" in tip:
             return ()
         try:
-            if self._source.is_ancestor(applied, revision.id):
+            if self._source.is_ancestor(tip, revision.id):
                 return ()
         except SourceError as exc:
-            return (("HistoryRewritten", "Unknown", f"{revision.id[:12]} may not follow {applied[:12]}: {exc}"),)
+            return (("HistoryRewritten", "Unknown", f"{revision.id[:12]} may not follow {tip[:12]}: {exc}"),)
         held = "taken as it comes" if self._may_go_back else "held until somebody confirms it"
-        message = f"{revision.id[:12]}, by {revision.author}, does not descend from {applied[:12]}; {held}"
+        message = f"{revision.id[:12]}, by {revision.author}, does not descend from {tip[:12]}; {held}"
         return (("HistoryRewritten", "ForcedPush", message),)
 
     def _load(self, revision: Revision, rollbacks: tuple[Rollback, ...]) -> Candidate:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from reconciler.core.caller import Caller
-from reconciler.core.change import Cause
+from reconciler.core.change import Action, Cause, Change
 from reconciler.core.condition import Finding
 from reconciler.core.plan import Plan
 from reconciler.core.rollback import FLEET, SHORT, Rollback
@@ -86,11 +86,17 @@ def find_rolled_back(rollbacks: Iterable[Rollback]) -> Sequence[Finding]:
 
 
 def mark_rolled_back(plan: Plan, rollbacks: Sequence[Rollback]) -> Plan:
-    """The plan with who rolled it back behind the reason of each change that this is about. Pure."""
-    if not rollbacks:
-        return plan
-    by_change = ((c, next((r for r in rollbacks if r.covers(c)), None)) for c in plan.changes)
-    return replace(plan, changes=tuple(c if r is None else replace(c, reason=f"{c.reason}; {r}") for c, r in by_change))
+    """The plan with who rolled it back behind the reason of what that changes, and of instances as they are. Pure."""
+    return replace(plan, changes=tuple(_mark(c, rollbacks) for c in plan.changes)) if rollbacks else plan
+
+
+def _mark(change: Change, rollbacks: Sequence[Rollback]) -> Change:
+    is_kept = change.action is Action.KEEP
+    is_about_it = change.instance is not None if is_kept else change.cause is Cause.COMMIT
+    if not is_about_it:
+        return change
+    back = next((r for r in rollbacks if r.covers(change)), None)
+    return change if back is None else replace(change, reason=f"{change.reason}; {back}")
 
 
 # --- what a rollback of a resource makes of a revision ----------------------------------------------------------------

@@ -14,6 +14,7 @@ from reconciler.audit.trail import open_trail
 from reconciler.core.caller import Caller
 from reconciler.core.checkpoint import read_documents
 from reconciler.loop.outbox import Outbox
+from reconciler.loop.run import CONFIRMED
 from reconciler.settings import OperatorSpec
 from reconciler.store import audit
 from reconciler.store.checkpoints import checkpoints
@@ -113,6 +114,22 @@ def test_going_back_is_a_row_with_who_and_why_and_the_log_still_proves_itself(bo
     row = [e for e in books.fleet.audit() if e.kind == "revision"][-1]
     assert (row.name, row.actor, row.cause) == (good, "uid:7 (alice)", "operator")
     assert row.reason == f"rolled back to {good[:12]} by uid:7 (alice): slow; after {bad[:12]}"
+    assert books.faults() == []
+
+
+def test_a_commit_that_was_skipped_and_then_dropped_from_history_is_explained(books: Books) -> None:
+    good = books.commit("writer", message="First")
+    books.settle()
+    bad = books.commit("writer", "reader", message="Second")
+    books.settle()
+    books.fleet.loop.roll_back("fleet", "HEAD~1", ALICE)
+    books.settle()
+    books.repo.git("reset", "-q", "--hard", good)
+    books.commit("writer", "other", message="Third")
+    confirm = books.fleet.run().plan.refused[0].confirm
+    books.fleet.store.set_meta(CONFIRMED, confirm)
+    books.settle()
+    assert accepted(books)[-1][1] == f"rewritten: it does not descend from {bad[:12]}, which was rolled back"
     assert books.faults() == []
 
 

@@ -11,7 +11,7 @@ from reconciler.api.rollbacks import clear_subject, list_rollbacks, roll_back_su
 from reconciler.core.caller import Caller
 from reconciler.kinds import KINDS
 from reconciler.loop.rollback import ROLLBACKS
-from reconciler.loop.run import Loop
+from reconciler.loop.run import CONFIRMED, Loop
 from tests.fakes.fleet import FakeFleet, change_of, told
 from tests.fakes.texts import agent_text, hub_text, task_text
 
@@ -132,6 +132,21 @@ def test_a_branch_that_goes_back_by_less_is_nothing_newer(fleet: FakeFleet) -> N
     fleet.source.go_to(middle)
     assert fleet.settle().revision == first
     assert versions(fleet)["writer"] == "1"
+
+
+def test_a_forced_push_that_drops_what_is_skipped_is_held_like_any_other(fleet: FakeFleet) -> None:
+    good, bad = make(fleet, files(), files(writer="2"))
+    roll_back(fleet, good)
+    fleet.settle()
+    fleet.source.go_to(good)
+    forced = fleet.commit(files(writer="3"))
+    report = fleet.run()
+    assert [r.guard for r in report.plan.refused] == ["not-a-descendant"]
+    assert f"does not descend from {bad[:12]}" in told(report)["HistoryRewritten"]
+    assert (fleet.loop.revisions.applied, versions(fleet)["writer"]) == (good, "1")
+    fleet.store.set_meta(CONFIRMED, report.plan.refused[0].confirm)
+    assert fleet.settle().revision == forced
+    assert list_rollbacks(fleet.store) == {"rollbacks": []}
 
 
 def test_cleared_it_is_as_the_source_says_again(fleet: FakeFleet) -> None:
