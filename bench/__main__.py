@@ -6,7 +6,7 @@ import time
 
 from bench.figure import Figure, report
 
-BENCHES = ("manifests", "plan_review", "passes", "tasks", "engine", "memory", "route", "egress", "audit")
+BENCHES = ("manifests", "plan_review", "passes", "tasks", "engine", "history", "memory", "route", "egress", "audit")
 
 
 def main() -> int:

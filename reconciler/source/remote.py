@@ -70,6 +70,7 @@ class RemoteRepository:
         self._is_suspect = False
         self._rebuilt_for: str | None = None
         self._ring: Callable[[], None] = lambda: None
+        self._commit = ""
 
     def close(self) -> None:
         """End the thread and what it waits for."""
@@ -91,7 +92,7 @@ class RemoteRepository:
         self._wanted.set()
 
     def notify(self, ring: Callable[[], None]) -> None:
-        """That it is away, or back: news themselves are a file that is watched."""
+        """That it is away, back, or has news; these are told by the watched file too, but later."""
         self._ring = ring
 
     # --- reading the mirror -----------------------------------------------------------------------
@@ -167,7 +168,7 @@ class RemoteRepository:
     def _follow(self) -> None:
         while not self._stop.is_set():
             self._wanted.clear()
-            before = str(self._failure)
+            before = (self._commit, str(self._failure))
             self._began_at = time.monotonic()
             try:
                 if self._failures or not self._looked.is_set():
@@ -181,7 +182,7 @@ class RemoteRepository:
                 self._failure, self._failures = SourceError(f"following the repository: {exc}"), self._failures + 1
             self._began_at = None
             self._looked.set()
-            if str(self._failure) != before:
+            if (self._commit, str(self._failure)) != before:
                 self._ring()
             self._stop.wait(self._gap_s)
             self._wanted.wait(self._pause_s())
@@ -191,7 +192,7 @@ class RemoteRepository:
             self._is_suspect = False
             return
         try:
-            self._mirror.update()
+            self._commit = self._mirror.update()
         except SourceError:
             if self._mirror.is_there and self._mend():
                 return

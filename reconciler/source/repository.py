@@ -87,6 +87,7 @@ class LocalRepository:
         self._sizes: dict[str, int] = {}
         self._empty = EmptyRepository()
         self._revision_by_id: dict[str, Revision] = {}
+        self._descent = ("", "")
         self._checkout_lock = threading.Lock()
 
     def close(self) -> None:
@@ -207,11 +208,12 @@ class LocalRepository:
         """
         layout = self._located()
         _check_ids(older, newer)
-        if older == newer:
+        if older == newer or self._descent == (older, newer):
             return True
         view = self._view(layout, newer)
         answer = view.run("merge-base", "--is-ancestor", older, newer)
         if answer.code == 0:
+            self._descent = (older, newer)
             return True
         if layout.shallow_file:
             raise SourceError(

@@ -76,19 +76,27 @@ def test_a_remote_that_is_away_is_unavailable_until_it_is_back(
     await_head(source, first)
 
 
-def test_it_is_told_when_the_remote_goes_away_and_when_it_is_back_and_once_each(
+def test_it_is_told_when_the_remote_goes_away_and_when_it_is_back_and_of_each_push(
     shared: Shared, source: RemoteRepository, tmp_path: Path
 ) -> None:
-    told: list[bool] = []
-    source.notify(lambda: told.append(isinstance(source.head(), Ok)))
+    told: list[str] = []
+
+    def note() -> None:
+        reading = source.head()
+        told.append(reading.value.id if isinstance(reading, Ok) else "away")
+
+    source.notify(note)
     first = head_of(source).id
+    await_that(lambda: told == [first])
+    second = shared.push({"hub.yaml": "a: 2\n"})
+    source.refresh()
+    await_that(lambda: told == [first, second])
     shared.bare.path.rename(tmp_path / "away")
     source.refresh()
-    await_that(lambda: told == [False])
-    source.refresh()
+    await_that(lambda: told == [first, second, "away"])
     (tmp_path / "away").rename(shared.bare.path)
-    await_head(source, first)
-    await_that(lambda: told == [False, True])
+    await_head(source, second)
+    await_that(lambda: told == [first, second, "away", second])
 
 
 def test_a_mirror_outlives_its_process(shared: Shared, source: RemoteRepository, tmp_path: Path) -> None:
