@@ -209,7 +209,7 @@ class RemoteRepository:
         self._rebuilt_for = followed
         logging.getLogger("reconciler").warning("the mirror %s cannot be used; it is made anew", self._mirror.path)
         try:
-            self._mirror.rebuild(self._swap)
+            self._commit = self._mirror.rebuild(self._swap)
         except SourceError:
             if not self._mirror.is_offered():
                 self._rebuilt_for = None

@@ -59,7 +59,9 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
             "version": st.sampled_from(["1", "2"]),
             "tasks": st.sampled_from([{"maxParallel": 1}, {"maxParallel": 2}]),
             "llm": st.sampled_from([{"provider": "gpu", "model": "phi"}, {"require": {}}]),
-            "workspace": st.sampled_from([{"source": "none"}, {"source": "repository"}]),
+            "workspace": st.sampled_from(
+                [{"source": "none"}, {"source": "repository"}, {"source": "volume", "writable": True}]
+            ),
         },
     )
 
