@@ -26,7 +26,7 @@ def test_a_new_commit_does_not_wait_for_the_handshake_of_the_one_before(fleet: F
 
 def test_a_new_commit_does_not_wait_for_the_back_off_of_the_one_before(fleet: FakeFleet) -> None:
     fleet.commit(GOOD)
-    fleet.runtime.fail_next("create", times=5)
+    fleet.runtime.fail_next("create", times=8)
 
     def outcome() -> object:
         return {d.change.unit: d.outcome for d in fleet.run().done}["agent/writer-0"]
@@ -35,7 +35,9 @@ def test_a_new_commit_does_not_wait_for_the_back_off_of_the_one_before(fleet: Fa
         pass
     fleet.commit({"agents.d/a.yaml": agent_text(version="2")})
     assert isinstance(outcome(), Applied | Failed)
-    fleet.clock.advance(60)
+    for _ in range(8):
+        fleet.clock.advance(60)
+        fleet.run()
     fleet.settle()
 
 
