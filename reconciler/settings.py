@@ -478,6 +478,42 @@ class OperatorAudit(Model):
         return self
 
 
+AbsolutePath = Annotated[Line, Field(pattern=r"^/")]
+
+
+class OperatorHttp(Model):
+    """The operator plane on a port: where, for whom (`token_file`), and by which certificate (PEM, a chain).
+
+    Without TLS it must be an address that only this host has.
+    """
+
+    listen: Annotated[Line, AfterValidator(_check_listen)] = "tcp://127.0.0.1:8490"
+    token_file: AbsolutePath
+    certificate_file: AbsolutePath | None = None
+    key_file: AbsolutePath | None = None
+
+    @property
+    def listens_at(self) -> Endpoint:
+        return parse_listen(self.listen)
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> "OperatorHttp":
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("has one of 'certificateFile' and 'keyFile'; TLS needs both")
+        if self.certificate_file is None and not self.listens_at.is_loopback:
+            raise ValueError(
+                f"listens at {self.listens_at}, which is not of this host alone, without TLS; write certificateFile "
+                "and keyFile, or an address such as tcp://127.0.0.1:8490"
+            )
+        return self
+
+
+class OperatorApi(Model):
+    """The operator plane: its socket is always there, a port only where `http` says so."""
+
+    http: OperatorHttp | None = None
+
+
 class Maxima(Model):
     agents: StrictInt = Field(default=1000, ge=1)
     cpus: StrictFloat = Field(default=4.0, gt=0)
@@ -496,6 +532,7 @@ class OperatorSpec(Model):
     policy: OperatorPolicy = OperatorPolicy()
     secrets: OperatorSecrets = OperatorSecrets()
     agent_plane: AgentPlane = AgentPlane()
+    api: OperatorApi = OperatorApi()
     provider_keys: dict[Name, ProviderKey] = Field(default_factory=dict)
     sinks: dict[Name, OperatorSink] = Field(default_factory=dict)
     commit_status: CommitStatus | None = None

@@ -1,5 +1,7 @@
 """`hub.yaml` and `operator.yaml` as models, and the rule that the repository can only narrow the operator."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -319,3 +321,42 @@ def test_an_anchor_that_cannot_be_is_refused(audit: dict[str, object], why: str)
 def test_the_sink_of_checkpoints_is_one_that_is_defined() -> None:
     with pytest.raises(ValidationError, match=r"audit.sink is 'vault', which sinks does not define; it has: pager"):
         OperatorSpec.model_validate({"audit": {"sink": "vault"}, "sinks": {"pager": {"command": {"argv": ["/bin/x"]}}}})
+
+
+def api_http(**given: str) -> dict[str, Any]:
+    return {"apiVersion": "reconciler/v1", "kind": "Operator", "spec": {"api": {"http": given}}}
+
+
+TLS = {"certificateFile": "/etc/hub.crt", "keyFile": "/etc/hub.key"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tokenFile": "/etc/tokens"},
+        {"tokenFile": "/etc/tokens", "listen": "tcp://[::1]:8490"},
+        {"tokenFile": "/etc/tokens", "listen": "tcp://127.8.8.8:8490"},
+        {"tokenFile": "/etc/tokens", "listen": "tcp://0.0.0.0:8490", **TLS},
+    ],
+)
+def test_the_operator_s_port_is_of_this_host_alone_or_has_tls(given: dict[str, str]) -> None:
+    found = Operator.model_validate(api_http(**given)).spec.api.http
+    assert found is not None
+    assert found.listens_at.port == 8490
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tokenFile": "/etc/tokens", "listen": "tcp://0.0.0.0:8490"}, "without TLS; write certificateFile"),
+        ({"tokenFile": "/etc/tokens", "listen": "tcp://10.0.0.1:8490"}, "listens at 10.0.0.1:8490, which is not of"),
+        ({"tokenFile": "/etc/tokens", "listen": "tcp://[::]:8490"}, "without TLS"),
+        ({"tokenFile": "/etc/tokens", "certificateFile": "/etc/hub.crt"}, "TLS needs both"),
+        ({"tokenFile": "tokens"}, "tokenFile"),
+        ({"listen": "tcp://127.0.0.1:8490"}, "tokenFile"),
+        ({"tokenFile": "/etc/tokens", "listen": "tcp://hub:8490"}, "write an IP address"),
+    ],
+)
+def test_a_port_that_others_could_listen_in_on_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Operator.model_validate(api_http(**given))

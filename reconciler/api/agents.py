@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.core.caller import Caller
 from reconciler.kinds.agent.state import Phase
 from reconciler.kinds.kind import World

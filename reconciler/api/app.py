@@ -1,18 +1,22 @@
 """The operator plane's routes. A running hub comes in as `Operations`; problems go out as RFC 9457 documents."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from reconciler.api.access import Access, Authenticate, RefusedRequest, Right, by_peer, require
+from reconciler.api.auditing import AuditCalls, AuditReader
 from reconciler.api.login import login_name
 from reconciler.core.caller import Caller, name_caller
+from reconciler.errors import ReconcilerError
 
 MAX_BODY = 2 * 2**20
 MOST_LISTED = 1000
@@ -25,14 +29,9 @@ REASON_REQUIRED = (
     "--reason TEXT, in the API with ?reason=TEXT"
 )
 AGENT_VERBS = ("restart", "drain", "quarantine", "release")
+AUDIT_CALLS = ("show", "export", "verify", "report")
 
-
-class RefusedRequest(Exception):  # noqa: N818 - an answer to the caller, not an error of ours
-    """The request cannot be carried out; the message says why and what to do."""
-
-    def __init__(self, message: str, status: int = 409) -> None:
-        super().__init__(message)
-        self.status = status
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Operations(Protocol):
@@ -94,8 +93,18 @@ class Operations(Protocol):
     def is_alive(self) -> bool: ...
 
 
-def build_app(hub: Operations) -> Starlette:
-    """The ASGI application."""
+def build_app(hub: Operations, authenticate: Authenticate = by_peer, reader: AuditReader | None = None) -> Starlette:
+    """The ASGI application. `/healthz` and `/readyz` say no more than yes or no, and ask nobody who they are."""
+    calls = AuditCalls(reader) if reader is not None else None
+
+    def route(path: str, endpoint: Endpoint, needs: Right = Right.READ, method: str = "GET") -> Route:
+        async def checked(request: Request) -> Response:
+            access = authenticate(request)
+            require(access, needs)
+            request.state.access = access
+            return await endpoint(request)
+
+        return Route(path, checked, methods=[method])
 
     def manual(request: Request) -> Caller:
         """Who asks for an operation by hand, which may take a reason."""
@@ -206,37 +215,40 @@ def build_app(hub: Operations) -> Starlette:
         hub.wake()
         return Response(status_code=204)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
-            Route("/status", status),
-            Route("/metrics", metrics),
-            Route("/api/v1/plan", plan),
-            Route("/api/v1/export", export),
-            Route("/api/v1/tasks", submit, methods=["POST"]),
-            Route("/api/v1/tasks", tasks),
-            Route("/api/v1/tasks/{name}", task),
-            Route("/api/v1/tasks/{name}/artefacts/{file:path}", artefact),
-            Route("/api/v1/tasks/{name}/explain", explain),
-            Route("/api/v1/tasks/{name}/acknowledge", acknowledge, methods=["POST"]),
-            Route("/api/v1/tasks/{name}/cancel", cancel, methods=["POST"]),
-            Route("/api/v1/tasks/{name}/retry", retry, methods=["POST"]),
-            Route("/api/v1/agents/{name}/explain", explain_agent),
-            *(Route(f"/api/v1/agents/{{name}}/{verb}", order, methods=["POST"]) for verb in AGENT_VERBS),
-            Route("/api/v1/suspensions", suspend, methods=["POST"]),
-            Route("/api/v1/suspensions", suspensions),
-            Route("/api/v1/suspensions/{subject:path}", resume, methods=["DELETE"]),
-            Route("/api/v1/rollbacks", roll_back, methods=["POST"]),
-            Route("/api/v1/rollbacks", rollbacks),
-            Route("/api/v1/rollbacks/{subject:path}", clear_rollback, methods=["DELETE"]),
-            Route("/api/v1/messages", send, methods=["POST"]),
-            Route("/api/v1/plans/{digest}/confirm", confirm, methods=["POST"]),
-            Route("/api/v1/down", down, methods=["POST"]),
-            Route("/api/v1/wake", wake, methods=["POST"]),
+            route("/status", status),
+            route("/metrics", metrics),
+            route("/api/v1/plan", plan),
+            route("/api/v1/export", export),
+            route("/api/v1/tasks", submit, Right.ACT, "POST"),
+            route("/api/v1/tasks", tasks),
+            route("/api/v1/tasks/{name}", task),
+            route("/api/v1/tasks/{name}/artefacts/{file:path}", artefact),
+            route("/api/v1/tasks/{name}/explain", explain),
+            route("/api/v1/tasks/{name}/acknowledge", acknowledge, Right.ACT, "POST"),
+            route("/api/v1/tasks/{name}/cancel", cancel, Right.ACT, "POST"),
+            route("/api/v1/tasks/{name}/retry", retry, Right.ACT, "POST"),
+            route("/api/v1/agents/{name}/explain", explain_agent),
+            *(route(f"/api/v1/agents/{{name}}/{verb}", order, Right.ACT, "POST") for verb in AGENT_VERBS),
+            route("/api/v1/suspensions", suspend, Right.ACT, "POST"),
+            route("/api/v1/suspensions", suspensions),
+            route("/api/v1/suspensions/{subject:path}", resume, Right.ACT, "DELETE"),
+            route("/api/v1/rollbacks", roll_back, Right.ACT, "POST"),
+            route("/api/v1/rollbacks", rollbacks),
+            route("/api/v1/rollbacks/{subject:path}", clear_rollback, Right.ACT, "DELETE"),
+            route("/api/v1/messages", send, Right.ACT, "POST"),
+            route("/api/v1/plans/{digest}/confirm", confirm, Right.ACT, "POST"),
+            route("/api/v1/down", down, Right.ACT, "POST"),
+            route("/api/v1/wake", wake, Right.ACT, "POST"),
+            *(route(f"/api/v1/audit/{name}", getattr(calls, name), Right.AUDIT) for name in AUDIT_CALLS if calls),
         ],
-        exception_handlers={RefusedRequest: _refused},
+        exception_handlers={RefusedRequest: _refused, HTTPException: _unmatched, ReconcilerError: _failed},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _body(request: Request) -> bytes:
@@ -252,18 +264,29 @@ async def _body(request: Request) -> bytes:
 
 def _caller(request: Request) -> Caller:
     """What the connection proves, and what is said in `?as=` and `?reason=`: a query can hold any script as it is."""
-    proven = request.client.host if request.client else "unknown"
+    access: Access = request.state.access
     said = request.query_params
     try:
-        caller = name_caller(proven, said.get("as", ""), said.get("reason", ""))
+        caller = name_caller(access.subject, said.get("as", ""), said.get("reason", ""))
     except ValueError as exc:
         raise RefusedRequest(str(exc), status=400) from exc
     return replace(caller, name=caller.name or (login_name(caller.uid) if caller.uid is not None else ""))
 
 
 async def _refused(_request: Request, exc: Exception) -> Response:
-    status = exc.status if isinstance(exc, RefusedRequest) else 500
-    return refuse(status, str(exc))
+    assert isinstance(exc, RefusedRequest)
+    return refuse(exc.status, str(exc), exc.headers)
+
+
+async def _failed(_request: Request, exc: Exception) -> Response:
+    """What the hub needs for an answer does not answer itself."""
+    return refuse(503, str(exc))
+
+
+async def _unmatched(_request: Request, exc: Exception) -> Response:
+    """A path or a method that there is not."""
+    assert isinstance(exc, HTTPException)
+    return refuse(exc.status_code, exc.detail, exc.headers)
 
 
 def refuse(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

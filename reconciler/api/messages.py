@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.core.caller import Caller
 from reconciler.router.audience import Audience, check_operator
 from reconciler.router.message import DOTTED

@@ -10,6 +10,7 @@ from reconciler.ports import Tally
 from reconciler.store.records import InstanceRecord
 
 _OUTCOMES = ("accepted", "denied", "invalid", "limited", "forged")
+_REFUSALS = ("missing", "unknown", "expired", "limited")
 _Values = Iterable[tuple[Mapping[str, str], float]]
 
 
@@ -17,7 +18,8 @@ _Values = Iterable[tuple[Mapping[str, str], float]]
 class Measured:
     """One look at a hub.
 
-    `tasks` counts runs by state. `trust` is by agent, `tallies` too; `samples` are by instance. Ages are in seconds.
+    `tasks` counts runs by state. `trust` is by agent, `tallies` too; `samples` are by instance. Ages are in
+    seconds. `refused` counts callers without a valid token, by reason.
     """
 
     revision: str
@@ -30,6 +32,7 @@ class Measured:
     samples: Mapping[str, Sample] = field(default_factory=dict)
     source_age_s: float = 0.0
     pass_age_s: float = 0.0
+    refused: Mapping[str, int] = field(default_factory=dict)
 
 
 def render(measured: Measured) -> str:
@@ -93,6 +96,12 @@ def _families(m: Measured) -> Iterator[tuple[str, str, str, _Values]]:
         ],
     )
     yield "source_age_seconds", "gauge", "Since when the source was read for the last time.", [({}, m.source_age_s)]
+    yield (
+        "api_refused_total",
+        "counter",
+        "Requests to the operator's port without a valid token, by reason.",
+        [({"reason": reason}, m.refused.get(reason, 0)) for reason in _REFUSALS],
+    )
     yield "pass_age_seconds", "gauge", "Since when the last pass ended.", [({}, m.pass_age_s)]
 
 

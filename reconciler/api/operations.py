@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from reconciler import __version__
+from reconciler.api.access import RefusedRequest
 from reconciler.api.agents import order_agent
-from reconciler.api.app import PAGE, RefusedRequest
+from reconciler.api.app import PAGE
 from reconciler.api.messages import read_message
 from reconciler.api.metrics import Measured, render
 from reconciler.api.rollbacks import clear_subject, list_rollbacks, roll_back_subject
@@ -43,8 +45,17 @@ from reconciler.store.records import TaskRecord
 class HubOperations:
     """`Operations` on one hub."""
 
-    def __init__(self, hub: Hub, loop: Loop, world: World, on_down: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        loop: Loop,
+        world: World,
+        on_down: Callable[[bool], None],
+        *,
+        refused: Mapping[str, int] | None = None,
+    ) -> None:
         self._hub, self._loop, self._world, self._on_down = hub, loop, world, on_down
+        self._refused = refused if refused is not None else {}
 
     @property
     def is_reason_required(self) -> bool:
@@ -116,6 +127,7 @@ class HubOperations:
                 samples=self._hub.samples(),
                 source_age_s=self._loop.source_age_s,
                 pass_age_s=self._hub.pass_age_s,
+                refused=dict(self._refused),
             )
         )
 
@@ -142,7 +154,7 @@ class HubOperations:
                 self._world,
                 desired,
                 source="api",
-                uid=caller.uid or 0,
+                uid=_uid_of(caller),
                 key=key,
                 actor=str(caller),
             )
@@ -350,6 +362,11 @@ class HubOperations:
 
 def _why(caller: Caller) -> str:
     return f"{caller}: {caller.reason}" if caller.reason else str(caller)
+
+
+def _uid_of(caller: Caller) -> int:
+    """The user id of a peer. Who came by a token has none: a number below zero of the token's own."""
+    return caller.uid if caller.uid is not None else -1 - zlib.crc32(caller.proven.encode())
 
 
 def _in_short(run: TaskRecord) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.core.caller import Caller
 from reconciler.core.rollback import FLEET
 from reconciler.loop.revision import Unfit

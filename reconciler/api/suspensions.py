@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.core.caller import Caller
 from reconciler.core.quantity import parse_duration_s
 from reconciler.core.timestamp import read_timestamp

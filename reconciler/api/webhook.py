@@ -12,9 +12,7 @@ import hashlib
 import hmac
 import logging
 import re
-import socket
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,13 +25,13 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from reconciler.api.app import refuse
-from reconciler.errors import UsageError
+from reconciler.api.server import listen_at
+from reconciler.api.tries import TRIES_PER_S, Tries
 from reconciler.settings_source import Forge, SourceWebhook
 
 MAX_BODY = 25 * 2**20
 """What GitHub sends at most."""
 MAX_HEAD = 512 * 1024
-TRIES, TRIES_PER_S = 10.0, 1.0
 MAX_CONNECTIONS = 64
 LIFE_S = 20.0
 _KEPT = 4096
@@ -50,29 +48,6 @@ _SIGNATURES: Mapping[Forge, tuple[str, ...]] = {
     "gitlab": (),
 }
 _DIGEST = re.compile(r"(?:sha256=)?([0-9a-f]{64})")
-
-
-class Tries:
-    """A token bucket for each caller; a good request gives its token back. Of the callers only the latest are known."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, caller: str) -> bool:
-        """Whether the caller may try now."""
-        now = self._clock()
-        left, at = self._left.pop(caller, (TRIES, now))
-        left = min(TRIES, left + (now - at) * TRIES_PER_S)
-        self._left[caller] = (left - 1 if left >= 1 else left, now)
-        if len(self._left) > _KEPT:
-            self._left.popitem(last=False)
-        return left >= 1
-
-    def give_back(self, caller: str) -> None:
-        """It was a good one."""
-        left, at = self._left.get(caller, (TRIES, self._clock()))
-        self._left[caller] = (min(TRIES, left + 1), at)
 
 
 class Seen:
@@ -197,15 +172,7 @@ class WebhookServer:
     def start(self) -> None:
         """Raises UsageError where the address cannot be listened on."""
         at = self._settings.listens_at
-        family = socket.AF_INET6 if ":" in at.host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((at.host, at.port))
-        except OSError as exc:
-            self._socket.close()
-            raise UsageError(f"source.webhook cannot listen on {at}: {exc.strerror}; write another address") from exc
-        self._socket.listen()
+        self._socket = listen_at(at.host, at.port, "source.webhook")
         self._thread.start()
 
     def stop(self) -> None:

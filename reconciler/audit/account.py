@@ -6,11 +6,14 @@ The words of a person come in, an `Account` goes out; everything is read, nothin
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from reconciler.audit.export import as_dict
 from reconciler.audit.ledger import Ledger
 from reconciler.audit.note import Note, read_note
 from reconciler.audit.period import Period, parse_period
@@ -90,6 +93,22 @@ def give_account(archive: Archive, what: str, now: datetime) -> Account:
         f"{what!r} is no commit, agent or task that the log knows, and no time; write a commit id, agent/NAME, "
         "task/NAME, 24h, 2026-11-21 or 2026-11-01..2026-11-08"
     )
+
+
+def as_json(account: Account) -> Mapping[str, Any]:
+    """All of it."""
+    commit = account.commit
+    return {
+        "title": account.title,
+        "commit": {**asdict(commit), "revision": asdict(commit.revision)} if commit is not None else None,
+        "base": account.base,
+        "diff": account.diff,
+        "note": asdict(account.note) if account.note is not None else None,
+        "remarks": list(account.remarks),
+        "policies": list(account.policies),
+        "rows": [as_dict(row) for row in account.rows],
+        "messages": [asdict(m) for m in account.messages],
+    }
 
 
 # --- a commit ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
 from reconciler.store.audit import COLUMNS, ChainedEntry
@@ -18,16 +18,33 @@ def as_dict(row: ChainedEntry) -> dict[str, Any]:
 
 def write_jsonl(rows: Iterable[ChainedEntry], out: TextIO) -> None:
     """One object per line. Raises OSError."""
-    for row in rows:
-        out.write(json.dumps(as_dict(row), ensure_ascii=False) + "\n")
+    out.writelines(show_jsonl(rows))
 
 
 def write_csv(rows: Iterable[ChainedEntry], out: TextIO) -> None:
     """With a line of names. A text that a spreadsheet would calculate has an apostrophe before it. Raises OSError."""
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(FIELDS)
+    out.writelines(show_csv(rows))
+
+
+def show_jsonl(rows: Iterable[ChainedEntry]) -> Iterator[str]:
+    """The lines, one after the other."""
     for row in rows:
-        writer.writerow(_tame(value) for value in as_dict(row).values())
+        yield json.dumps(as_dict(row), ensure_ascii=False) + "\n"
+
+
+def show_csv(rows: Iterable[ChainedEntry]) -> Iterator[str]:
+    """The same as CSV, with a line of names first."""
+    writer = csv.writer(_Echo(), lineterminator="\n")
+    yield writer.writerow(FIELDS)
+    for row in rows:
+        yield writer.writerow(_tame(value) for value in as_dict(row).values())
+
+
+class _Echo:
+    """Hands back what is written, so that a writer of lines becomes a source of them."""
+
+    def write(self, line: str) -> str:
+        return line
 
 
 def _tame(value: object) -> object:

@@ -36,6 +36,9 @@ COMMANDS = {
     "doctor": ("doctor", "Say what this machine offers and lacks"),
 }
 
+REMOTE = ("status", "explain", "agent", "suspend", "resume", "task")
+"""Commands that can ask a hub on another host."""
+
 
 class LazyGroup(click.Group):
     """Finds commands by name in `COMMANDS`."""
@@ -57,8 +60,15 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="reconciler")
-def cli() -> None:
+@click.option("--hub", envvar="RECONCILER_HUB", metavar="URL", help="A hub elsewhere, for commands that only ask it.")
+@click.option("--token-file", envvar="RECONCILER_TOKEN_FILE", metavar="FILE", help="With --hub: holds the token.")
+@click.pass_context
+def cli(ctx: click.Context, hub: str | None, token_file: str | None) -> None:  # noqa: ARG001 - read from the context
     """A GitOps control plane for fleets of containerised AI agents."""
+    if hub and (ctx.invoked_subcommand or "") not in REMOTE:
+        raise click.UsageError(
+            f"{ctx.invoked_subcommand} reads files of its own host; with --hub there are {', '.join(REMOTE)}"
+        )
 
 
 def main() -> None:

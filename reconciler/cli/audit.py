@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -45,7 +45,7 @@ def show(what: str, count: int, source: str, data: str | None, operator: str | N
 
     agent/NAME and task/NAME say which is meant. The messages that were sent meanwhile stand below.
     """
-    from reconciler.audit.account import give_account
+    from reconciler.audit.account import as_json, give_account
     from reconciler.audit.export import as_dict
     from reconciler.store.audit import tail
 
@@ -59,7 +59,7 @@ def show(what: str, count: int, source: str, data: str | None, operator: str | N
             return 0
         account = give_account(books.archive, what, datetime.now(UTC))
     if output == "json":
-        print_json(_as_json(account))
+        print_json(as_json(account))
         return 0
     _print_account(account, count)
     return 0
@@ -229,20 +229,3 @@ def _print_rows(rows: "Iterable[ChainedEntry]") -> None:
 def _plain(text: str) -> str:
     """What does not print is shown as a dot: texts come from agents and file names."""
     return "".join(c if c.isprintable() else "·" for c in text)
-
-
-def _as_json(account: "Account") -> dict[str, Any]:
-    from reconciler.audit.export import as_dict
-
-    commit = account.commit
-    return {
-        "title": account.title,
-        "commit": {**asdict(commit), "revision": asdict(commit.revision)} if commit is not None else None,
-        "base": account.base,
-        "diff": account.diff,
-        "note": asdict(account.note) if account.note is not None else None,
-        "remarks": list(account.remarks),
-        "policies": list(account.policies),
-        "rows": [as_dict(row) for row in account.rows],
-        "messages": [asdict(m) for m in account.messages],
-    }

@@ -32,8 +32,11 @@ def explain_command(resource: str, source: str, data: str | None, output: str) -
 def _explain(kind: str, name: str, source: str, data: str | None) -> str:
     """By the running hub's plan, or by the record alone."""
     from reconciler.api.client import HubAwayError, call
+    from reconciler.cli.hub import ask_hub, find_remote
     from reconciler.cli.reading import read_fleet
 
+    if find_remote() is not None:
+        return str(ask_hub(source, data, "GET", f"/api/v1/{KINDS[kind]}/{name}/explain")["why"])
     fleet = read_fleet(source, data)
     if fleet.is_running:
         try:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from reconciler.cli.hub import find_remote
 from reconciler.cli.options import NEWEST
 from reconciler.core.condition import Condition, derive_mode
 from reconciler.errors import UsageError
@@ -186,6 +187,8 @@ def read_fleet(source: str, data: str | None, most: int = NEWEST) -> FleetView:
 
     Raises UsageError where there is none, StoreError where it cannot be read.
     """
+    if find_remote() is not None:
+        raise UsageError("this reads files of the hub's own host, and --hub names another one; leave --hub out there")
     state = data_folder(source, data)
     home = open_home(state, create=False)
     if home is None or not (state / FILE_NAME).exists():

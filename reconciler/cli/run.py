@@ -45,7 +45,7 @@ def run_command(
     if spec is None:
         return 1
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec, interrupts, is_brief=once)
+        running = _start(stack, source, data, spec, interrupts, operator=operator, is_brief=once)
         if once:
             return _once(running, timeout)
         running.view.sum_up_when_done(running.built.world)
@@ -222,6 +222,7 @@ def _start(
     spec: "OperatorSpec",
     interrupts: "Interrupts",
     *,
+    operator: str | None = None,
     quiet: bool = False,
     ends_when_refused: bool = False,
     is_brief: bool = False,
@@ -229,10 +230,12 @@ def _start(
     """`is_brief`: it ends once the fleet has converged, so that what is to be told cannot wait."""
     from reconciler.api.app import build_app
     from reconciler.api.operations import HubOperations
-    from reconciler.api.server import ApiServer
+    from reconciler.api.server import ApiServer, PortServer
+    from reconciler.api.tokens import ByToken, Tokens
     from reconciler.api.webhook import WebhookServer
     from reconciler.audit.trail import open_trail
     from reconciler.bootstrap import open_couriers, open_fleet
+    from reconciler.cli.audit_plane import FleetAuditReader
     from reconciler.kinds import KINDS
     from reconciler.loop.alerts import Alerts
     from reconciler.loop.health import Health
@@ -250,6 +253,8 @@ def _start(
     if built.notice:
         view.say(built.notice)
     built.checks.tell = view.say
+    serves = not quiet and not ends_when_refused
+    tokens = Tokens(spec.api.http.token_file) if spec.api.http is not None and serves else None
     outbox = Outbox(world.store)
     alerts = Alerts(world.store, world.fleet, world.clock, outbox=outbox)
     statuses = None
@@ -271,7 +276,13 @@ def _start(
         report=view.on_done,
         fresh_engine=built.fresh_engine,
         on_desired=on_desired,
-        faults=lambda: [*built.faults(), *inbox.faults(), *trail.faults(), *health.faults()],
+        faults=lambda: [
+            *built.faults(),
+            *inbox.faults(),
+            *trail.faults(),
+            *health.faults(),
+            *(tokens.faults() if tokens is not None else ()),
+        ],
         alerts=alerts,
     )
     stack.callback(loop.close)
@@ -320,10 +331,17 @@ def _start(
         running.drain = drain
         hub.take_down()
 
-    api = ApiServer(build_app(HubOperations(hub, loop, world, on_down)), built.home.run)
+    by_token = ByToken(tokens) if tokens is not None else None
+    operations = HubOperations(hub, loop, world, on_down, refused=by_token.refused if by_token else {})
+    reader = FleetAuditReader(source=source, data=data, operator=operator)
+    api = ApiServer(build_app(operations, reader=reader), built.home.run)
     api.start()
     stack.callback(api.stop)
-    if spec.source.webhook is not None and not quiet and not ends_when_refused:
+    if by_token is not None and spec.api.http is not None:
+        port = PortServer(build_app(operations, by_token, reader), spec.api.http)
+        port.start()
+        stack.callback(port.stop)
+    if spec.source.webhook is not None and serves:
         webhook = WebhookServer(spec.source.webhook, world.source.refresh)
         webhook.start()
         stack.callback(webhook.stop)

@@ -16,9 +16,13 @@ from reconciler.cli.output import age, console, escape, print_json, table
 @data_option
 @output_option
 def status_command(source: str, data: str | None, output: str) -> int:
-    """Show the fleet, its tasks and its conditions."""
+    """Show the fleet, its tasks and its conditions; of a hub elsewhere (--hub) what it says itself, as JSON."""
+    from reconciler.cli.hub import ask_hub, find_remote
     from reconciler.cli.reading import read_fleet
 
+    if find_remote() is not None:
+        print_json(ask_hub(source, data, "GET", "/status"))
+        return 0
     fleet = read_fleet(source, data)
     live = fleet.ask_hub()
     if output == "json":

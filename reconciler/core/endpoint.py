@@ -23,6 +23,11 @@ class Endpoint:
         """Whether it stands for all addresses of a host, which can be listened on but not called."""
         return self.host in ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is an address that only this host itself can call."""
+        return is_address(self.host) and ipaddress.ip_address(self.host).is_loopback
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from reconciler.api.access import RefusedRequest
 from reconciler.api.agents import order_agent
-from reconciler.api.app import RefusedRequest
 from reconciler.api.operations import HubOperations
 from reconciler.api.suspensions import suspend_subject
 from reconciler.core.caller import Caller

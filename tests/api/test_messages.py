@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.api.messages import read_message
 from reconciler.api.operations import HubOperations
 from reconciler.core.caller import Caller

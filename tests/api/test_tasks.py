@@ -4,12 +4,14 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp, Message
 
-from reconciler.api.app import RefusedRequest, build_app
+from reconciler.api.access import RefusedRequest
+from reconciler.api.app import build_app
 from reconciler.api.operations import HubOperations
 from reconciler.core.caller import Caller
 from reconciler.kinds import KINDS
@@ -108,7 +110,7 @@ def test_the_calls_are_where_the_documents_say(plane: HubOperations, fleet: Fake
 
 
 async def request(app: ASGIApp, method: str, target: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
-    """Status and JSON of one call, as a server would make it."""
+    """Status and JSON, or text, of one call, as a server would make it."""
     path, _, query = target.partition("?")
     scope = {
         "type": "http",
@@ -118,18 +120,21 @@ async def request(app: ASGIApp, method: str, target: str, body: bytes, headers: 
         "raw_path": path.encode(),
         "query_string": query.encode(),
         "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
-        "client": ("uid:7", 0),
+        "client": (f"uid:{os.geteuid()}", 0),
     }
     sent: list[Message] = []
+    to_come: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+        return to_come.pop() if to_come else await asyncio.Future()
 
     async def send(message: Message) -> None:
         sent.append(message)
 
     await app(scope, receive, send)
-    return sent[0]["status"], json.loads(b"".join(m.get("body", b"") for m in sent[1:]))
+    content = b"".join(m.get("body", b"") for m in sent[1:])
+    is_json = b"json" in dict(sent[0]["headers"]).get(b"content-type", b"")
+    return sent[0]["status"], json.loads(content) if is_json else content.decode()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from reconciler.api import webhook
-from reconciler.api.webhook import MAX_BODY, MAX_CONNECTIONS, TRIES, Seen, Tries, WebhookServer
+from reconciler.api.tries import TRIES, Tries
+from reconciler.api.webhook import MAX_BODY, MAX_CONNECTIONS, Seen, WebhookServer
 from reconciler.errors import UsageError
 from reconciler.settings_source import Forge, SourceWebhook
 from tests.router.fleet import free_port

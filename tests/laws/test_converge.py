@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.api.access import RefusedRequest
 from reconciler.api.agents import order_agent
-from reconciler.api.app import RefusedRequest
 from reconciler.core.caller import Caller
 from reconciler.kinds.task.state import FINAL
 from reconciler.store import audit, records

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.api.access import RefusedRequest
 from reconciler.api.agents import order_agent
-from reconciler.api.app import RefusedRequest
 from reconciler.core.caller import Caller
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.fuse import Fuse, KilledError

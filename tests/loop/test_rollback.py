@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.api.rollbacks import clear_subject, list_rollbacks, roll_back_subject
 from reconciler.core.caller import Caller
 from reconciler.kinds import KINDS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.api.app import RefusedRequest
+from reconciler.api.access import RefusedRequest
 from reconciler.api.suspensions import list_suspensions, resume_subject, suspend_subject
 from reconciler.core.caller import Caller
 from reconciler.core.change import Action, Suspended
