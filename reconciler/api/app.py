@@ -14,9 +14,11 @@ from starlette.routing import Route
 
 from reconciler.api.access import Access, Authenticate, RefusedRequest, Right, by_peer, require
 from reconciler.api.auditing import AuditCalls, AuditReader
+from reconciler.api.events import EventCalls, Pace, Page
 from reconciler.api.login import login_name
 from reconciler.core.caller import Caller, name_caller
 from reconciler.errors import ReconcilerError
+from reconciler.store.audit import Choice
 
 MAX_BODY = 2 * 2**20
 MOST_LISTED = 1000
@@ -43,6 +45,10 @@ class Operations(Protocol):
     def status(self) -> Mapping[str, Any]: ...
 
     def metrics(self) -> str: ...
+
+    def newest_event(self) -> int: ...
+
+    def events(self, choice: Choice) -> Page: ...
 
     def plan(self, *, everything: bool) -> Mapping[str, Any]: ...
 
@@ -93,9 +99,12 @@ class Operations(Protocol):
     def is_alive(self) -> bool: ...
 
 
-def build_app(hub: Operations, authenticate: Authenticate = by_peer, reader: AuditReader | None = None) -> Starlette:
+def build_app(
+    hub: Operations, authenticate: Authenticate = by_peer, reader: AuditReader | None = None, pace: Pace | None = None
+) -> Starlette:
     """The ASGI application. `/healthz` and `/readyz` say no more than yes or no, and ask nobody who they are."""
     calls = AuditCalls(reader) if reader is not None else None
+    streams = EventCalls(hub.events, hub.newest_event, authenticate, pace or Pace())
 
     def route(path: str, endpoint: Endpoint, needs: Right = Right.READ, method: str = "GET") -> Route:
         async def checked(request: Request) -> Response:
@@ -221,6 +230,7 @@ def build_app(hub: Operations, authenticate: Authenticate = by_peer, reader: Aud
             Route("/readyz", readyz),
             route("/status", status),
             route("/metrics", metrics),
+            route("/events", streams.events),
             route("/api/v1/plan", plan),
             route("/api/v1/export", export),
             route("/api/v1/tasks", submit, Right.ACT, "POST"),

@@ -5,12 +5,14 @@ import json
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from reconciler import __version__
 from reconciler.api.access import RefusedRequest
 from reconciler.api.agents import order_agent
 from reconciler.api.app import PAGE
+from reconciler.api.events import Page
 from reconciler.api.messages import read_message
 from reconciler.api.metrics import Measured, render
 from reconciler.api.rollbacks import clear_subject, list_rollbacks, roll_back_subject
@@ -38,8 +40,11 @@ from reconciler.loop.suspend import read_suspensions
 from reconciler.loop.trust import read_scores, restore_trust
 from reconciler.router.channel import RefusedByRouterError
 from reconciler.store import queue, records
-from reconciler.store.audit import append
+from reconciler.store.audit import Choice, append, choose, newest
 from reconciler.store.records import TaskRecord
+
+EVENTS = 2000
+"""So many rows of the log are read for a stream at once."""
 
 
 class HubOperations:
@@ -130,6 +135,18 @@ class HubOperations:
                 refused=dict(self._refused),
             )
         )
+
+    def newest_event(self) -> int:
+        return newest(self._world.store)[0]
+
+    def events(self, choice: Choice) -> Page:
+        """The next rows, at most `EVENTS` at once."""
+        upto = self.newest_event()
+        if upto <= choice.after_seq:
+            return Page(rows=(), seq=choice.after_seq, has_more=False)
+        rows = tuple(islice(choose(self._world.store, choice), EVENTS))
+        last = rows[-1].seq if rows else 0
+        return Page(rows=rows, seq=last if len(rows) == EVENTS else max(upto, last), has_more=len(rows) == EVENTS)
 
     def _trust(self) -> Mapping[str, float]:
         desired = self._loop.revisions.last_good()

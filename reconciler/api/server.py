@@ -47,7 +47,8 @@ class Line(HttpToolsProtocol):
         """Write the last chunk of a body that is under way, though the reader is slow; it has `LINGER_S` to read."""
         if self.transport.is_closing():
             return
-        self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last))
+        self.cycle.disconnected = True
+        self.transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last) if self.cycle.chunked_encoding else last)
         self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)
 
