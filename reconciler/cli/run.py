@@ -16,6 +16,7 @@ from reconciler.core.caller import Caller
 
 if TYPE_CHECKING:
     from reconciler.bootstrap import Built
+    from reconciler.cli.log_view import LogView
     from reconciler.kinds.kind import Desired, World
     from reconciler.loop.apply import Done
     from reconciler.loop.run import Loop, PassReport
@@ -32,12 +33,26 @@ DRAIN_S = 10.0
 @click.command(name="run")
 @click.option("--once", is_flag=True, help="Exit when converged and leave nothing running. Exit 2 when it can't be.")
 @click.option("--timeout", default=ONCE_TIMEOUT_S, show_default=True, help="With --once: seconds to wait.")
+@click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="RECONCILER_LOG",
+    show_default=True,
+    help="Lines.",
+)
 @source_option
 @data_option
 @operator_option
 @process_option
 def run_command(
-    once: bool, timeout: float, source: str, data: str | None, operator: str | None, allow_process_runtime: bool
+    once: bool,
+    timeout: float,
+    log: str,
+    source: str,
+    data: str | None,
+    operator: str | None,
+    allow_process_runtime: bool,
 ) -> int:
     """Run the hub on a repository, until Ctrl-C; agents go on then, and the next start adopts them."""
     interrupts = Interrupts()
@@ -45,7 +60,8 @@ def run_command(
     if spec is None:
         return 1
     with ExitStack() as stack:
-        running = _start(stack, source, data, spec, interrupts, operator=operator, is_brief=once)
+        view = _choose_view(log)
+        running = _start(stack, source, data, spec, interrupts, operator=operator, view=view, is_brief=once)
         if once:
             return _once(running, timeout)
         running.view.sum_up_when_done(running.built.world)
@@ -202,7 +218,7 @@ class _Running:
     built: "Built"
     loop: "Loop"
     hub: "Hub"
-    view: "View"
+    view: "View | LogView"
     drain: bool = True
     patience_s: float = DOWN_TIMEOUT_S
     is_down: bool = False
@@ -223,6 +239,7 @@ def _start(
     interrupts: "Interrupts",
     *,
     operator: str | None = None,
+    view: "View | LogView | None" = None,
     quiet: bool = False,
     ends_when_refused: bool = False,
     is_brief: bool = False,
@@ -249,7 +266,7 @@ def _start(
 
     built = stack.enter_context(open_fleet(source, data, spec, keep_runtime=quiet))
     world = built.world
-    view = View(quiet=quiet)
+    view = view or View(quiet=quiet)
     if built.notice:
         view.say(built.notice)
     built.checks.tell = view.say
@@ -323,6 +340,7 @@ def _start(
     outbox.start(open_couriers(spec, outbox.arrived, lambda: hub.is_alive))
     stack.callback(outbox.close, DRAIN_S if is_brief else 0.0)
     began = world.clock.now().isoformat()
+    view.follow(world.fleet, lambda: loop.revisions.applied)
     view.runs = lambda: choose_runs(records.tasks(world.store), loop.revisions.last_good(), began)
     running = _Running(built=built, loop=loop, hub=hub, view=view)
     stack.callback(running.clear)
@@ -467,6 +485,18 @@ def _operator(path: str | None, *, allow_process: bool) -> "OperatorSpec | None"
     return spec
 
 
+def _choose_view(log: str) -> "View | LogView":
+    if log == "text":
+        return View()
+    import sys
+
+    from reconciler.cli.log_view import LogView
+    from reconciler.logs import log_as_json
+
+    log_as_json(sys.stdout, "hub")
+    return LogView()
+
+
 class View:
     """What the person sees while the hub works: a line per thing done, and a line per pass that changed the picture."""
 
@@ -479,6 +509,9 @@ class View:
         self._picture = ""
         self._world: World | None = None
         self.runs: Callable[[], Runs] = Runs
+
+    def follow(self, fleet: str, revision: Callable[[], str]) -> None:
+        """A person knows which fleet it is."""
 
     def sum_up_when_done(self, world: "World") -> None:
         """Print the summary once, as soon as the fleet has converged and no task is on its way."""

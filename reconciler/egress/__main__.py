@@ -13,6 +13,7 @@ import uvloop
 
 from reconciler.egress.process import serve
 from reconciler.errors import ReconcilerError
+from reconciler.logs import log_as_json
 
 
 def main() -> int:
@@ -21,15 +22,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data directory: usage.db")
     parser.add_argument("--fleet", required=True, help="fleet id")
     given = parser.parse_args()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    log_as_json(sys.stderr, "egress", fleet=given.fleet)
     os.umask(0o077)
     try:
         uvloop.run(serve(given.run.absolute(), given.data.absolute(), given.fleet))
     except (ReconcilerError, OSError, ValueError) as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
-        print(f"the egress process cannot start: {error}{cause}", file=sys.stderr)  # noqa: T201 - why it ends
+        logging.getLogger("reconciler.egress").error("the egress process cannot start: %s%s", error, cause)
         return 1
     return 0
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from reconciler.errors import ReconcilerError
+from reconciler.logs import log_as_json
 from reconciler.router.writer import start_writer
 
 
@@ -19,13 +20,13 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data directory: traffic.db")
     parser.add_argument("--fleet", required=True, help="fleet id")
     given = parser.parse_args()
-    _set_up_logging()
+    log_as_json(sys.stderr, "router", fleet=given.fleet)
     os.umask(0o077)
     try:
         return _run(given.run.absolute(), given.data.absolute(), given.fleet)
     except (ReconcilerError, OSError, ValueError) as error:
         cause = f": {error.__cause__}" if error.__cause__ else ""
-        print(f"the router cannot start: {error}{cause}", file=sys.stderr)  # noqa: T201 - why it ends
+        logging.getLogger("reconciler.router").error("the router cannot start: %s%s", error, cause)
         return 1
 
 
@@ -37,17 +38,6 @@ def _run(run: Path, data: Path, fleet: str) -> int:
     from reconciler.router.process import serve
 
     return 0 if uvloop.run(serve(run, data, fleet, writer)) else 1
-
-
-def _set_up_logging() -> None:
-    """To standard error, which is the router's log file. uvicorn's own talk about bad requests is left out."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.core.trace import traceparent_of
 from reconciler.kinds.task.child import ESCALATION
 from reconciler.kinds.task.spec import REMEDIATION, TaskSpec
 from reconciler.store.records import ResultRecord, TaskRecord
@@ -36,6 +37,7 @@ def write_assignment(run: TaskRecord, spec: TaskSpec, told: Told) -> dict[str, A
             "id": f"{run.run}-{run.generation}",
             "type": "task.assigned",
             "pattern": "request",
+            "traceparent": traceparent_of(run.run, run.generation),
             "payload": {
                 "task": run.name,
                 "run": run.run,
