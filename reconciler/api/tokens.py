@@ -28,7 +28,7 @@ from reconciler.core.problem import Problem
 from reconciler.core.timestamp import read_timestamp
 from reconciler.core.yaml import load_documents
 from reconciler.kinds.manifest import validation_problems
-from reconciler.loop.run import Fault
+from reconciler.loop.conditions import Fault
 
 MIN_TOKEN, MAX_TOKEN = 32, 512
 """Characters. What is shorter could be guessed, and is refused whatever the file says."""
