@@ -166,13 +166,13 @@ class _Site:
             assert door.getresponse().status == 202
 
     def start(self) -> None:
-        places = ("--data", str(self.folder / "data"), "--operator", str(self.folder / "operator.yaml"))
         with (self.folder / "hub.log").open("ab") as log:
-            command = [sys.executable, "-P", "-m", "reconciler", "run", *places]
+            command = [sys.executable, "-P", "-m", "reconciler", "run", *self._places]
             self.hub = subprocess.Popen(command, cwd=self.folder, env=self._environment, stdout=log, stderr=log)
 
     def down(self) -> None:
-        command = [sys.executable, "-P", "-m", "reconciler", "down", "--now", "--data", str(self.folder / "data")]
+        """Also where the hub has died."""
+        command = [sys.executable, "-P", "-m", "reconciler", "down", "--now", *self._places]
         subprocess.run(command, cwd=self.folder, env=self._environment, check=False, capture_output=True, timeout=120)
         if self.hub is not None and self.hub.poll() is None:
             self.hub.send_signal(signal.SIGTERM)
@@ -202,6 +202,10 @@ class _Site:
     @property
     def fleet(self) -> str:
         return str(json.loads((self.folder / "data/fleet.json").read_text())["fleet"])
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        return ("--data", str(self.folder / "data"), "--operator", str(self.folder / "operator.yaml"))
 
     @property
     def _environment(self) -> dict[str, str]:
