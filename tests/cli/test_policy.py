@@ -84,12 +84,23 @@ def write(folder: Path, path: str, text: str) -> None:
     (folder / path).write_text(text)
 
 
+PATIENT = "apiVersion: reconciler/v1\nkind: Operator\nspec: {policy: {checkTimeout: 10m}}\n"
+
+
 @pytest.fixture
-def run(repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(
+    repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
     """Calls the command line in the repository: exit code, standard output, standard error.
 
-    Left out is what a busy machine adds: that a check of the policies goes on.
+    The operator gives checks the time that a busy machine takes, and left out is what one adds: that a check goes on.
     """
+    config = tmp_path_factory.mktemp("config")
+    write(config, "reconciler/operator.yaml", PATIENT)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.chdir(repository)
