@@ -1,6 +1,6 @@
 """What policy says of requests to models, over the real process: asked before anybody else, and written down."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ from reconciler.core.digest import digest
 from reconciler.errors import EgressRefusedError
 from tests.egress.places import Place, until
 from tests.fakes.messages_api import MessagesApi
+from tests.policy.opa_servers import RealOpa, socket_folder
 
 BY_ROLE = """package hub.llm
 
@@ -91,3 +92,33 @@ def test_policy_is_asked_after_the_law_of_sensitivity(place: Place, api: Message
     use(place, BY_ROLE.replace("readers ask nobody", "never"), writer=WRITER)
     assert place.register(sensitivity="confidential").ask().code == "sensitivity"
     assert api.asked == []
+
+
+@pytest.fixture
+def opa() -> Iterator[RealOpa]:
+    with socket_folder() as folder:
+        server = RealOpa(folder)
+        yield server
+        server.kill()
+
+
+def test_opa_is_asked_and_while_it_is_away_the_last_resort_answers(place: Place, opa: RealOpa) -> None:
+    revision = f"r{place.since}"
+    opa.put(revision, 'decision := {"allow": input.agent.role == "reporter", "reasons": ["by opa"]}', "llm")
+    modules = {"policies/llm.rego": BY_ROLE}
+    place.configure(
+        policy={"digest": revision, "modules": modules, "data": {"hub": {"revision": revision}}},
+        rules={"engines": ["opa", "builtin"], "last_resort": "builtin", "cache_entries": 0},
+        opa={"url": f"unix://{opa.address.path}", "timeout_s": 2.0},
+        agents={"writer": WRITER, "reader": READER},
+    )
+    writer, reader = place.register(), place.register("reader-0", token="r" * 43)
+    until(lambda: place.state()["policy"]["engine"] == "opa", timeout_s=30)
+    assert writer.ask().status == 200
+    assert place.rows(1)[0].engine == "opa"
+    assert "by opa" in reader.ask().body["error"]["message"]
+    opa.kill()
+    until(lambda: bool(place.state()["policy"]["fault"]), timeout_s=30)
+    assert place.state()["policy"]["engine"] == "builtin"
+    assert reader.ask().status == 200
+    until(lambda: {row.engine for row in place.written()} == {"opa", "builtin"})
