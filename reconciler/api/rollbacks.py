@@ -16,7 +16,7 @@ from reconciler.store.store import Store
 _KINDS = ("agent", "task")
 """What is a manifest of its own; schemas, policies and settings go back with the whole fleet."""
 _KEYS = {"subject", "to"}
-_MAX_REVISION = 250
+_LONGEST = 250
 
 
 def list_rollbacks(store: Store) -> Mapping[str, Any]:
@@ -27,7 +27,7 @@ def roll_back_subject(loop: Loop, content: bytes, caller: Caller) -> Mapping[str
     """`{"subject", "to"}`: `fleet` or KIND/NAME, and a commit, branch or tag. Raises RefusedRequest."""
     asked = _read(content)
     subject, to = _check_subject(asked["subject"]), asked["to"]
-    if not to or len(to) > _MAX_REVISION or not to.isprintable():
+    if not to or len(to) > _LONGEST or not to.isprintable():
         raise RefusedRequest("to: name a commit, a branch or a tag", status=400)
     made = loop.roll_back(subject, to, caller)
     if isinstance(made, Unfit):
@@ -59,7 +59,7 @@ def _read(content: bytes) -> Mapping[str, str]:
 
 def _check_subject(subject: str) -> str:
     kind, _, name = subject.partition("/")
-    if subject != FLEET and (kind not in _KINDS or not name):
+    if subject != FLEET and (kind not in _KINDS or not name or len(subject) > _LONGEST):
         message = f"{subject[:100]!r} is not `fleet`, agent/NAME or task/NAME; all else goes back with the whole fleet"
         raise RefusedRequest(message, status=400)
     return subject

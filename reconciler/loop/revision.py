@@ -184,7 +184,7 @@ class Revisions:
         head = self._source.head()
         if not isinstance(head, Ok):
             reason = head.reason if isinstance(head, Unavailable) else "there is no commit yet"
-            return Unfit(reason=f"the source cannot be read now: {reason}")
+            return Unfit(reason=f"the source cannot be read now: {reason.removeprefix('SourceUnavailable: ')}")
         try:
             older = self._older_named(name, head.value)
             if isinstance(older, Unfit):
@@ -331,7 +331,7 @@ class Revisions:
         """A valid revision of the tracked history that somebody named. Raises SourceError, PolicyEngineError."""
         found = self._source.snapshot(name)
         if isinstance(found, Unavailable):
-            return Unfit(reason=found.reason)
+            return Unfit(reason=found.reason.removeprefix("SourceUnavailable: "))
         if not isinstance(found, Ok):
             return Unfit(reason=f"there is no revision {name!a}; name a commit, a branch or a tag", is_unknown=True)
         revision = found.value.revision

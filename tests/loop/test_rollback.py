@@ -305,6 +305,7 @@ def test_what_was_back_by_itself_is_so_again_when_the_fleet_no_longer_is(fleet: 
         ({"subject": "fleet"}, 400, "must be an object"),
         ({"subject": "policy/policies", "to": "x"}, 400, "all else goes back with the whole fleet"),
         ({"subject": "agent/", "to": "x"}, 400, "is not `fleet`"),
+        ({"subject": f"agent/{'a' * 300}", "to": "x"}, 400, "is not `fleet`"),
         ({"subject": "fleet", "to": "x", "now": True}, 400, "unknown keys: now"),
     ],
 )
