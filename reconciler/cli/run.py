@@ -501,9 +501,6 @@ class View:
     """What the person sees while the hub works: a line per thing done, and a line per pass that changed the picture."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        from reconciler.cli.output import console
-
-        self._out = console()
         self._quiet = quiet
         self._seen: set[str] = set()
         self._picture = ""
@@ -518,30 +515,25 @@ class View:
         self._world = world
 
     def say(self, text: str) -> None:
-        from reconciler.cli.output import escape
+        from rich.control import strip_control_codes
 
-        # What can be copied, such as a command with a digest, must not be broken.
-        self._out.print(f"[dim]{_clock()}[/] {escape(text)}", soft_wrap=True)
+        click.echo(f"{click.style(_clock(), dim=True)} {strip_control_codes(text)}")
 
     def on_done(self, done: "Done") -> None:
         """A change was applied or failed; skipped ones are not worth a line."""
-        from reconciler.cli.output import ACTION_SIGNS, escape
+        from reconciler.cli.output import ACTION_SIGNS
         from reconciler.core.outcome import Applied, Skipped
 
         change, outcome = done.change, done.outcome
         if isinstance(outcome, Skipped):
             return
-        sign, style = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
-        unit = f"{change.kind}/{change.instance or change.name}"
         if isinstance(outcome, Applied):
+            sign, colour = ACTION_SIGNS.get(str(change.action), ("→", "blue"))
             text = outcome.note or change.reason
-            self._out.print(
-                f"[dim]{_clock()}[/] [{style}]{sign} {change.action:<9}[/] {escape(unit):<30} {escape(text)}"
-            )
         else:
-            self._out.print(
-                f"[dim]{_clock()}[/] [red]✗ {change.action:<9}[/] {escape(unit):<30} {escape(outcome.reason)}"
-            )
+            sign, colour, text = "✗", "red", outcome.reason
+        unit = f"{change.kind}/{change.instance or change.name}"
+        self.say(f"{click.style(f'{sign} {change.action:<9}', fg=colour)} {unit:<30} {text}")
 
     def on_pass(self, report: "PassReport") -> None:
         """Problems, refusals, conditions and what waits for a person, once each; then how far the fleet is."""
@@ -570,7 +562,7 @@ class View:
         runs = self.runs()
         tasks = runs.of_interest
         results = records.results(world.store, [t.run for t in tasks])
-        self._out.print()
+        click.echo()
         table(
             ("TASK", "STATE", "RAN ON", "SECONDS", "RESULT"),
             (
@@ -586,7 +578,7 @@ class View:
         )
         good = sum(t.state == "succeeded" for t in tasks)
         instances = records.instances(world.store)
-        self._out.print()
+        click.echo()
         self.say(
             f"{'converged' if converged else 'NOT converged'}: {len(instances)} instances on the "
             f"{world.runtime.name} runtime, {good} of {len(tasks)} tasks succeeded"

@@ -10,8 +10,10 @@ import pytest
 
 from reconciler.cli.run import Interrupts, View, choose_runs, is_pointless
 from reconciler.core.change import Action, Change
+from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
 from reconciler.core.plan import Plan, Refusal
 from reconciler.core.problem import Problem
+from reconciler.loop.apply import Done
 from reconciler.loop.run import PassReport
 from reconciler.store.records import TaskRecord
 from tests.fakes.desired import desired_of
@@ -41,6 +43,21 @@ def test_what_waits_for_somebody_is_told_once_and_by_reason(capsys: pytest.Captu
     assert said(capsys) == []
     view.on_pass(report(waiting[0], held("e", "by hand")))
     assert said(capsys) == ["a-0: no image", "e-0: by hand"]
+
+
+def test_each_thing_done_is_one_line_whatever_its_text_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    view = View()
+    long = "no [space]: " + "very long " * 20 + "end"
+    outcomes: list[Outcome] = [Applied(note="on :x:"), Failed(reason=long + "\r"), Skipped(reason="later"), Applied()]
+    for outcome in outcomes:
+        change = Change(kind="task", name="a", action=Action.DISPATCH, reason="due")
+        view.on_done(Done(change=change, outcome=outcome))
+    assert [line.partition(" ")[2] for line in capsys.readouterr().out.split("\n")] == [
+        f"→ dispatch  {'task/a':<30} on :x:",
+        f"✗ dispatch  {'task/a':<30} {long}",
+        f"→ dispatch  {'task/a':<30} due",
+        "",
+    ]
 
 
 def test_an_apply_goes_on_only_where_another_pass_may_get_further() -> None:
