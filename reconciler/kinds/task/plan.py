@@ -74,6 +74,7 @@ class _Planner:
         self._hub = desired.hub
         self._manifests: Mapping[str, Manifest[TaskSpec]] = desired.of("task")
         self._facts = facts
+        self._epoch = facts.router.epoch if facts.router is not None else ""
         observed = _as_attempted(observed)
         self._by_run = {r.run: r for r in (*observed.around, *observed.runs)}
         self._read = {r.run for r in observed.runs}
@@ -286,7 +287,7 @@ class _Planner:
         self._busy[name] = self._busy.get(name, 0) + 1
         self._total += 1
         parents = {n: self._latest[n].run for n in spec.depends_on}
-        work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents)
+        work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents, epoch=self._epoch)
         return self._as(run, Action.DISPATCH, f"to {name}", work)
 
     def _placed(self, run: TaskRecord, free: Sequence[_Free], agent: AgentView) -> Sequence[_Free]:
@@ -338,7 +339,7 @@ class _Planner:
         if instance is None:
             return self._as(run, Action.HOLD, f"assigned on {run.instance}, which leaves the fleet", TaskWork(run=run))
         parents = {n: self._latest[n].run for n in spec.depends_on if n in self._latest}
-        work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents)
+        work = TaskWork(run=run, spec=spec, agent=agent, instance=instance, parents=parents, epoch=self._epoch)
         return self._as(run, Action.DISPATCH, f"sent again to {run.instance} (generation {run.generation})", work)
 
     def _lost(self, run: TaskRecord) -> Change | None:

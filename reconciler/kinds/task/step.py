@@ -22,6 +22,7 @@ class TaskWork:
     `new` are runs to be recorded, unless they are there. `schedule` is what a schedule has seen to now, `ended` names
     one that is gone. `parents` are runs by the name of their task. `is_fallback`: to an agent after another one failed.
     `delegation` is what policy is asked about a delegated run besides; `answers`: who asked for it is told of its end.
+    `epoch` is the life of the router that planning knew; empty where it did not answer.
     """
 
     run: TaskRecord | None = None
@@ -40,6 +41,7 @@ class TaskWork:
     remedy: str = ""
     delegation: Mapping[str, Any] | None = None
     answers: bool = False
+    epoch: str = ""
 
 
 @lru_cache(maxsize=16384)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from reconciler.core.change import Action, Cause, Change
-from reconciler.core.outcome import Failed, Skipped
+from reconciler.core.outcome import Applied, Failed, Skipped
 from reconciler.kinds.task.apply import apply
 from reconciler.kinds.task.step import TaskWork
 from reconciler.store import records
@@ -172,6 +172,20 @@ def test_a_new_router_gets_the_same_generation_again(fleet: FakeFleet) -> None:
     run = fleet.task("changelog")
     assert (run.state, run.generation, run.attempts, run.sent_epoch) == ("running", 1, 1, "epoch-2")
     assert len(fleet.agents.executed) == 1
+
+
+def test_what_was_sent_to_a_router_that_began_since_planning_is_sent_again(fleet: FakeFleet) -> None:
+    begin(fleet, passes=2)
+    desired, change = fleet.loop.revisions.last_good(), change_of(fleet.look(), "task/changelog")
+    assert desired is not None
+    instances = dict(fleet.router.instances)
+    fleet.router.die()
+    fleet.router.start()
+    fleet.router.instances |= instances
+    assert apply(change, fleet.world, desired) == Applied(note="generation 1")
+    again = change_of(fleet.run(), "task/changelog")
+    assert (again.action, again.reason) == (Action.DISPATCH, "sent again to writer-0 (generation 1)")
+    assert fleet.task("changelog").sent_epoch == "epoch-2"
 
 
 def test_a_run_that_was_lost_is_assigned_again_only_after_its_container_is_dead(fleet: FakeFleet) -> None:
