@@ -7,9 +7,8 @@ import json
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from reconciler.core.backoff import backoff_s
 from reconciler.core.change import Action, Cause, Change
@@ -28,6 +27,8 @@ from reconciler.store.records import UnitRecord
 
 PROVISIONING = (Action.CREATE, Action.REPLACE, Action.DISPATCH)
 NEEDS_NORMAL = ("agent", "task")
+TOGETHER_S = 0.02
+"""How long an outcome waits for others, to be written with them."""
 CAP_S = 300.0
 TRANSIENT_CAP_S = 30.0
 """The longest pause after failures, and after those that end when something around us comes back."""
@@ -66,14 +67,34 @@ def apply_plan(plan: Plan, kinds: Sequence[Kind], job: Applying) -> tuple[Done, 
         why_not = [_why_not_now(c, job, units.get(c.unit)) for c in changes]
         intended = [c for c, why in zip(changes, why_not, strict=True) if not why]
         append(job.world.store, [_entry(c, job, "intent", c.reason) for c in intended])
-        out.extend(job.pool.map(partial(_apply_one, kind=kind, job=job, units=units), changes, why_not))
+        out.extend(_carry_out(changes, why_not, kind, job, units))
     return tuple(out)
 
 
-def _apply_one(change: Change, why_not: str, *, kind: Kind, job: Applying, units: Mapping[str, UnitRecord]) -> Done:
+def _carry_out(
+    changes: Sequence[Change], why_not: Sequence[str], kind: Kind, job: Applying, units: Mapping[str, UnitRecord]
+) -> Sequence[Done]:
+    """The changes of one kind, in the pool. What ends at about the same time is written in one transaction."""
+    futures = {job.pool.submit(_apply_one, c, why, kind, job): why for c, why in zip(changes, why_not, strict=True)}
+    pending = set(futures)
+    try:
+        while pending:
+            wait(pending, return_when=FIRST_COMPLETED)
+            ended, pending = wait(pending, TOGETHER_S)
+            _settle([f.result() for f, why in futures.items() if f in ended and not why], job, units)
+            for future in futures:
+                if future in ended:
+                    job.report(future.result())
+    finally:
+        for future in pending:
+            future.cancel()
+    return [f.result() for f in futures]
+
+
+def _apply_one(change: Change, why_not: str, kind: Kind, job: Applying) -> Done:
     """Its intent is on record, unless there is a reason why not."""
     if why_not:
-        return _reported(Done(change=change, outcome=Skipped(reason=why_not)), job)
+        return Done(change=change, outcome=Skipped(reason=why_not))
     point(f"{change.kind}.{change.action}.intent")
     try:
         outcome = kind.apply(change, job.world, job.desired)
@@ -83,19 +104,13 @@ def _apply_one(change: Change, why_not: str, *, kind: Kind, job: Applying, units
         logging.getLogger("reconciler").exception("applying %s", change.unit)
         outcome = Failed(reason=f"a fault of the hub's own ({type(exc).__name__}); its log has the details")
     point(f"{change.kind}.{change.action}.outcome")
-    _settle(change, outcome, job, units.get(change.unit))
-    return _reported(Done(change=change, outcome=outcome), job)
+    return Done(change=change, outcome=outcome)
 
 
 def _full(exc: ReconcilerError) -> str:
     """The message, and what it came from where that says more."""
     cause = exc.__cause__
     return f"{exc}: {cause}" if cause is not None and str(cause) not in str(exc) else str(exc)
-
-
-def _reported(done: Done, job: Applying) -> Done:
-    job.report(done)
-    return done
 
 
 def _why_not_now(change: Change, job: Applying, unit: UnitRecord | None) -> str:
@@ -119,24 +134,32 @@ def _input_digest(change: Change, job: Applying) -> str:
     return digest([job.desired.revision.id, change.spec_digest, str(change.action), images, *differing])
 
 
-def _settle(change: Change, outcome: Outcome, job: Applying, unit: UnitRecord | None) -> None:
-    """The outcome's row, and the unit's back-off."""
+def _settle(ended: Sequence[Done], job: Applying, units: Mapping[str, UnitRecord]) -> None:
+    """The outcomes' rows, and the units' back-off."""
+    if not ended:
+        return
     store = job.world.store
-    match outcome:
-        case Applied(note=note):
-            disputed = _disputed_unit(change, job)
-            with store.transaction():
-                append(store, [_entry(change, job, "applied", note or change.reason)])
-                if disputed is not None:
+    with store.transaction():
+        append(store, [_outcome_entry(done, job) for done in ended])
+        for done in ended:
+            change, unit = done.change, units.get(done.change.unit)
+            if isinstance(done.outcome, Failed):
+                records.put_unit(store, _failed_unit(change, done.outcome, job, unit))
+            elif isinstance(done.outcome, Applied):
+                if (disputed := _disputed_unit(change, job)) is not None:
                     records.put_unit(store, disputed)
                 elif unit is not None:
                     records.clear_units(store, [change.unit])
+
+
+def _outcome_entry(done: Done, job: Applying) -> AuditEntry:
+    match done.outcome:
+        case Applied(note=note):
+            return _entry(done.change, job, "applied", note or done.change.reason)
         case Failed(reason=reason):
-            with store.transaction():
-                append(store, [_entry(change, job, "failed", reason)])
-                records.put_unit(store, _failed_unit(change, outcome, job, unit))
+            return _entry(done.change, job, "failed", reason)
         case Skipped(reason=reason):
-            append(store, [_entry(change, job, "skipped", reason)])
+            return _entry(done.change, job, "skipped", reason)
 
 
 def _disputed_unit(change: Change, job: Applying) -> UnitRecord | None:

@@ -1,5 +1,6 @@
 """Carrying a plan out: which changes wait, what is noted of each, and that one's fault is not another's."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,28 @@ def test_what_came_of_each_is_noted_with_who_and_why(fleet: FakeFleet) -> None:
     assert (entry.actor, entry.cause, entry.before, entry.after) == ("hub", "drift", '{"x": 1}', '{"x": 2, "y": [3]}')
     assert (entry.policy_revision, entry.revision) == ("1:p", "r1")
     assert fleet.audit()[1].actor == "Ada"
+
+
+def test_what_is_done_is_on_record_while_others_are_at_work(fleet: FakeFleet) -> None:
+    told = threading.Event()
+    on_record: list[tuple[str, str, str]] = []
+
+    def carry_out_one(change: Change, _world: World, _desired: Desired) -> Outcome:
+        return Applied() if change.name == "quick" or told.wait(60) else Failed(reason="nothing was told")
+
+    def tell(done: Done) -> None:
+        if not told.is_set():
+            on_record.extend(rows(fleet))
+            told.set()
+
+    kind = replace(Scripted().kind(), apply=carry_out_one)
+    plan = Plan(revision="r1", compared_with="engine", changes=(change("slow"), change("quick")))
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = apply_plan(
+            plan, [kind], Applying(world=fleet.world, desired=DESIRED, pool=pool, mode=Mode.NORMAL, report=tell)
+        )
+    assert [(d.change.name, d.outcome) for d in done] == [("slow", Applied()), ("quick", Applied())]
+    assert on_record[2:] == [("quick", "applied", "because")]
 
 
 def test_an_error_of_the_surroundings_is_a_failure_with_its_cause(fleet: FakeFleet) -> None:
