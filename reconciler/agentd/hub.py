@@ -9,7 +9,6 @@ its place.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import random
 import re
@@ -21,9 +20,9 @@ from urllib.parse import urlencode
 
 from reconciler.agentd.dial import Dial, explain, shut
 from reconciler.agentd.message import Message
+from reconciler.agentd.response import Response, ResponseError, read_response
 
 CALL_TIMEOUT_S = 15.0
-_MAX_BODY_BYTES = 64 * 2**20
 _MAX_RETRY_AFTER_S = 300.0
 _PASSING = frozenset({401, 408, 425, 429})
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -78,9 +77,8 @@ class Hub:
 
     def send(self, message: Message, *, wait_s: float = 0) -> Answer:
         """Post one message on a connection of its own. Raises HubGoneError."""
-        query = f"?{urlencode({'wait': f'{wait_s:g}'})}" if wait_s else ""
         with contextlib.closing(self.connect()) as connection:
-            return connection.call("POST", f"/api/hub/messages{query}", message.body, CALL_TIMEOUT_S + wait_s)
+            return connection.post(message, wait_s=wait_s)
 
     def connect(self) -> Connection:
         """A connection that is kept, and breaks when the router ends. Raises HubGoneError."""
@@ -108,6 +106,11 @@ class Connection:
         except OSError as error:
             raise HubGoneError(f"connecting to {dial.place}: {explain(error)}") from error
 
+    def post(self, message: Message, *, wait_s: float = 0) -> Answer:
+        """One message. Raises as `call` does."""
+        query = f"?{urlencode({'wait': f'{wait_s:g}'})}" if wait_s else ""
+        return self.call("POST", f"/api/hub/messages{query}", message.body, CALL_TIMEOUT_S + wait_s)
+
     def call(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Answer:
         """One request and its answer.
 
@@ -117,13 +120,10 @@ class Connection:
         try:
             self._socket.settimeout(timeout_s)
             self._socket.sendall(request)
-            response = http.client.HTTPResponse(self._socket, method=method)
-            with contextlib.closing(response):
-                response.begin()
-                content = response.read(_MAX_BODY_BYTES)
-        except (OSError, http.client.HTTPException) as error:
+            response = read_response(self._socket)
+        except (OSError, ResponseError) as error:
             raise HubGoneError(f"{method} {path.partition('?')[0]}: {error or type(error).__name__}") from error
-        answer = _read_answer(response, content)
+        answer = _read_answer(response)
         if answer.is_ok:
             self._hub.last_ok = boottime_s()
         return answer
@@ -169,19 +169,19 @@ def _write_request(method: str, path: str, token: str, body: bytes | None) -> by
     return "\r\n".join([*lines, "", ""]).encode("ascii") + (body or b"")
 
 
-def _read_answer(response: http.client.HTTPResponse, content: bytes) -> Answer:
+def _read_answer(response: Response) -> Answer:
     try:
-        body = json.loads(content) if content else {}
+        body = json.loads(response.content) if response.content else {}
     except (ValueError, RecursionError):
         body = {}
     if not isinstance(body, dict):
         body = {}
-    named = response.headers.get("Retry-After") or body.get("retry_after_s")
+    named = response.headers.get("retry-after") or body.get("retry_after_s")
     return Answer(
         status=response.status,
         body=body,
-        retry_after_s=_read_retry_after_s(named),
-        is_last=response.will_close,
+        retry_after_s=_read_retry_after_s(named) if named is not None else 0.0,
+        is_last=response.is_last,
     )
 
 

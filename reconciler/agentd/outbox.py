@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.agentd.hub import Answer, Backoff, Hub, HubGoneError
+from reconciler.agentd.hub import Answer, Backoff, Connection, Hub, HubGoneError
 from reconciler.agentd.log import Log
 from reconciler.agentd.message import Message
 
 _CONTENT_CODES = frozenset({"too_large", "invalid_payload", "invalid_envelope"})
 _HURRIED_PAUSE_S = 0.25
+_KEEP_S = 1.0
+"""How long a connection is kept on which nothing is sent: it costs the router memory."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._waiting: deque[Parcel] = deque()
         self._is_hurried = threading.Event()
+        self._connection: Connection | None = None
 
     def put(self, parcel: Parcel) -> None:
         with self._changed:
@@ -67,7 +70,9 @@ class Outbox:
         """Send what is put in, for ever."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._waiting))
+                if not self._changed.wait_for(lambda: bool(self._waiting), _KEEP_S if self._connection else None):
+                    self._hang_up()
+                    continue
                 parcel = self._waiting[0]
             code = self._deliver(parcel)
             parcel.on_settled(code)
@@ -103,13 +108,38 @@ class Outbox:
     def _try(self, message: Message, task: str) -> Answer | None:
         """The hub's answer; None when there was none. Logs what has to be tried again."""
         try:
-            answer = self._hub.send(message)
+            answer = self._post(message)
         except HubGoneError as error:
             self._log.warning(f"{message.type} is not delivered yet", task=task, error=str(error))
             return None
         if answer.is_passing:
             self._log.warning(f"{message.type} is not accepted yet", task=task, answer=answer.explanation)
         return answer
+
+    def _post(self, message: Message) -> Answer:
+        """On the connection of the message before, where it still holds. Raises HubGoneError."""
+        if self._connection is not None:
+            try:
+                return self._post_on(self._connection, message)
+            except HubGoneError:
+                self._hang_up()
+        self._connection = self._hub.connect()
+        try:
+            return self._post_on(self._connection, message)
+        except HubGoneError:
+            self._hang_up()
+            raise
+
+    def _post_on(self, connection: Connection, message: Message) -> Answer:
+        answer = connection.post(message)
+        if answer.is_last:
+            self._hang_up()
+        return answer
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _is_about_content(answer: Answer) -> bool:

@@ -54,6 +54,7 @@ class FakeHub:
     acks: list[str] = field(default_factory=list)
     is_delivered: set[int] = field(default_factory=set)
     epoch: int = 0
+    connections: int = 0
     _next: int = 1
     _server: _Server | None = None
 
@@ -206,6 +207,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections.add(request)
+        self.hub.connections += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:

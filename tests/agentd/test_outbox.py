@@ -97,3 +97,23 @@ def test_in_a_hurry_it_does_not_sit_out_a_long_pause(hub: FakeHub, outbox: Outbo
     outbox.hurry()
     assert outbox.wait_empty(3)
     assert settled == [""]
+
+
+def test_messages_that_follow_each_other_share_a_connection(hub: FakeHub) -> None:
+    log = Log(instance="demo-0", stream=io.StringIO())
+    outbox = Outbox(Hub(UnixDial(hub.socket_path), str(hub.token_file)), log)
+    for number in range(3):
+        outbox.put(build_parcel([], f"task.started{number}"))
+    threading.Thread(target=outbox.run, daemon=True).start()
+    assert outbox.wait_empty(60)
+    assert (len(hub.attempts), hub.connections) == (3, 1)
+
+
+def test_a_connection_that_broke_meanwhile_costs_no_message(hub: FakeHub, outbox: Outbox) -> None:
+    outbox.put(build_parcel([]))
+    assert outbox.wait_empty(60)
+    hub.stop()
+    hub.start()
+    outbox.put(build_parcel([], "task.completed"))
+    assert outbox.wait_empty(60)
+    assert [a.message["type"] for a in hub.attempts] == ["task.started", "task.completed"]
