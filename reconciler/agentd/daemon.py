@@ -64,7 +64,7 @@ class Daemon:
             llm_url=f"{self._llm_forwarder.url}/llm",
             log=log,
         )
-        self._runs = Runs(bench, self._outbox, spawn_thread=self._spawn_thread, on_change=self._wake)
+        self._runs = Runs(bench, self._outbox, spawn_thread=self._spawn_thread, on_change=self._note_end)
         self._intake = Intake(self._hub, config, self._runs, log)
         self._heartbeat = Heartbeat(self._hub, self._runs, log, every_s=config.heartbeat_s, ready=self._intake.ready)
 
@@ -125,6 +125,11 @@ class Daemon:
 
     def _count_signal(self, _number: int, _frame: object) -> None:
         self._signals += 1
+
+    def _note_end(self) -> None:
+        """An attempt has ended, which only a daemon that is about to end waits for."""
+        if self._signals or self._is_broken:
+            self._wake()
 
     def _wake(self) -> None:
         """Make the main thread look again. A full buffer means that it will anyway."""

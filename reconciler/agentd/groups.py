@@ -19,9 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
+from reconciler.agentd.turn import Turn
+
 _PR_SET_CHILD_SUBREAPER = 36
 _ROUND_S = 0.01
 _GIVE_UP_S = 2.0
+_PIECE_BYTES = 4096
 _MOST_STAT_BYTES = 4096
 _MOST_ENVIRON_BYTES = 8 * 2**20
 _ANY_DEAD = os.WEXITED | os.WNOWAIT | os.WNOHANG
@@ -65,6 +68,7 @@ class ProcessGroups:
 
     def __init__(self, *, is_reaper: bool) -> None:
         self.is_reaper = is_reaper
+        self.turn = Turn()
         self._lock = threading.Lock()
         self._marker_by_leader: dict[int, str] = {}
 
@@ -117,7 +121,7 @@ class ProcessGroups:
         """
         _signal_group(child.pid, signal.SIGKILL)
         deadline = time.monotonic() + _GIVE_UP_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._has_left_nothing(child):
             strays = [p for p in self._members(child) if p.pid != child.pid]
             self._reap(strays)
             alive = [p for p in strays if not p.is_zombie]
@@ -154,11 +158,23 @@ class ProcessGroups:
                     return
                 os.waitpid(dead.si_pid, os.WNOHANG)
 
+    def _has_left_nothing(self, child: Child) -> bool:
+        """Whether the leader has ended and this daemon, as the reaper, has no children but leaders; False: look closer.
+
+        What a dead leader leaves behind becomes ours the moment it dies.
+        """
+        if not self.is_reaper or os.waitid(os.P_PID, child.pid, _ANY_DEAD) is None:
+            return False
+        with self._lock:
+            children = _list_children()
+            return children is not None and children <= self._marker_by_leader.keys()
+
     def _reap(self, processes: Sequence[_Process]) -> None:
-        for process in processes:
-            if process.is_zombie and process.parent == os.getpid():
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
+        with self._lock:
+            for process in processes:
+                if process.is_zombie and process.parent == os.getpid():
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(process.pid, os.WNOHANG)
 
     def _members(self, child: Child) -> list[_Process]:
         """All processes that belong to the command.
@@ -201,6 +217,37 @@ def _find_mark(process: _Process, leaders: Mapping[int, str]) -> int:
         if any(entry.endswith(b"=" + os.fsencode(marker)) for entry in environ):
             return leader
     return 0
+
+
+def _list_children() -> set[int] | None:
+    """The children of this process, dead ones too, while nobody reaps any; None where the kernel does not tell.
+
+    They belong to threads. One that ends passes its own on to the main thread, which is read last.
+    """
+    me = str(os.getpid())
+    try:
+        others = [t for t in os.listdir("/proc/self/task") if t != me]
+        children = b" ".join(map(_read_children, [*others, me]))
+    except OSError:
+        return None
+    return {int(pid) for pid in children.split()}
+
+
+def _read_children(thread: str) -> bytes:
+    """None of a thread that has ended. Raises OSError for the main thread."""
+    try:
+        fd = os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY)
+    except OSError:
+        if thread == str(os.getpid()):
+            raise
+        return b""
+    try:
+        pieces = []
+        while piece := os.read(fd, _PIECE_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def _list_processes() -> list[_Process]:

@@ -152,8 +152,9 @@ class _Watch:
         try:
             with self._child.stdout, self._child.stderr, self._selector:
                 self._register(exit_fd)
-                while not _has_ended(self._child.pid):
-                    self._step(is_exit_seen=exit_fd is not None)
+                with self._groups.turn.passed_on():
+                    while not _has_ended(self._child.pid):
+                        self._step(is_exit_seen=exit_fd is not None)
                 self._groups.kill(self._child)
                 self._drain()
                 if self._lines is not None:

@@ -190,7 +190,8 @@ class Runs:
         def report_progress(text: str) -> None:
             self._put(build_progress(ref, text, assignment.correlation_id), run, droppable=True)
 
-        outcome = perform(assignment, self._bench, run.halt, report_started, report_progress)
+        with self._bench.groups.turn.taken():
+            outcome = perform(assignment, self._bench, run.halt, report_started, report_progress)
         with self._lock:
             self._close(run, outcome)
             self._start_next()

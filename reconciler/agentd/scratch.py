@@ -72,7 +72,10 @@ def _write_json(path: str, value: object) -> None:
 
 
 def _remove(root: str) -> None:
-    """Directories that the task made unreadable are opened again first."""
+    """Where that fails, directories that the task made unreadable are opened first."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(root)
+        return
     _open(root)
     for folder, folders, _files in os.walk(root):
         for name in folders:

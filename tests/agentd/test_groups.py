@@ -20,6 +20,20 @@ def test_strays_that_left_session_and_environment_are_killed(
     assert not is_running(int(pid.read_text()))
 
 
+def test_a_stray_that_a_thread_left_behind_is_killed_while_another_task_runs(
+    hub: FakeHub, start_agentd: StartAgentd, tmp_path: Path
+) -> None:
+    pid = tmp_path / "pid"
+    script = f"test $HUB_TASK = other && exec sleep 60; setsid sleep 60 & echo $! > {pid}"
+    start_agentd("sh", "-c", script, max_parallel=2)
+    hub.assign("other")
+    hub.wait_for("task.started")
+    hub.assign("demo")
+    hub.wait_for("task.completed")
+    assert not is_running(int(pid.read_text()))
+    assert [m["payload"]["task"] for m in hub.received("task.completed")] == ["demo"]
+
+
 def test_orphans_that_end_during_a_task_are_reaped(hub: FakeHub, start_agentd: StartAgentd, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     agentd = start_agentd("sh", "-c", f"sh -c 'sleep 0.1 & echo $! > {pid}'; exec sleep 60")
