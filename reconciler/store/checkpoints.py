@@ -20,7 +20,7 @@ def put_checkpoint(store: Store, checkpoint: Checkpoint, noted: str = "") -> Non
     """Keep it, in the place of another one of the same row. Raises StoreError."""
     from reconciler.store.tables import CheckpointRow
 
-    with store.transaction() as session:
+    with store.transaction(), store.read() as session:
         session.merge(CheckpointRow(**{c: getattr(checkpoint, c) for c in _COLUMNS}, noted=noted))
 
 

@@ -39,6 +39,7 @@ class Store:
         self.path = path
         self._version = FIRST_VERSION + len(migrations)
         self._lock = threading.RLock()
+        self._is_in_transaction = False
         self._session: Session | None = None
         self._writes = 0
         self._remembered_at: tuple[int, int] = (0, 0)
@@ -73,23 +74,20 @@ class Store:
             self._connection().close()
 
     @contextmanager
-    def transaction(self) -> "Iterator[Session]":
+    def transaction(self) -> Iterator[None]:
         """A durable transaction; nested calls join the outer one. Raises StoreError; nothing is kept then."""
         with self._lock:
-            if self._session is not None:
-                yield self._session
+            if self._is_in_transaction:
+                yield
                 return
-            from sqlmodel import Session
-
             self._check_still_there()
             connection = self._connection()
             with _translated("writing", self.path):
-                session = Session(self._engine, expire_on_commit=False)
                 connection.execute("BEGIN IMMEDIATE")
-                self._session = session
+                self._is_in_transaction = True
                 try:
-                    yield session
-                    session.flush()
+                    yield
+                    self._flush()
                     connection.execute("COMMIT")
                 except BaseException:
                     # SQLite has rolled back by itself when the disk is full; what went wrong matters, not that.
@@ -97,20 +95,22 @@ class Store:
                         connection.execute("ROLLBACK")
                     raise
                 finally:
-                    self._session = None
+                    session, self._session, self._is_in_transaction = self._session, None, False
                     self._writes += 1
-                    if session.in_transaction():
+                    if session is not None and session.in_transaction():
                         session.close()
 
     @contextmanager
     def read(self) -> "Iterator[Session]":
-        """Questions only. Raises StoreError."""
+        """Questions; inside a transaction also changes, which are of it. Raises StoreError."""
+        from sqlmodel import Session
+
         with self._lock:
-            if self._session is not None:
+            if self._is_in_transaction:
+                if self._session is None:
+                    self._session = Session(self._engine, expire_on_commit=False)
                 yield self._session
                 return
-            from sqlmodel import Session
-
             with _translated("reading", self.path), Session(self._engine) as session:
                 yield session
 
@@ -120,8 +120,7 @@ class Store:
         Raises StoreError.
         """
         with self._lock:
-            if self._session is not None:
-                self._session.flush()
+            self._flush()
             with _translated("reading", self.path):
                 return self._connection().execute(query, values).fetchall()
 
@@ -130,14 +129,14 @@ class Store:
 
         Raises StoreError.
         """
-        with self.transaction() as session, _translated("writing", self.path):
-            session.flush()
+        with self.transaction(), _translated("writing", self.path):
+            self._flush()
             self._connection().executemany(statement, rows)
 
     def remembered(self, key: str, ask: Callable[[], T]) -> T:
         """The answer to `ask` as of now; asked again only after a write, by us or by anybody else."""
         with self._lock:
-            if self._session is not None:
+            if self._is_in_transaction:
                 return ask()
             self._check_still_there()
             with _translated("reading", self.path):
@@ -156,6 +155,11 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         statement = "INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT DO UPDATE SET value = :value"
         self.write(statement, [{"key": key, "value": value}])
+
+    def _flush(self) -> None:
+        """What the session of this transaction, where it needed one, has not sent yet."""
+        if self._session is not None:
+            self._session.flush()
 
     def _check_still_there(self) -> None:
         """What is written to a file that was removed is lost with this process, so it is not written at all."""
@@ -183,7 +187,7 @@ class Store:
                 f"{self.path} was written by an older release (schema {found}, this one has {self._version}); "
                 "start the hub first with `reconciler run`, which brings it forward"
             )
-        with self.transaction() as session:
+        with self.transaction(), self.read() as session:
             kept = keep_copy(self.path, found)
             migrate(session.connection(), migrations[found - FIRST_VERSION :])
             self.set_meta(_VERSION, str(self._version))

@@ -6,13 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reconciler.store.store import Store
 from tests.fakes.fuse import Fuse
-
-if TYPE_CHECKING:
-    from sqlmodel import Session
 
 
 @cache
@@ -38,12 +34,12 @@ class FusedStore(Store):
         self.fuse = fuse
 
     @contextmanager
-    def transaction(self) -> "Iterator[Session]":
+    def transaction(self) -> Iterator[None]:
         depth = getattr(self._depth, "value", 0)
         self._depth.value = depth + 1
         try:
-            with super().transaction() as session:
-                yield session
+            with super().transaction():
+                yield
                 if not depth and self.fuse is not None:
                     self.fuse.visit("store.commit.before")
         finally:

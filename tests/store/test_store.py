@@ -11,6 +11,7 @@ import pytest
 from reconciler.errors import StoreError
 from reconciler.store.migrations import SCHEMA_VERSION
 from reconciler.store.store import Store
+from reconciler.store.tables import MetaRow
 
 
 @pytest.fixture
@@ -197,3 +198,16 @@ def test_what_sqlite_cannot_hold_is_a_store_error(store: Store) -> None:
         records.put_result(store, ResultRecord(run="r", exit_code=2**70))
     with pytest.raises(StoreError):
         store.set_meta("a", "half \ud800 a character")
+
+
+def test_what_a_session_changed_inside_a_transaction_is_of_it(store: Store) -> None:
+    with store.transaction(), store.read() as session:
+        session.add(MetaRow(key="a", value="1"))
+        assert store.get_meta("a") == "1"
+        with store.read() as same:
+            assert same is session
+    assert store.get_meta("a") == "1"
+    with pytest.raises(ZeroDivisionError), store.transaction(), store.read() as session:
+        session.add(MetaRow(key="b", value="1"))
+        raise ZeroDivisionError
+    assert store.get_meta("b") is None
