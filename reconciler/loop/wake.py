@@ -26,6 +26,7 @@ class Wake:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._heard = threading.Event()
 
     def ring(self) -> None:
         self._event.set()
@@ -34,7 +35,14 @@ class Wake:
         """Wait for the next ring; whether there was one."""
         rang = self._event.wait(timeout_s)
         self._event.clear()
+        self._heard.set()
         return rang
+
+    def ring_until_heard(self, timeout_s: float) -> None:
+        """Ring, and return when somebody who waits for it has heard it: until then it needs no second ring."""
+        self._heard.clear()
+        self._event.set()
+        self._heard.wait(timeout_s)
 
 
 def watch_files(paths: Callable[[], Sequence[str]], wake: Wake, stop: threading.Event) -> threading.Thread:
@@ -111,7 +119,7 @@ def follow_router(router: RouterControl, wake: Wake, stop: threading.Event) -> t
         while not stop.is_set():
             try:
                 if router.wait_hint(HINT_WAIT_S):
-                    wake.ring()
+                    wake.ring_until_heard(HINT_WAIT_S)
             except RouterError:
                 wake.ring()
                 stop.wait(RETRY_S)

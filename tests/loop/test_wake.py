@@ -68,6 +68,18 @@ def test_a_lost_stream_of_events_rings_and_makes_everything_be_looked_at_again(
     assert inspections.names() == []
 
 
+def test_a_ring_until_heard_ends_when_somebody_listened() -> None:
+    wake = Wake()
+    ringing = threading.Thread(target=wake.ring_until_heard, args=(600.0,))
+    ringing.start()
+    assert wake.wait(60)
+    ringing.join(60)
+    assert not ringing.is_alive()
+    assert not wake.wait(0)
+    wake.ring_until_heard(0)
+    assert wake.wait(0)
+
+
 def test_a_hint_of_the_router_rings_and_so_does_its_silence(fleet: FakeFleet, stop: threading.Event) -> None:
     wake = Wake()
     follow_router(fleet.router, wake, stop)
