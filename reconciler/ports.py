@@ -408,6 +408,10 @@ class RouterControl(Protocol):
         """Deliver a message of the hub's own to an instance's mailbox."""
         ...
 
+    def send_all(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        """Several in one call, in order: of each why it was refused, empty where it was delivered."""
+        ...
+
     def put_instance(self, name: str, entry: Mapping[str, Any]) -> None:
         """Register an instance, or change it: `{agent, uid, tokens: [{sha256, expires_at}], digest}`."""
         ...

@@ -198,6 +198,8 @@ class Kind:
     observe     world, what the router said at the start of the pass, settings -> state, or Unavailable
     plan        desired, observed, facts -> changes in order, KEEP included
     apply       one change -> outcome; may raise any ReconcilerError
+    join        changes -> those that `apply_joint` is quicker for, in groups
+    apply_joint some changes -> their outcomes in order; when it raises, each can be applied by itself
     view        desired, observed -> what other kinds may know of the fleet
     find        observed -> what a person should know of it, by the kinds of subjects that were looked at
     receive     takes in what agents reported since the last pass; returns how many reports
@@ -223,6 +225,8 @@ class Kind:
     verify: Callable[[Desired, Callable[[], PolicyEngine], Verdicts], Sequence[Problem]] | None = None
     watch: Callable[[Desired], float] | None = None
     take_down: Callable[[World], None] | None = None
+    join: Callable[[Sequence[Change]], Sequence[Sequence[Change]]] = lambda _changes: ()
+    apply_joint: Callable[[Sequence[Change], World, Desired], Sequence[Outcome]] | None = None
 
 
 def later(module: str, name: str) -> Callable[..., Any]:

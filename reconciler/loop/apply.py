@@ -75,26 +75,53 @@ def _carry_out(
     changes: Sequence[Change], why_not: Sequence[str], kind: Kind, job: Applying, units: Mapping[str, UnitRecord]
 ) -> Sequence[Done]:
     """The changes of one kind, in the pool. What ends at about the same time is written in one transaction."""
-    futures = {job.pool.submit(_apply_one, c, why, kind, job): why for c, why in zip(changes, why_not, strict=True)}
-    pending = set(futures)
+    skipped = [Done(change=c, outcome=Skipped(reason=why)) for c, why in zip(changes, why_not, strict=True) if why]
+    due = [c for c, why in zip(changes, why_not, strict=True) if not why]
+    pending = {job.pool.submit(_apply_group, group, kind, job) for group in _grouped(due, kind)}
+    place = {id(c): n for n, c in enumerate(changes)}
+    out: list[Done] = []
     try:
-        while pending:
+        while pending or skipped:
             wait(pending, return_when=FIRST_COMPLETED)
             ended, pending = wait(pending, TOGETHER_S)
-            _settle([f.result() for f, why in futures.items() if f in ended and not why], job, units)
-            for future in futures:
-                if future in ended:
-                    job.report(future.result())
+            settled = sorted((d for future in ended for d in future.result()), key=lambda d: place[id(d.change)])
+            _settle(settled, job, units)
+            for done in sorted((*skipped, *settled), key=lambda d: place[id(d.change)]):
+                job.report(done)
+                out.append(done)
+            skipped = []
     finally:
         for future in pending:
             future.cancel()
-    return [f.result() for f in futures]
+    return sorted(out, key=lambda d: place[id(d.change)])
 
 
-def _apply_one(change: Change, why_not: str, kind: Kind, job: Applying) -> Done:
-    """Its intent is on record, unless there is a reason why not."""
-    if why_not:
-        return Done(change=change, outcome=Skipped(reason=why_not))
+def _grouped(due: Sequence[Change], kind: Kind) -> Sequence[Sequence[Change]]:
+    """What is applied at once, in the order of what comes first of it."""
+    group_by_change = {id(c): group for group in kind.join(due) for c in group}
+    groups = {id(group): group for group in (group_by_change.get(id(c), [c]) for c in due)}
+    return list(groups.values())
+
+
+def _apply_group(changes: Sequence[Change], kind: Kind, job: Applying) -> Sequence[Done]:
+    """Together where there are several, and where that fails one by one, so that one's fault is not another's."""
+    if len(changes) > 1 and kind.apply_joint is not None:
+        try:
+            for change in changes:
+                point(f"{change.kind}.{change.action}.intent")
+            outcomes = kind.apply_joint(changes, job.world, job.desired)
+            for change in changes:
+                point(f"{change.kind}.{change.action}.outcome")
+            return [Done(change=c, outcome=outcome) for c, outcome in zip(changes, outcomes, strict=True)]
+        except ReconcilerError as exc:
+            logging.getLogger("reconciler").info("%d changes are applied one by one: %s", len(changes), _full(exc))
+        except Exception:
+            logging.getLogger("reconciler").exception("applying %d changes together", len(changes))
+    return [_apply_one(change, kind, job) for change in changes]
+
+
+def _apply_one(change: Change, kind: Kind, job: Applying) -> Done:
+    """Its intent is on record."""
     point(f"{change.kind}.{change.action}.intent")
     try:
         outcome = kind.apply(change, job.world, job.desired)

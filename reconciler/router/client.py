@@ -62,6 +62,11 @@ class RouterLink:
         """`{instance, message: {id, type, pattern, payload, …}}`; on disk and in the mailbox when it returns."""
         call(self._run, "POST", "/messages", message)
 
+    def send_all(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        """As `send`, but of what the router says no to the reasons, in order; empty where it is delivered."""
+        answer = call(self._run, "POST", "/batches", messages)
+        return [str(reason) for reason in answer["refused"]]
+
     def set_cancels(self, instance: str, cancels: Sequence[Mapping[str, Any]]) -> None:
         call(self._run, "PUT", "/cancels", {instance: list(cancels)})
 

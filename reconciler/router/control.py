@@ -1,10 +1,13 @@
 """The control socket: HTTP from the hub, translated to the switchboard. Each call is answered when it has taken effect.
 
-PUT /config · PUT|DELETE /instances/<name> · POST /messages · PUT /cancels · PUT /inbox-cursor · GET /report · GET
-/hints?wait=s · POST /stop. Refusals are `{"reason": "…"}` with status 400, or 404 for an unknown instance.
+PUT /config · PUT|DELETE /instances/<name> · POST /messages · POST /batches · PUT /cancels · PUT /inbox-cursor ·
+GET /report · GET /hints?wait=s · POST /stop. Refusals are `{"reason": "…"}` with status 400, or 404 for an unknown
+instance.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -41,6 +44,7 @@ class ControlPlane:
             ("PUT", "/instances"): self._put_instance,
             ("DELETE", "/instances"): self._remove_instance,
             ("POST", "/messages"): self._send,
+            ("POST", "/batches"): self._send_all,
             ("PUT", "/cancels"): self._set_cancels,
             ("PUT", "/inbox-cursor"): self._set_cursor,
             ("GET", "/report"): self._report,
@@ -89,6 +93,24 @@ class ControlPlane:
         except LookupError as error:
             return _refuse(404, str(error.args[0]))
 
+    async def _send_all(self, call: Call, _: str) -> Answer:
+        """Each by itself, but together in the log. Where it could not be written, that is the answer to all."""
+        orders = read_json(await call.read(), list[HubSend], "batches")
+        answers = await asyncio.gather(*map(self._send_one, orders))
+        for answer in answers:
+            if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                return answer
+        refused = ["" if a.status < HTTPStatus.BAD_REQUEST else _reason(a) for a in answers]
+        return Answer(200, _encoder.encode({"refused": refused}))
+
+    async def _send_one(self, order: HubSend) -> Answer:
+        try:
+            return await self._switchboard.send_own(order)
+        except RefusedError as error:
+            return _refuse(400, str(error))
+        except LookupError as error:
+            return _refuse(404, str(error.args[0]))
+
     async def _set_cancels(self, call: Call, _: str) -> Answer:
         self._switchboard.set_cancels(read_json(await call.read(), dict[str, list[Any]], "cancels"))
         return Answer(200, _OK)
@@ -117,6 +139,10 @@ def _check_name(name: str) -> None:
         msgspec.convert(name, type=Name)
     except msgspec.ValidationError as error:
         raise RefusedError(f"instances: {name[:80]!a} is not a name; use a-z, 0-9 and '-'") from error
+
+
+def _reason(answer: Answer) -> str:
+    return str(msgspec.json.decode(answer.body)["reason"])
 
 
 def _refuse(status: int, reason: str) -> Answer:

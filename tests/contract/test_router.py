@@ -191,6 +191,16 @@ def test_there_is_no_sending_to_an_instance_that_is_not_there(started: Subject) 
         started.router.send({"instance": "nobody-0", "message": assignment("r1-1")})
 
 
+def test_of_several_messages_each_is_delivered_or_refused_by_itself(started: Subject) -> None:
+    sent = [
+        {"instance": name, "message": assignment(id_)}
+        for name, id_ in (("writer-0", "r1-1"), ("nobody-0", "r2-1"), ("writer-0", "r3-1"))
+    ]
+    assert [why and "nobody-0" in why for why in started.router.send_all(sent)] == ["", True, ""]
+    assert started.mailbox("writer-0") == ["r1-1", "r3-1"]
+    assert started.router.send_all([]) == []
+
+
 def test_cancels_are_told_to_the_instance(started: Subject) -> None:
     started.router.set_cancels("writer-0", [REPORT])
     assert list(started.cancels("writer-0")) == [REPORT]

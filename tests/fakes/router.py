@@ -97,11 +97,20 @@ class FakeRouter:
 
     def send(self, message: Mapping[str, Any]) -> None:
         with self._acting("send"):
-            instance = self.instances.get(message["instance"])
-            if instance is None:
-                raise RouterError(f"there is no instance {message['instance']}")
-            instance.mailbox.append(message["message"])
-            self.sent.append(message)
+            if refused := self._deliver(message):
+                raise RouterError(refused)
+
+    def send_all(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+        with self._acting("send_all"):
+            return [self._deliver(message) for message in messages]
+
+    def _deliver(self, message: Mapping[str, Any]) -> str:
+        instance = self.instances.get(message["instance"])
+        if instance is None:
+            return f"there is no instance {message['instance']}"
+        instance.mailbox.append(message["message"])
+        self.sent.append(message)
+        return ""
 
     def put_instance(self, name: str, entry: Mapping[str, Any]) -> None:
         with self._acting("put_instance"):

@@ -1,6 +1,7 @@
 """Carrying a plan out: which changes wait, what is noted of each, and that one's fault is not another's."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -199,3 +200,49 @@ def test_a_degraded_hub_goes_on_with_the_rest(fleet: FakeFleet, action: Action) 
     script = Scripted()
     carry_out(fleet, script, change("a", action), mode=Mode.DEGRADED)
     assert script.applied == ["a"]
+
+
+class Joining(Scripted):
+    """All creations in one; `joint` lists the groups that were tried."""
+
+    def __init__(self, joint_outcomes: list[Outcome] | Exception, **outcomes: Outcome | Exception) -> None:
+        super().__init__(**outcomes)
+        self.joint: list[list[str]] = []
+        self._joint_outcomes = joint_outcomes
+
+    def kind(self, name: str = "agent") -> Kind:
+        def join(changes: Sequence[Change]) -> Sequence[Sequence[Change]]:
+            return [[c for c in changes if c.action is Action.CREATE]]
+
+        return replace(super().kind(name), join=join, apply_joint=self._apply_joint)
+
+    def _apply_joint(self, changes: Sequence[Change], _world: World, _desired: Desired) -> Sequence[Outcome]:
+        self.joint.append([c.name for c in changes])
+        if isinstance(self._joint_outcomes, Exception):
+            raise self._joint_outcomes
+        return self._joint_outcomes
+
+
+def test_what_a_kind_joins_is_applied_at_once_and_noted_in_the_order_of_the_plan(fleet: FakeFleet) -> None:
+    script = Joining([Applied(note="1"), Failed(reason="2")])
+    done = carry_out(fleet, script, change("a"), change("b", Action.UPDATE), change("c"))
+    assert (script.joint, script.applied) == ([["a", "c"]], ["b"])
+    assert list(done.items()) == [("a", Applied(note="1")), ("b", Applied()), ("c", Failed(reason="2"))]
+    assert sorted(rows(fleet)[3:]) == [("a", "applied", "1"), ("b", "applied", "because"), ("c", "failed", "2")]
+    assert list(records.units(fleet.store)) == ["agent/c"]
+
+
+def test_one_alone_is_applied_by_itself_and_what_waits_is_not_joined(fleet: FakeFleet) -> None:
+    carry_out(fleet, Scripted(b=Failed(reason="never", retryable=False)), change("b"))
+    script = Joining([])
+    done = carry_out(fleet, script, change("a"), change("b"))
+    assert (script.joint, script.applied) == ([], ["a"])
+    assert isinstance(done["b"], Skipped)
+
+
+@pytest.mark.parametrize("error", [RouterError("sending"), ValueError("a fault"), None])
+def test_where_several_at_once_fail_each_is_applied_by_itself(fleet: FakeFleet, error: Exception | None) -> None:
+    script = Joining(error if error is not None else [Applied()], b=ValueError("poison"))
+    done = carry_out(fleet, script, change("a"), change("b"), change("c"))
+    assert script.applied == ["a", "b", "c"]
+    assert [type(d) for d in done.values()] == [Applied, Failed, Applied]

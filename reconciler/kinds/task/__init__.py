@@ -16,4 +16,6 @@ TASK = Kind(
     apply=later("reconciler.kinds.task.apply", "apply"),
     nothing=TaskStates,
     receive=later("reconciler.kinds.task.receive", "receive"),
+    join=later("reconciler.kinds.task.apply", "join"),
+    apply_joint=later("reconciler.kinds.task.apply", "apply_joint"),
 )

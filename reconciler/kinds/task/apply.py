@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -29,11 +29,14 @@ from reconciler.kinds.task.state import CANCEL_REQUESTED, TaskState
 from reconciler.kinds.task.step import TaskWork, recorded_spec
 from reconciler.kinds.task.verdict import Verdict, read_verdict
 from reconciler.kinds.workspace import provide_workspace, workspace_path
-from reconciler.store import attempts, records
+from reconciler.store import attempts, queue, records
 from reconciler.store.records import DELEGATION, TaskRecord
 from reconciler.store.store import Store
 
 FENCE_GRACE_S = 2.0
+JOINED = 25
+"""So many runs go one step together at most."""
+_CHANGED = "it changed meanwhile; the next pass looks again"
 
 
 def apply(change: Change, world: World, desired: Desired) -> Outcome:
@@ -49,7 +52,7 @@ def apply(change: Change, world: World, desired: Desired) -> Outcome:
     run = _needed(work.run)
     current = records.task(world.store, run.run)
     if current is None or _place(current) != _place(run):
-        return Skipped(reason="it changed meanwhile; the next pass looks again")
+        return Skipped(reason=_CHANGED)
     if not run.manifest:
         run = current
     match change.action:
@@ -119,31 +122,38 @@ def _place(run: TaskRecord) -> tuple[object, ...]:
 
 
 def _authorise(run: TaskRecord, work: TaskWork, world: World) -> Outcome:
-    agent = _needed(work.agent)
     if work.delegation is not None and (full := _is_full(world)):
         return _complete(run, TaskState.REJECTED, full, world)
     decision = _decide(run, work, world)
-    reason = "; ".join(decision.reasons)
-    if not decision.allow and work.is_fallback:
+    if not decision.allow:
+        return _deny(run, work, decision, world)
+    effect("task.authorise.record", records.put_tasks, world.store, [_allowed(run, work, decision)])
+    return Applied(note=f"allowed by {decision.engine}")
+
+
+def _deny(run: TaskRecord, work: TaskWork, decision: Decision, world: World) -> Outcome:
+    agent, reason = _needed(work.agent), "; ".join(decision.reasons)
+    if work.is_fallback:
         passed_over = replace(run, tried=f"{run.tried} {agent.name}".strip())
         effect("task.authorise.record", records.put_tasks, world.store, [passed_over])
         return Applied(note=f"policy ({decision.engine}) does not allow {agent.name}: {reason}")
-    if not decision.allow and work.state is None:
+    if work.state is None:
         return Skipped(reason=f"policy ({decision.engine}) does not allow {agent.name}: {reason}")
-    if not decision.allow:
-        rejected = replace(run, policy_revision=decision.revision)
-        return _complete(rejected, TaskState.REJECTED, f"policy ({decision.engine}) said no: {reason}", world)
+    rejected = replace(run, policy_revision=decision.revision)
+    return _complete(rejected, TaskState.REJECTED, f"policy ({decision.engine}) said no: {reason}", world)
+
+
+def _allowed(run: TaskRecord, work: TaskWork, decision: Decision) -> TaskRecord:
     allowed = replace(
         run,
         state=TaskState.AUTHORISED,
-        agent=agent.name,
+        agent=_needed(work.agent).name,
         policy_revision=decision.revision,
         reason=run.reason if run.attempts else "",
     )
     if work.is_fallback:
-        allowed = replace(allowed, tried=f"{run.tried} {run.agent}".strip(), spent=run.attempts)
-    effect("task.authorise.record", records.put_tasks, world.store, [allowed])
-    return Applied(note=f"allowed by {decision.engine}")
+        return replace(allowed, tried=f"{run.tried} {run.agent}".strip(), spent=run.attempts)
+    return allowed
 
 
 def _is_full(world: World) -> str:
@@ -182,19 +192,7 @@ def _dispatch(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -
     if agent is None or work.instance is None:
         return Failed(reason="its instance went away meanwhile; the next pass looks again", transient=True)
     if run.state == TaskState.AUTHORISED:
-        run = replace(
-            run,
-            state=TaskState.ASSIGNED,
-            agent=agent.name,
-            instance=work.instance.name,
-            generation=run.generation + 1,
-            attempts=run.attempts + 1,
-            sent_epoch="",
-            boot_id=world.clock.boot_id(),
-            assigned_boot=world.clock.boottime(),
-            reason="",
-            progress="",
-        )
+        run = _begun(run, work, world)
         effect("task.dispatch.record", _assign, world, run, work.instance.container_id)
     if agent.workspace in ("full", "tree"):
         effect("task.dispatch.workspace", provide_workspace, world, run.revision, agent.workspace == "full")
@@ -207,18 +205,39 @@ def _dispatch(run: TaskRecord, work: TaskWork, world: World, desired: Desired) -
     return Applied(note=f"generation {run.generation}")
 
 
+def _begun(run: TaskRecord, work: TaskWork, world: World) -> TaskRecord:
+    return replace(
+        run,
+        state=TaskState.ASSIGNED,
+        agent=_needed(work.agent).name,
+        instance=_needed(work.instance).name,
+        generation=run.generation + 1,
+        attempts=run.attempts + 1,
+        sent_epoch="",
+        boot_id=world.clock.boot_id(),
+        assigned_boot=world.clock.boottime(),
+        reason="",
+        progress="",
+    )
+
+
 def _tell_egress(world: World, desired: Desired, instance: str) -> None:
     """The way out must know how sensitive the work is before the agent does. Raises EgressError."""
     for name, outgoing in read_outgoing(world.store, instance).items():
         world.egress.put_instance(name, write_entry(outgoing, desired.hub, digest_providers(desired.hub)))
 
 
-def _mark_sent(world: World, sent: TaskRecord) -> None:
+def _mark_sent(world: World, *sent: TaskRecord) -> None:
     """Note the epoch, unless a report of the agent's overtook us, or somebody who wants the run cancelled."""
     with world.store.transaction():
-        current = records.task(world.store, sent.run)
-        if current is not None and (current.generation, current.reason) == (sent.generation, sent.reason):
-            records.put_tasks(world.store, [replace(current, sent_epoch=sent.sent_epoch)])
+        found = {r.run: r for r in queue.by_run(world.store, [s.run for s in sent])}
+        known = [(found[s.run], s) for s in sent if s.run in found]
+        noted = [
+            replace(current, sent_epoch=s.sent_epoch)
+            for current, s in known
+            if (current.generation, current.reason) == (s.generation, s.reason)
+        ]
+        records.put_tasks(world.store, noted)
 
 
 def _assign(world: World, run: TaskRecord, container_id: str) -> None:
@@ -366,3 +385,94 @@ def _needed(value: Any) -> Any:
     if value is None:
         raise AssertionError("the plan left out what applying needs")
     return value
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+def join(changes: Sequence[Change]) -> Sequence[Sequence[Change]]:
+    """In groups: runs that policy is asked about, and runs that begin without anything that may take long."""
+    asked = [c for c in changes if c.action is Action.AUTHORISE and _is_plain(c.spec)]
+    begun = [c for c in changes if c.action is Action.DISPATCH and _begins_at_once(c.spec)]
+    groups = [some[n : n + JOINED] for some in (asked, begun) for n in range(0, len(some), JOINED)]
+    return [group for group in groups if len(group) > 1]
+
+
+def _is_plain(work: TaskWork) -> bool:
+    return work.run is not None and work.delegation is None and not work.is_fallback
+
+
+def _begins_at_once(work: TaskWork) -> bool:
+    """Neither a workspace nor a way out has to be made for it."""
+    agent = work.agent
+    if work.run is None or agent is None or work.instance is None or not work.epoch:
+        return False
+    return agent.workspace not in ("full", "tree") and agent.exposure == "none"
+
+
+def apply_joint(changes: Sequence[Change], world: World, desired: Desired) -> Sequence[Outcome]:
+    """What `apply` does to each of a group of `join`, with one transaction and one call for all.
+
+    Raises ReconcilerError. What was done by then is seen by `apply`, so that it repeats nothing of it.
+    """
+    works: Mapping[str, TaskWork] = {_needed(c.spec.run).run: c.spec for c in changes}
+    if changes[0].action is Action.AUTHORISE:
+        outcomes = _authorise_all(works, world)
+    else:
+        outcomes = _dispatch_all(works, world, desired)
+    return [outcomes.get(run, Skipped(reason=_CHANGED)) for run in works]
+
+
+def _unchanged(works: Mapping[str, TaskWork], world: World) -> dict[str, TaskRecord]:
+    """The runs that are still as far as planning saw them, by run id."""
+    now = {r.run: r for r in queue.by_run(world.store, works)}
+    planned = {run: _needed(work.run) for run, work in works.items()}
+    return {
+        run: record if record.manifest else now[run]
+        for run, record in planned.items()
+        if run in now and _place(now[run]) == _place(record)
+    }
+
+
+def _authorise_all(works: Mapping[str, TaskWork], world: World) -> Mapping[str, Outcome]:
+    runs = _unchanged(works, world)
+    decisions = {run: _decide(record, works[run], world) for run, record in runs.items()}
+    allowed = {run: _allowed(runs[run], works[run], d) for run, d in decisions.items() if d.allow}
+    written = effect("task.authorise.record", _put_unchanged, works, allowed, world)
+    still = _unchanged(works, world)
+    denied = {r: _deny(runs[r], works[r], d, world) for r, d in decisions.items() if not d.allow and r in still}
+    return denied | {run: Applied(note=f"allowed by {decisions[run].engine}") for run in written}
+
+
+def _put_unchanged(works: Mapping[str, TaskWork], changed: Mapping[str, TaskRecord], world: World) -> Collection[str]:
+    """Write those that nobody took further meanwhile; returns which."""
+    with world.store.transaction():
+        written = changed.keys() & _unchanged(works, world).keys()
+        records.put_tasks(world.store, [changed[run] for run in changed if run in written])
+        return written
+
+
+def _dispatch_all(works: Mapping[str, TaskWork], world: World, desired: Desired) -> Mapping[str, Outcome]:
+    runs = effect("task.dispatch.record", _assign_all, works, world)
+    messages = [_assignment(r, _needed(works[run].spec), works[run], world, desired) for run, r in runs.items()]
+    if not messages:
+        return {}
+    refused = dict(zip(runs, effect("task.dispatch.send", world.router.send_all, messages), strict=True))
+    sent = [replace(r, sent_epoch=works[run].epoch) for run, r in runs.items() if not refused[run]]
+    effect("task.dispatch.sent", _mark_sent, world, *sent)
+    return {
+        run: Failed(reason=f"the router refused the assignment: {refused[run]}", retryable=False)
+        if refused[run]
+        else Applied(note=f"generation {record.generation}")
+        for run, record in runs.items()
+    }
+
+
+def _assign_all(works: Mapping[str, TaskWork], world: World) -> Mapping[str, TaskRecord]:
+    """Those that go to an instance now, and those of an earlier pass whose instance may not know of them."""
+    with world.store.transaction():
+        runs = _unchanged(works, world)
+        begun = {run: _begun(r, works[run], world) for run, r in runs.items() if r.state == TaskState.AUTHORISED}
+        for run, record in begun.items():
+            _assign(world, record, _needed(works[run].instance).container_id)
+        return runs | begun

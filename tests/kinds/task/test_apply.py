@@ -1,6 +1,6 @@
 """Taking a run one step further: what is recorded before what is sent, and what policy and agents are told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from reconciler.core.change import Action, Cause, Change
-from reconciler.core.outcome import Applied, Failed, Skipped
-from reconciler.kinds.task.apply import apply
+from reconciler.core.outcome import Applied, Failed, Outcome, Skipped
+from reconciler.errors import RouterError
+from reconciler.kinds.task.apply import apply, apply_joint, join
 from reconciler.kinds.task.step import TaskWork
 from reconciler.store import records
 from tests.fakes.fleet import FakeFleet, change_of, show
@@ -480,3 +481,83 @@ def test_an_agent_that_left_git_ends_what_it_does_before_it_goes(fleet: FakeFlee
     assert fleet.states() == {"changelog": "succeeded"}
     assert fleet.containers() == {"reader-0": "running"}
     assert len(fleet.agents.executed) == 1
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+NAMES = ("a", "b", "c")
+
+
+def planned(fleet: FakeFleet, action: Action) -> Sequence[Change]:
+    """Three tasks for a writer that may have them all, when this is what is next for each."""
+    files = {f"tasks.d/{name}.yaml": task_text(name) for name in NAMES}
+    fleet.commit({"agents.d/a.yaml": agent_text(tasks={"maxParallel": 3}), **files}, hub=hub_text())
+    for _ in range(9):
+        changes = sorted((c for c in fleet.look().plan.changes if c.action is action), key=lambda c: c.name)
+        if len(changes) == len(NAMES):
+            return changes
+        fleet.run()
+        fleet.agents.step()
+    raise AssertionError(f"{action} was not planned for all")
+
+
+def apply_all(fleet: FakeFleet, changes: Sequence[Change]) -> Sequence[Outcome]:
+    desired = fleet.loop.revisions.last_good()
+    assert desired is not None
+    assert [list(group) for group in join(changes)] == [list(changes)]
+    return apply_joint(changes, fleet.world, desired)
+
+
+def test_runs_that_begin_together_are_one_call_and_each_is_on_record(fleet: FakeFleet) -> None:
+    changes = planned(fleet, Action.DISPATCH)
+    assert apply_all(fleet, changes) == [Applied(note="generation 1")] * 3
+    assert [m["message"]["payload"]["task"] for m in fleet.router.sent] == list(NAMES)
+    assert (fleet.router.calls["send_all"], fleet.router.calls["send"]) == (1, 0)
+    for name in NAMES:
+        run = fleet.task(name)
+        assert (run.state, run.instance, run.sent_epoch) == ("assigned", "writer-0", "epoch-1")
+        assert [a.generation for a in records.attempts(fleet.store, run.run)] == [1]
+
+
+def test_of_those_that_policy_is_asked_about_together_one_denial_is_not_anothers(fleet: FakeFleet) -> None:
+    changes = planned(fleet, Action.AUTHORISE)
+    fleet.policy.deny("task", "not this one", lambda question: question["task"]["name"] == "b")
+    assert [type(o) for o in apply_all(fleet, changes)] == [Applied, Applied, Applied]
+    assert [fleet.task(name).state for name in NAMES] == ["authorised", "rejected", "authorised"]
+
+
+@pytest.mark.parametrize("action", [Action.AUTHORISE, Action.DISPATCH])
+def test_what_changed_meanwhile_is_left_alone_and_holds_up_no_other(fleet: FakeFleet, action: Action) -> None:
+    changes = planned(fleet, action)
+    cancelled = replace(fleet.task("b"), state="cancelled", finished_at="2026-01-01T12:00:00+00:00")
+    records.put_tasks(fleet.store, [cancelled])
+    assert [type(o) for o in apply_all(fleet, changes)] == [Applied, Skipped, Applied]
+    assert fleet.task("b") == cancelled
+    assert "b" not in [m["message"]["payload"]["task"] for m in fleet.router.sent]
+
+
+def test_what_the_router_did_not_take_is_sent_again_by_the_next_pass(fleet: FakeFleet) -> None:
+    changes = planned(fleet, Action.DISPATCH)
+    fleet.router.fail_next("send_all")
+    with pytest.raises(RouterError):
+        apply_all(fleet, changes)
+    assert [(fleet.task(n).state, fleet.task(n).sent_epoch) for n in NAMES] == [("assigned", "")] * 3
+    fleet.run()
+    assert [(fleet.task(n).generation, fleet.task(n).sent_epoch) for n in NAMES] == [(1, "epoch-1")] * 3
+
+
+def test_a_refusal_of_one_assignment_is_its_own(fleet: FakeFleet) -> None:
+    changes = planned(fleet, Action.DISPATCH)
+    fleet.router.instances.clear()
+    refused = "the router refused the assignment: there is no instance writer-0"
+    assert apply_all(fleet, changes) == [Failed(reason=refused, retryable=False)] * 3
+    assert {fleet.task(name).sent_epoch for name in NAMES} == {""}
+
+
+def test_what_may_take_long_is_not_joined(fleet: FakeFleet) -> None:
+    files = {f"tasks.d/{name}.yaml": task_text(name) for name in NAMES}
+    agent = agent_text(tasks={"maxParallel": 3}, workspace={"source": "repository"})
+    fleet.commit({"agents.d/a.yaml": agent, **files}, hub=hub_text())
+    fleet.settle()
+    assert {fleet.task(name).state for name in NAMES} == {"succeeded"}
+    assert (fleet.router.calls["send_all"], fleet.router.calls["send"]) == (0, 3)
