@@ -17,7 +17,7 @@ from reconciler.kinds import KINDS
 from reconciler.loop.serve import Hub
 from reconciler.settings import OperatorAudit, OperatorSpec
 from tests.api.test_messages import ToldRouter
-from tests.api.test_tasks import request
+from tests.api.test_tasks import by_any_peer, request
 from tests.fakes.fleet import FakeFleet
 from tests.fakes.texts import agent_text, task_text
 
@@ -49,7 +49,7 @@ class Plane:
         self.hub = hub = Hub(self.fleet.loop, self.fleet.world, KINDS, self.fleet.inspections)
         hub.last = self.fleet.look()
         world = replace(self.fleet.world, router=ToldRouter(self.fleet.clock))
-        self.app = build_app(HubOperations(hub, self.fleet.loop, world, lambda _drain: None))
+        self.app = build_app(HubOperations(hub, self.fleet.loop, world, lambda _drain: None), by_any_peer)
 
     def call(self, method: str, path: str, body: Any = None, **said: str) -> tuple[int, Any]:
         target = f"{path}?{urlencode(said)}" if said else path
@@ -81,7 +81,7 @@ def test_every_operation_by_hand_is_a_row_with_name_and_reason(plane: Plane) -> 
         code, answer = plane.call(method, path, body, **ALICE)
         assert code < 300, (path, answer)
     assert [(actor, reason.rpartition(": ")[2]) for _, actor, reason in plane.asked()] == [
-        ("uid:0 (alice)", "it leaks")
+        ("uid:7 (alice)", "it leaks")
     ] * len(BY_HAND)
     said = {reason for action, _, reason in plane.asked() if action != "suspend"}
     assert said == {"asked for: it leaks"}
@@ -89,7 +89,7 @@ def test_every_operation_by_hand_is_a_row_with_name_and_reason(plane: Plane) -> 
 
 def test_whoever_gives_no_name_is_called_by_the_login(plane: Plane) -> None:
     assert plane.call("POST", "/api/v1/agents/writer/drain")[0] == 202
-    assert plane.asked() == [("drain", f"uid:0 ({pwd.getpwuid(0).pw_name})", "asked for")]
+    assert plane.asked() == [("drain", f"uid:7 ({pwd.getpwuid(7).pw_name})", "asked for")]
 
 
 @pytest.mark.parametrize(("method", "path", "body"), BY_HAND)
@@ -108,12 +108,12 @@ def test_looking_and_giving_work_take_no_reason(strict: Plane) -> None:
     content = task_text("other").encode()
     assert asyncio.run(request(strict.app, "POST", "/api/v1/tasks?as=alice", content, {}))[0] == 202
     (row,) = [e for e in strict.fleet.audit() if e.action == "create" and e.name == "other"]
-    assert (row.actor, row.cause) == ("uid:0 (alice)", "api")
+    assert (row.actor, row.cause) == ("uid:7 (alice)", "api")
 
 
 def test_with_a_reason_it_is_done(strict: Plane) -> None:
     assert strict.call("POST", "/api/v1/agents/writer/drain", **ALICE)[0] == 202
-    assert strict.asked() == [("drain", "uid:0 (alice)", "asked for: it leaks")]
+    assert strict.asked() == [("drain", "uid:7 (alice)", "asked for: it leaks")]
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def test_names_and_reasons_that_no_row_should_hold_are_refused(plane: Plane, sai
 
 def test_any_script_comes_through_as_it_is(plane: Plane) -> None:
     plane.call("POST", "/api/v1/agents/writer/drain", **{"as": "Ольга & Zoë", "reason": "50 % läuft über — 止めて"})
-    assert plane.asked() == [("drain", "uid:0 (Ольга & Zoë)", "asked for: 50 % läuft über — 止めて")]
+    assert plane.asked() == [("drain", "uid:7 (Ольга & Zoë)", "asked for: 50 % läuft über — 止めて")]
 
 
 def test_what_waits_for_an_order_says_whose_it_is(plane: Plane) -> None:
     plane.call("POST", "/api/v1/agents/writer/quarantine", **ALICE)
     plane.fleet.run()
-    assert plane.fleet.instances()["writer-0"].reason == "quarantined by uid:0 (alice)"
+    assert plane.fleet.instances()["writer-0"].reason == "quarantined by uid:7 (alice)"
     plane.call("POST", "/api/v1/tasks/job/cancel", **ALICE)
     plane.fleet.run()
-    assert plane.fleet.task("job").reason == "cancelled by uid:0 (alice): it leaks"
+    assert plane.fleet.task("job").reason == "cancelled by uid:7 (alice): it leaks"
