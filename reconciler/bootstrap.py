@@ -406,7 +406,7 @@ def _is_believed(source: Source, revision: str) -> bool:
 
 def _branch(path: str, operator: OperatorSpec, store: Store) -> str | None:
     """The branch to follow: as the operator says, as recorded at first start, or the current one."""
-    from reconciler.source.repository import current_branch
+    from reconciler.source.repository import current_branch, has_branch
 
     if (ref := operator.source.ref) is not None and parse_ref(ref).kind != "branch":
         raise UsageError(f"source.ref is {ref}, but of a directory a branch is followed; write url: file://{path}")
@@ -417,6 +417,6 @@ def _branch(path: str, operator: OperatorSpec, store: Store) -> str | None:
             reason = found.reason if isinstance(found, Unavailable) else "it has no branch"
             raise SourceError(f"choosing the branch to follow: {reason}")
         chosen = found.value
-    if chosen is not None and store.get_meta("branch") != chosen:
+    if chosen is not None and store.get_meta("branch") != chosen and (ref is None or has_branch(path, chosen)):
         store.set_meta("branch", chosen)
     return chosen

@@ -59,7 +59,7 @@ def _named(caller: Caller, source: str) -> Caller:
 
     for name in (read_identity(source if Path(source).is_dir() else "."), login_name(os.getuid())):
         try:
-            named = caller_of_uid(os.getuid(), name, caller.reason)
+            named = caller_of_uid(os.getuid(), name.replace("(", "").replace(")", ""), caller.reason)
         except ValueError:
             continue
         if named.name:

@@ -68,6 +68,11 @@ def _remote(place: Place) -> str:
     return "" if place.path else "the hub follows a remote repository; commit in a clone of it, and push"
 
 
+def _unknown_file(made: Rollback) -> Sequence[str]:
+    """What stands in the commands for a person where the file is not known."""
+    return (f"FILE-OF-{made.subject.replace('/', '-').upper()}",)
+
+
 def _files(made: Rollback, place: Place, operator: OperatorSpec) -> tuple[Sequence[str], str]:
     """What the commit is about, and what else would change with it, in words; that is for a person to decide."""
     from reconciler.cli.revisions import Revisions
@@ -76,11 +81,15 @@ def _files(made: Rollback, place: Place, operator: OperatorSpec) -> tuple[Sequen
     if made.is_of_fleet:
         return (below,) if below else ALL, ""
     if not place.path or below:
-        return (f"FILE-OF-{made.subject.replace('/', '-').upper()}",), f"name the file of {made.subject} yourself"
+        return _unknown_file(made), f"name the file of {made.subject} yourself"
     kind, _, name = made.subject.partition("/")
     with Revisions(place.path, operator, ask_policies=False) as revisions:
-        loaded = [revisions.load(revisions.named(rev)).desired for rev in ("HEAD", made.to)]
-    now, older = ({} if d is None else d.of(kind) for d in loaded)
+        loaded = {rev: revisions.load(revisions.named(rev)) for rev in ("HEAD", made.to)}
+    if unfit := next((rev for rev, found in loaded.items() if found.desired is None), None):
+        first = loaded[unfit].problems[0]
+        where = "if the hub goes by an operator.yaml, name it with --operator"
+        return _unknown_file(made), f"revision {unfit[:12]} is not valid here ({first}); {where}"
+    now, older = (found.desired.of(kind) for found in loaded.values() if found.desired is not None)
     files = tuple(dict.fromkeys(d[name].file for d in (now, older) if name in d))
     beside = {n for d in (now, older) for n, m in d.items() if m.file in files and n != name}
     changed = sorted(n for n in beside if n not in now or n not in older or now[n].digest != older[n].digest)

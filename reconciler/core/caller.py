@@ -39,9 +39,11 @@ def caller_of_uid(uid: int, name: str = "", reason: str = "") -> Caller:
 
 
 def name_caller(proven: str, name: str = "", reason: str = "") -> Caller:
-    """Raises ValueError where name or reason is not one short line that prints."""
+    """Raises ValueError where name or reason is not one short line that prints, or a name has brackets of ours."""
     name, reason = name.strip(), reason.strip()
     for what, text, most in (("name", name, MAX_NAME), ("reason", reason, MAX_REASON)):
         if len(text) > most or not text.isprintable():
             raise ValueError(f"the {what} must be one line of at most {most} characters, all of which print")
+    if "(" in name or ")" in name:
+        raise ValueError("the name must have no brackets ( ), which stand around it behind what is proven")
     return Caller(proven=proven, name=name, reason=reason)

@@ -160,6 +160,11 @@ class Desired:
         found = self.loaded.get(kind)
         return found.by_name if found else {}
 
+    def asked_by(self, kind: str, name: str) -> str:
+        """Who wants of a resource what the revision says: its author, or whoever rolled it back to that."""
+        back = next((r for r in self.rollbacks if r.is_of_fleet or r.subject == f"{kind}/{name}"), None)
+        return back.actor if back is not None else self.revision.author or "hub"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:

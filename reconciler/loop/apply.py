@@ -233,7 +233,7 @@ def _failed_unit(change: Change, outcome: Failed, job: Applying, unit: UnitRecor
 def _entry(change: Change, job: Applying, outcome: str, reason: str) -> AuditEntry:
     return job.world.entry(
         revision=job.desired.revision.id,
-        actor=(job.desired.revision.author or "hub") if change.cause is Cause.COMMIT else "hub",
+        actor=job.desired.asked_by(change.kind, change.name) if change.cause is Cause.COMMIT else "hub",
         cause=str(change.cause),
         kind=change.kind,
         name=change.instance or change.name,

@@ -1,6 +1,7 @@
 """A bare repository of ours that holds what was last fetched of a remote one.
 
-`refs/remote/tip` and `refs/tags/*` are what the remote says, `refs/heads/followed` is the commit that a `Ref` means.
+`refs/remote/tip` and `refs/tags/*` are what the remote says, `refs/heads/followed` is the commit that a `Ref` means;
+a branch has its own name here, too, so that people find it under that.
 Fetched is with force, and never merged. What was there before stays there, also when nothing names it any more, so that
 the revision in force survives a forced push. A mirror that is damaged is made anew beside the old one, and takes its
 place by rename.
@@ -145,6 +146,7 @@ class Mirror:
         commit = self._meant(path)
         if self._resolve(path, _FOLLOWED) != commit:
             self._run(path, "update-ref", _FOLLOWED, commit)
+        self._name_branch(path)
         self._pack_if_many(path)
         return commit
 
@@ -183,6 +185,17 @@ class Mirror:
         if commit is None:
             raise SourceError(f"following {self.ref} of {self.remote.origin.url}: it is no commit")
         return commit
+
+    def _name_branch(self, path: str) -> None:
+        """Have the followed branch under its name, and no other one."""
+        wanted = {_FOLLOWED}
+        if self.ref.kind == "branch" and self.ref.name.partition("/")[0] != FOLLOWED:
+            wanted.add(f"refs/heads/{self.ref.name}")
+        there = set(self._run(path, "for-each-ref", "--format=%(refname)", "refs/heads").splitlines())
+        for name in sorted(there - wanted):
+            self._run(path, "update-ref", "--no-deref", "-d", name)
+        for name in wanted - there:
+            self._run(path, "symbolic-ref", name, _FOLLOWED)
 
     def _newest_tag(self, path: str) -> str:
         listed = self._run(path, "for-each-ref", "--format=%(refname)", "refs/tags")

@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from reconciler.core.reading import Absent, Ok, Reading, Unavailable
 from reconciler.errors import SourceError
@@ -58,6 +59,12 @@ def current_branch(path: str) -> Reading[str]:
     if head.branch is None or not is_branch_name(head.branch):
         return unavailable(f"HEAD of {path} names no usable branch; switch to one, or name it with 'ref'")
     return Ok(head.branch)
+
+
+def has_branch(path: str, branch: str) -> bool:
+    """Whether a repository has that branch, with a commit. Raises SourceError."""
+    with closing(LocalRepository(path, branch)) as repository:
+        return isinstance(repository.head(), Ok)
 
 
 class LocalRepository:
@@ -392,4 +399,4 @@ def _no_branch(layout: Layout, branch: str, *, is_unborn: bool) -> Unavailable:
     where = layout.work_tree or layout.git_dir
     if is_unborn:
         return unavailable(f"{branch} of {where} has no commit yet; commit the manifests first")
-    return unavailable(f"branch {branch} is gone from {where}; make it again, or follow another one with 'ref'")
+    return unavailable(f"there is no branch {branch} in {where}; make it, or follow another one with 'ref'")

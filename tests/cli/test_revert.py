@@ -64,6 +64,17 @@ def test_a_file_that_holds_others_is_for_a_person(repo: Repo, capsys: pytest.Cap
     assert repo.git("rev-parse", "HEAD") == newest
 
 
+def test_a_revision_that_the_operator_does_not_allow_is_not_taken_for_an_empty_one(
+    repo: Repo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo.commit({"hub.yaml": hub_text(alerts={"sinks": ["mail"]})}, "Mail")
+    assert call(repo, "agent/a") == 1
+    said = capsys.readouterr()
+    assert "is not valid here (hub.yaml" in said.err
+    assert "name it with --operator" in said.err
+    assert "git restore --source=" in said.out
+
+
 def test_of_a_remote_repository_there_are_only_the_commands(repo: Repo, capsys: pytest.CaptureFixture[str]) -> None:
     operator = OperatorSpec.model_validate({"source": {"url": "https://example.org/fleet.git", "ref": "release"}})
     assert call(repo, "fleet", operator, source=".") == 1

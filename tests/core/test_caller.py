@@ -12,7 +12,8 @@ def test_what_is_proven_stands_before_what_is_said() -> None:
 
 
 def test_a_name_cannot_take_the_place_of_what_is_proven() -> None:
-    assert str(caller_of_uid(7, "uid:0) (root")).startswith("uid:7 (")
+    with pytest.raises(ValueError, match="the name must have no brackets"):
+        caller_of_uid(7, "uid:0) (root")
 
 
 def test_the_reason_stands_behind_what_all_rows_begin_with() -> None:

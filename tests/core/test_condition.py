@@ -37,4 +37,6 @@ def test_json_of_a_condition() -> None:
         "reason": "R",
         "message": "m",
         "since": "2026-01-01T00:00:00+00:00",
+        "observedRevision": "",
+        "inputDigest": "",
     }

@@ -61,6 +61,17 @@ def rows(fleet: FakeFleet) -> list[tuple[str, str, str]]:
 # --- the fleet --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("subject", ["fleet", "agent/writer"])
+def test_what_is_done_for_a_rollback_is_done_for_whoever_asked_for_it(fleet: FakeFleet, subject: str) -> None:
+    good, _bad = make(fleet, files(), files(writer="2"))
+    before = len(fleet.audit())
+    roll_back(fleet, good, subject)
+    fleet.settle()
+    done = [e for e in fleet.audit()[before:] if e.kind == "agent" and e.cause == "commit"]
+    assert {e.actor for e in done} == {"uid:7 (alice)"}
+    assert {e.action for e in done} >= {"replace", "phase"}
+
+
 def test_the_fleet_goes_back_and_no_later_pass_undoes_it(fleet: FakeFleet) -> None:
     good, bad = make(fleet, files(), files(writer="2"))
     assert roll_back(fleet, good)["since"] == bad

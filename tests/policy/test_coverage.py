@@ -64,7 +64,7 @@ def test_the_examples_tests_reach_every_rule() -> None:
     problems, coverage = measure(example_bundle())
     assert problems == []
     assert [(found.file, found.gaps) for found in coverage.files] == [
-        (f"policies/{name}.rego", ()) for name in ("admission", "delegation", "message", "task")
+        (f"policies/{name}.rego", ()) for name in ("admission", "delegation", "llm", "message", "task")
     ]
 
 

@@ -34,6 +34,7 @@ def test_each_kind_is_described() -> None:
         EntryPoint(kind="task", reads=Reads(obstacle="it uses input as a whole")),
         EntryPoint(kind="delegation", reads=None),
         EntryPoint(kind="admission", reads=None),
+        EntryPoint(kind="llm", reads=None),
     )
 
 

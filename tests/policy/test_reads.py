@@ -107,7 +107,7 @@ def test_what_may_answer_differently_each_time_is_an_obstacle(link: WorkerLink) 
 def test_each_kind_has_its_own(link: WorkerLink) -> None:
     bundle = example_bundle()
     found = load(link, bundle.modules, bundle.data)
-    assert sorted(found) == ["admission", "delegation", "message", "task"]
+    assert sorted(found) == ["admission", "delegation", "llm", "message", "task"]
     assert ("time",) in found["task"].paths
     assert ("time",) not in found["message"].paths
     assert not any(reads.obstacle for reads in found.values())

@@ -23,6 +23,22 @@ def test_a_branch_is_followed_to_its_newest_commit(shared: Shared, tmp_path: Pat
     assert mirror.update() == new == mirror.followed()
 
 
+def test_a_branch_is_found_under_its_own_name_and_no_earlier_one_is(shared: Shared, tmp_path: Path) -> None:
+    mirror_of(tmp_path, shared.url).update()
+    shared.work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/1")
+    there = mirror_of(tmp_path, shared.url, "release/1")
+    there.update()
+    mirror = Repo(Path(there.path))
+    assert mirror.git("rev-parse", "release/1") == there.followed()
+    assert mirror.git("for-each-ref", "--format=%(refname)", "refs/heads").split() == [
+        "refs/heads/followed",
+        "refs/heads/release/1",
+    ]
+    newer = shared.push({"hub.yaml": "a: 2\n"})
+    shared.work.git("push", "--quiet", "origin", "HEAD:refs/heads/release/1")
+    assert there.update() == newer == mirror.git("rev-parse", "release/1")
+
+
 def test_nobody_else_on_the_host_can_read_it(shared: Shared, tmp_path: Path) -> None:
     mirror = mirror_of(tmp_path, shared.url)
     mirror.update()

@@ -118,7 +118,7 @@ def test_an_empty_repository_says_that_there_is_no_commit_yet(tmp_path: Path) ->
 
 def test_a_branch_that_is_gone_is_not_confused_with_an_empty_one(repo: Repo, source: LocalRepository) -> None:
     repo.git("branch", "--move", "main", "trunk")
-    assert "branch main is gone" in unavailable(source.head())
+    assert "there is no branch main" in unavailable(source.head())
 
 
 def test_a_detached_head_is_unsettled(repo: Repo, source: LocalRepository) -> None:

@@ -51,10 +51,9 @@ def _note(
     """`container` is the id of the one that runs, so that a report can name it."""
     if before == after:
         return
-    is_commit = change.cause is Cause.COMMIT
     entry = world.entry(
         revision=desired.revision.id,
-        actor=(desired.revision.author or "hub") if is_commit else "hub",
+        actor=desired.asked_by("agent", change.name) if change.cause is Cause.COMMIT else "hub",
         cause=str(change.cause),
         kind="agent",
         name=name,
