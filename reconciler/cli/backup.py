@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.caller import caller_options, check_reason
+from reconciler.cli.caller import caller_options, check_reason, note_by_hand
 from reconciler.cli.options import data_option, operator_option, output_option, source_option
 from reconciler.core.caller import Caller
 
@@ -73,35 +73,11 @@ def restore_command(
         for fleet in {contents.fleet, *([before.fleet] if before else [])}:
             stop_router(run_folder(fleet))
         put_in_place(state, datetime.now(UTC))
-        _record(state, contents, caller)
+        # What follows this row may repeat what followed the backup.
+        reason = f"the backup of {contents.made_at} was restored; {caller.asked}"
+        note_by_hand(state, contents.fleet, "restore", caller, reason)
     _say("restored", Path(file).absolute(), state, contents, output)
     return 0
-
-
-def _record(state: Path, contents: "Contents", caller: Caller) -> None:
-    """A row of the audit log: what follows it may repeat what followed the backup. Brings an older state.db forward."""
-    from reconciler.clock import SystemClock
-    from reconciler.store.audit import AuditEntry, append
-    from reconciler.store.store import FILE_NAME, Store
-
-    clock = SystemClock()
-    store = Store(state / FILE_NAME)
-    try:
-        entry = AuditEntry(
-            time=clock.now().isoformat(),
-            boottime=clock.boottime(),
-            fleet=contents.fleet,
-            actor=str(caller),
-            cause="operator",
-            kind="fleet",
-            name=contents.fleet,
-            action="restore",
-            outcome="applied",
-            reason=f"the backup of {contents.made_at} was restored; {caller.asked}",
-        )
-        append(store, [entry])
-    finally:
-        store.close()
 
 
 def _say(done: str, file: Path, state: Path, contents: "Contents", output: str) -> None:

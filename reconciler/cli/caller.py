@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -51,6 +52,29 @@ def with_caller(target: str, caller: Caller) -> str:
     said = {"as": caller.name, "reason": caller.reason}
     query = urlencode({key: value for key, value in said.items() if value})
     return f"{target}{'&' if '?' in target else '?'}{query}" if query else target
+
+
+def note_by_hand(state: Path, fleet: str, action: str, caller: Caller, reason: str) -> None:
+    """A row about the fleet in a log that no hub has open. Brings an older state.db forward. Raises StoreError."""
+    from reconciler.clock import SystemClock
+    from reconciler.store.audit import AuditEntry, append
+    from reconciler.store.store import FILE_NAME, Store
+
+    clock = SystemClock()
+    with closing(Store(state / FILE_NAME)) as store:
+        entry = AuditEntry(
+            time=clock.now().isoformat(),
+            boottime=clock.boottime(),
+            fleet=fleet,
+            actor=str(caller),
+            cause="operator",
+            kind="fleet",
+            name=fleet,
+            action=action,
+            outcome="applied",
+            reason=reason,
+        )
+        append(store, [entry])
 
 
 def _named(caller: Caller, source: str) -> Caller:

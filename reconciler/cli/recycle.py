@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reconciler.cli.caller import caller_options, check_reason
+from reconciler.cli.caller import caller_options, check_reason, note_by_hand
 from reconciler.cli.options import data_option, operator_option, source_option
 from reconciler.core.caller import Caller
 
@@ -102,29 +102,10 @@ def _remove(fleet: str, leftovers: "Sequence[Leftover]", state: "Path") -> None:
 
 def _record(fleet: str, caller: Caller, state: "Path") -> None:
     """A row of the audit log, where there still is one and no hub has it open. Raises StoreError."""
-    from reconciler.clock import SystemClock
     from reconciler.home import is_locked
-    from reconciler.store.audit import AuditEntry, append
-    from reconciler.store.store import FILE_NAME, Store
+    from reconciler.store.store import FILE_NAME
 
     if not (state / FILE_NAME).exists() or is_locked(state):
         click.echo(f"note: {state} has no log that is this fleet's, so that no row says who asked", err=True)
         return
-    clock = SystemClock()
-    store = Store(state / FILE_NAME)
-    try:
-        entry = AuditEntry(
-            time=clock.now().isoformat(),
-            boottime=clock.boottime(),
-            fleet=fleet,
-            actor=str(caller),
-            cause="operator",
-            kind="fleet",
-            name=fleet,
-            action="recycle",
-            outcome="applied",
-            reason=caller.asked,
-        )
-        append(store, [entry])
-    finally:
-        store.close()
+    note_by_hand(state, fleet, "recycle", caller, caller.asked)

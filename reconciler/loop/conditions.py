@@ -37,6 +37,7 @@ class Conditions:
         self._store_fault: Condition | None = None
         self._own_fault: Condition | None = None
         self._seen: Desired | None = None
+        self._hub_digest = ""
         self._newest = ""
 
     @property
@@ -53,6 +54,8 @@ class Conditions:
 
     def look_at(self, desired: Desired | None, newest: str) -> None:
         """What is found from now on was found by this revision, or by the newest one that the source has."""
+        if desired is None or self._seen is None or desired.hub is not self._seen.hub:
+            self._hub_digest = desired.hub.digest() if desired is not None else ""
         self._seen, self._newest = desired, newest
 
     def settle(
@@ -128,7 +131,7 @@ class Conditions:
         if self._seen is None:
             return ""
         if not name:
-            return self._seen.hub.digest()
+            return self._hub_digest
         found = self._seen.of(kind).get(name) or self._seen.of(kind).get(name.rpartition("-")[0])
         return str(found.digest) if found is not None else ""
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from reconciler.core.reading import Ok
 from reconciler.kinds.agent.spec import AgentSpec
 from reconciler.kinds.agent.state import InstanceState, Phase
-from reconciler.kinds.agent.view import silent_s
+from reconciler.kinds.agent.view import why_silent
 from reconciler.kinds.kind import Desired, Facts
 from reconciler.kinds.manifest import Manifest
 from reconciler.kinds.route_entry import recorded_address
@@ -48,6 +48,6 @@ def _rests(state: InstanceState, manifest: Manifest[AgentSpec], image_id: str, f
         and not record.crashes
         and not record.rejected
         and not recorded_address(record.fields)
-        and silent_s(report, facts) <= spec.health.heartbeat * spec.health.missed
+        and not why_silent(report, spec, facts)
         and (facts.now - datetime.fromisoformat(record.created_at)).total_seconds() <= spec.lifecycle.ttl
     )
